@@ -1,0 +1,1186 @@
+"""The one helper module of the course: diffusion models from scratch, on two CPU cores.
+
+Sections: set-up, data, noise, blocks and U-Nets, training, sampling, measuring, showing, exploring.
+Each docstring ends with the lesson that explains the function. Pictures are tensors (N, channels, height, width) with
+values in [-1, 1] unless a docstring says otherwise; `t` is an integer step from 1 (least noise) to T (most); index 0 is the clean picture.
+
+Papers: [DDPM] Ho et al. 2020, arXiv:2006.11239. [DDIM] Song et al. 2021, arXiv:2010.02502. [iDDPM] Nichol & Dhariwal 2021,
+arXiv:2102.09672. [CFG] Ho & Salimans 2022, arXiv:2207.12598. [U-Net] Ronneberger et al. 2015, arXiv:1505.04597.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import inspect
+import io
+import os
+import random
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from matplotlib.animation import FuncAnimation, PillowWriter
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.utils import make_grid, save_image
+from tqdm import tqdm
+
+__all__ = [
+    # the libraries that `from diffusion_utilities import *` has always brought along
+    "os", "np", "torch", "nn", "F", "plt", "make_grid", "save_image", "FuncAnimation", "PillowWriter", "Dataset", "DataLoader",
+    "transforms", "Image", "Path", "tqdm",
+    # set-up
+    "COURSE", "DATA", "WEIGHTS", "set_up", "seed_everything", "default_device", "has_fast_bf16",
+    # data
+    "CLASS_NAMES", "transform", "CustomDataset", "Sprites", "load_sprites", "load_digits", "load_sprite_folder", "load_sprite_sheet",
+    "to_model_range", "sprite_factory",
+    # noise
+    "NoiseSchedule", "perturb_input", "predict_x0", "posterior",
+    # blocks and U-Nets
+    "ResidualConvBlock", "UnetDown", "UnetUp", "EmbedFC", "ContextUnet", "BasicUNet", "count_parameters",
+    # training
+    "corrupt", "diffusion_loss", "drop_context", "average_weights", "train_steps", "save_weights", "load_state", "load_weights",
+    "checkpoint_path",
+    # sampling
+    "sampling_steps", "denoise_add_noise", "denoise_ddim", "walk", "sample_ddpm", "sample_ddim",
+    # measuring
+    "denoising_losses", "palette_distance", "nearest_pictures",
+    # showing
+    "unorm", "norm_all", "norm_torch", "gen_tst_context", "plot_grid", "plot_sample", "to_pictures", "show_images", "filmstrip",
+    "SpriteAnimation", "animate", "compare_checkpoints", "show_source",
+    # exploring
+    "explore",
+]  # fmt: skip
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Set-up
+# ----------------------------------------------------------------------------------------------------------------------
+
+COURSE = Path(__file__).resolve().parent
+DATA = COURSE / "data"
+WEIGHTS = COURSE / "weights"
+
+
+def seed_everything(seed: int) -> torch.Generator:
+    """Seed Python, NumPy and torch, and return a CPU generator with the same seed.
+
+    Samplers take that generator, so that one seed gives the same noise on every device. Lesson 1.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def default_device() -> torch.device:
+    """CUDA where there is one, else Apple's MPS, else the CPU. Lesson 1."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
+    """Whether bfloat16 arithmetic is done in hardware there; elsewhere it is emulated and slower than float32. Lesson 3."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.device(device).type != "cpu":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf8")
+    except OSError:  # not Linux: the safe answer
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def set_up(seed: int = 0) -> torch.device:
+    """What the first cell of each lesson does: seed everything, set the style of figures, return the device. Lesson 1."""
+    seed_everything(seed)
+    plt.rcParams.update(
+        {"figure.figsize": (7, 3), "figure.dpi": 100, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+         "grid.alpha": 0.3, "legend.frameon": False, "image.interpolation": "nearest"}
+    )  # fmt: skip
+    return default_device()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Data
+# ----------------------------------------------------------------------------------------------------------------------
+
+CLASS_NAMES = ("hero", "non-hero", "food", "spell", "side-facing")
+PARTS = ("train", "test", "compositional")
+
+# uint8 (H, W, C) in 0..255 to float (C, H, W) in [-1, 1]
+transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+
+
+def sprite_factory():
+    """The module `data/sprite_factory.py`, imported only where it is needed. Raises FileNotFoundError without it. Lesson 3."""
+    if not (DATA / "sprite_factory.py").exists():
+        raise FileNotFoundError(f"{DATA / 'sprite_factory.py'} is missing: copy the course's data/ folder beside diffusion_utilities.py")
+    if str(DATA) not in sys.path:
+        sys.path.append(str(DATA))
+    import sprite_factory
+
+    return sprite_factory
+
+
+def _load_array(path: str | os.PathLike) -> np.ndarray:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path} does not exist; the course's own arrays are in {DATA} (written by data/make_sprites.py)")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} is not a NumPy array file (.npy) of plain numbers: {error}") from error
+
+
+def _check_sprites(sprites: np.ndarray, name: str) -> None:
+    if sprites.ndim != 4 or sprites.shape[3] != 3 or sprites.dtype != np.uint8:
+        raise ValueError(
+            f"{name} holds {sprites.dtype} of shape {sprites.shape}; expected uint8 of shape (N, H, W, 3). "
+            "load_sprite_folder and load_sprite_sheet make such an array from PNGs"
+        )
+
+
+class CustomDataset(Dataset):
+    """Sprites and labels from two .npy files: (N, H, W, 3) uint8 and (N, classes) one-hot.
+
+    Item i is (picture, label): `transform(sprites[i])`, or with `transform=None` the same (3, H, W) tensor in [-1, 1]; the label
+    is int64 (classes,), all zero with `null_context=True`. Raises FileNotFoundError or ValueError, naming file and remedy. Lesson 3.
+    """
+
+    def __init__(self, sfilename, lfilename, transform, null_context=False):
+        self.sprites, self.slabels = _load_array(sfilename), _load_array(lfilename)
+        _check_sprites(self.sprites, str(sfilename))
+        if self.slabels.ndim != 2 or len(self.slabels) != len(self.sprites):
+            raise ValueError(
+                f"{lfilename} has shape {self.slabels.shape} beside {len(self.sprites)} sprites; "
+                f"expected ({len(self.sprites)}, classes), a one-hot row for each sprite"
+            )
+        self.transform, self.null_context = transform, null_context
+        self.sprites_shape, self.slabel_shape = self.sprites.shape, self.slabels.shape
+
+    def __len__(self):
+        return len(self.sprites)
+
+    def __getitem__(self, idx):
+        picture = self.transform(self.sprites[idx]) if self.transform else to_model_range(self.sprites[idx])
+        label = torch.as_tensor(self.slabels[idx], dtype=torch.int64)
+        return picture, torch.zeros_like(label) if self.null_context else label
+
+    def getshapes(self):
+        """The shapes of the two arrays."""
+        return self.sprites_shape, self.slabel_shape
+
+
+def to_model_range(pictures: np.ndarray) -> torch.Tensor:
+    """uint8 (..., H, W, C) in 0..255 to float32 (..., C, H, W) in [-1, 1]: `transform` for many at once. Lesson 3."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(pictures), -1, -3))).float() / 127.5 - 1
+
+
+@dataclass(frozen=True)
+class Sprites:
+    """One part of the course's sprites: `images` (N, 16, 16, 3) uint8, `labels` (N, 5) one-hot uint8 and the named factors of each."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    factors: list[dict[str, str]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def x(self) -> torch.Tensor:
+        """(N, 3, 16, 16) float32 in [-1, 1]."""
+        return to_model_range(self.images)
+
+    @property
+    def c(self) -> torch.Tensor:
+        """(N, 5) float32, one-hot in the order of CLASS_NAMES."""
+        return torch.from_numpy(self.labels).float()
+
+
+def load_sprites(part: str = "train", root: str | os.PathLike = DATA) -> Sprites:
+    """The sprites of one part: "train", "test" (drawn like it) or "compositional" (with factor pairs that train lacks).
+
+    Raises ValueError for another part, FileNotFoundError where `root` lacks a file. Lesson 3.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part={part!r} does not exist; expected one of {', '.join(PARTS)}")
+    images, labels = (_load_array(Path(root) / name) for name in ("sprites_16x16.npy", "sprite_labels_16x16.npy"))
+    _check_sprites(images, "sprites_16x16.npy")
+    path = Path(root) / "sprite_factors_16x16.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; `python data/make_sprites.py` writes it")
+    with path.open(encoding="utf8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not len(images) == len(labels) == len(rows):
+        raise ValueError(f"{len(images)} sprites, {len(labels)} labels and {len(rows)} rows of factors in {root}; expected equal numbers")
+    chosen = [i for i, row in enumerate(rows) if row["part"] == part]
+    factors = [{key: value for key, value in rows[i].items() if value and key != "part"} for i in chosen]
+    return Sprites(images[chosen], labels[chosen], factors)
+
+
+def load_digits(name: str = "mnist", root: str | os.PathLike = DATA, download: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Real digits ("mnist") or garments ("fashion_mnist"): pictures (N, 1, 28, 28) in [0, 1], labels (N,) int64.
+
+    The full training set where torchvision's files lie under `root`, or where `download=True` can fetch them; else the 5,000 that
+    ship with the course, with one printed line that says so. Raises ValueError for another name. Lesson 1.
+    """
+    from torchvision import datasets
+
+    sets = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
+    if name not in sets:
+        raise ValueError(f"name={name!r} does not exist; expected one of {', '.join(sets)}")
+    try:
+        full = sets[name](root, train=True, download=download)
+        return full.data[:, None].float() / 255, full.targets
+    except (RuntimeError, OSError):  # torchvision's words for "not found" and "no network"
+        print(f"{name}: the 5,000 pictures that ship with the course (the full set is not under root={Path(root).name!r})")
+    path = DATA / f"{name}_5k.npz"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: copy the course's data/ folder beside diffusion_utilities.py")
+    with np.load(path) as stored:
+        return torch.from_numpy(stored["images"])[:, None].float() / 255, torch.from_numpy(stored["labels"]).long()
+
+
+def _on_white(picture: Image.Image) -> np.ndarray:
+    """Any PNG mode, with or without alpha, to (H, W, 3) uint8 on white."""
+    if picture.mode in ("I;16", "I;16B", "I"):  # 16-bit grey: Pillow would clip it, not scale it
+        picture = Image.fromarray((np.asarray(picture, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    rgba = picture.convert("RGBA")
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
+
+
+def _open_picture(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as picture:
+            return _on_white(picture)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"{path} is not a picture that Pillow can read ({error}); remove it or save it again as PNG") from error
+
+
+def load_sprite_folder(path: str | os.PathLike, size: int = 16) -> np.ndarray:
+    """A folder of PNGs to (N, size, size, 3) uint8, in the order of their names; transparent ground becomes white, empty ones go.
+
+    Larger or smaller pictures are refused rather than blurred. Raises FileNotFoundError or ValueError that names the file. Lesson 3.
+    """
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"{path} is not a folder; expected a folder of PNGs (for one sheet use load_sprite_sheet)")
+    files = sorted(file for file in Path(path).iterdir() if file.suffix.lower() == ".png")
+    pictures = [_open_picture(file) for file in files]
+    for file, picture in zip(files, pictures):
+        if picture.shape[:2] != (size, size):
+            raise ValueError(f"{file} is {picture.shape[1]}x{picture.shape[0]} pixels; expected {size}x{size} (a sheet? use load_sprite_sheet)")
+    filled = [picture for picture in pictures if (picture < 255).any()]
+    if not filled:
+        raise ValueError(f"{path} holds no PNG with anything drawn on it ({len(files)} PNGs found)")
+    return np.stack(filled)
+
+
+def load_sprite_sheet(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
+    """A sprite sheet to (N, tile, tile, 3) uint8, row by row; transparent ground becomes white and empty tiles are dropped.
+
+    Raises FileNotFoundError, or ValueError where the sheet's sides are no multiples of `tile`. Lesson 3.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected a picture file that holds a sheet of {tile}x{tile} tiles")
+    sheet = _open_picture(Path(path))
+    height, width = sheet.shape[:2]
+    if tile < 1 or height % tile or width % tile:
+        raise ValueError(f"{path} is {width}x{height} pixels, which tile={tile} does not divide; give the tile size that the sheet was drawn with")
+    tiles = sheet.reshape(height // tile, tile, width // tile, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
+    tiles = tiles[(tiles < 255).any(axis=(1, 2, 3))]
+    if not len(tiles):
+        raise ValueError(f"{path} holds only empty tiles")
+    return tiles
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Noise
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """How much noise each of T steps adds, as three float64 tables of length T + 1 whose index is t.
+
+    `b[t]` is beta_t, the variance that step t adds; `a[t] = 1 - b[t]`; `ab[t]` = a[1] a[2] ... a[t] is alpha-bar_t, the share of
+    the picture's variance that is left after t steps. b[0] = 0, so a[0] = ab[0] = 1: t = 0 is the clean picture and the last
+    step is exact. [DDPM] eq. 2 and 4. Lesson 2.
+    """
+
+    b: torch.Tensor
+
+    def __post_init__(self):
+        if self.b.ndim != 1 or len(self.b) < 2 or self.b[0] != 0 or not ((self.b[1:] > 0) & (self.b[1:] < 1)).all():
+            raise ValueError("b must be a vector (T + 1,) with b[0] = 0 and 0 < b[t] < 1 for t = 1..T; use NoiseSchedule.linear or .cosine")
+
+    @classmethod
+    def linear(cls, T: int = 500, beta1: float = 1e-4, beta2: float = 0.02) -> NoiseSchedule:
+        """b[t] = beta1 + (beta2 - beta1) t / T: the schedule of the shipped weights. [DDPM] section 4 has T = 1000."""
+        _check_steps(T)
+        b = torch.linspace(beta1, beta2, T + 1, dtype=torch.float64)
+        b[0] = 0
+        return cls(b)
+
+    @classmethod
+    def cosine(cls, T: int = 500, s: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
+        """ab[t] proportional to cos^2((t/T + s) / (1 + s) * pi/2), b[t] = 1 - ab[t] / ab[t-1], at most `max_beta`. [iDDPM] eq. 17."""
+        _check_steps(T)
+        f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * torch.pi / 2) ** 2
+        b = torch.zeros(T + 1, dtype=torch.float64)
+        b[1:] = (1 - f[1:] / f[:-1]).clamp(max=max_beta)
+        return cls(b)
+
+    @property
+    def T(self) -> int:
+        return len(self.b) - 1
+
+    @property
+    def a(self) -> torch.Tensor:
+        return 1 - self.b
+
+    @property
+    def ab(self) -> torch.Tensor:
+        return self.a.cumprod(0)
+
+    @property
+    def snr(self) -> torch.Tensor:
+        """Signal-to-noise ratio ab / (1 - ab); infinite at t = 0."""
+        return self.ab / (1 - self.ab)
+
+
+def _check_steps(T: int) -> None:
+    if not isinstance(T, int) or T < 1:
+        raise ValueError(f"T={T!r}; expected a whole number of steps, 1 or more")
+
+
+def _at(table: torch.Tensor, t: torch.Tensor | int, like: torch.Tensor) -> torch.Tensor:
+    """table[t], in the dtype and on the device of `like`, shaped to broadcast against it (B, 1, 1, 1). Rounded only here, at the end."""
+    t = torch.as_tensor(t)
+    values = table.to(like.dtype).to(like.device)[t.to(like.device)]  # dtype first: MPS has no float64
+    return values.reshape(-1, *[1] * (like.ndim - 1)) if t.ndim else values
+
+
+def perturb_input(x: torch.Tensor, t: torch.Tensor | int, noise: torch.Tensor, schedule: NoiseSchedule) -> torch.Tensor:
+    """Jump from the clean picture to step t at once: x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) noise.
+
+    `x` and `noise` (B, C, H, W), `t` (B,) or one number in 0..T. [DDPM] eq. 4. Lesson 2.
+    """
+    return _at(schedule.ab.sqrt(), t, x) * x + _at((1 - schedule.ab).sqrt(), t, x) * noise
+
+
+def predict_x0(x: torch.Tensor, t: torch.Tensor | int, noise: torch.Tensor, schedule: NoiseSchedule) -> torch.Tensor:
+    """The clean picture that x_t and this noise imply: perturb_input solved for x_0. [DDPM] eq. 15. Lesson 4."""
+    return (x - _at((1 - schedule.ab).sqrt(), t, x) * noise) / _at(schedule.ab.sqrt(), t, x)
+
+
+def posterior(t: int, schedule: NoiseSchedule, t_prev: int | None = None) -> tuple[float, float, float]:
+    """q(x_prev | x_t, x_0) is normal with mean c0 x_0 + ct x_t: returns (c0, ct, variance), the variance being beta-tilde.
+
+    `t_prev` is t - 1 unless told otherwise: a longer stride is one step with a = ab_t / ab_prev. [DDPM] eq. 6 and 7. Lesson 2.
+    """
+    t_prev = t - 1 if t_prev is None else t_prev
+    if not 0 <= t_prev < t <= schedule.T:
+        raise ValueError(f"t={t}, t_prev={t_prev}; expected 0 <= t_prev < t <= T = {schedule.T}")
+    ab, ab_prev = float(schedule.ab[t]), float(schedule.ab[t_prev])
+    a = ab / ab_prev
+    return ab_prev**0.5 * (1 - a) / (1 - ab), a**0.5 * (1 - ab_prev) / (1 - ab), (1 - a) * (1 - ab_prev) / (1 - ab)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Blocks and U-Nets
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class ResidualConvBlock(nn.Module):
+    """Two 3x3 convolutions, each with batch norm and GELU: (B, in_channels, H, W) to (B, out_channels, H, W).
+
+    With `is_res` the output is (shortcut + second convolution) / sqrt(2), which keeps the variance. The shortcut is the input, or where
+    channel counts differ the first convolution's output: no parameters, so the state dict keeps its keys. Lesson 3.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, is_res: bool = False) -> None:
+        super().__init__()
+        self.same_channels = in_channels == out_channels
+        self.is_res = is_res
+        self.conv1 = self._convolution(in_channels, out_channels)
+        self.conv2 = self._convolution(out_channels, out_channels)
+
+    @staticmethod
+    def _convolution(in_channels: int, out_channels: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.GELU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x1 = self.conv1(x)
+        x2 = self.conv2(x1)
+        if not self.is_res:
+            return x2
+        return ((x if self.same_channels else x1) + x2) / 2**0.5
+
+
+class UnetDown(nn.Module):
+    """Two convolution blocks and a 2x2 max pooling: (B, in_channels, H, W) to (B, out_channels, H/2, W/2). Lesson 3."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            ResidualConvBlock(in_channels, out_channels), ResidualConvBlock(out_channels, out_channels), nn.MaxPool2d(2)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x)
+
+
+class UnetUp(nn.Module):
+    """Join with the skip connection, double height and width, two convolution blocks. Lesson 3.
+
+    `forward(x, skip)`: x and skip together have `in_channels` channels; the output is (B, out_channels, 2H, 2W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.ConvTranspose2d(in_channels, out_channels, 2, 2),
+            ResidualConvBlock(out_channels, out_channels),
+            ResidualConvBlock(out_channels, out_channels),
+        )
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        return self.model(torch.cat((x, skip), 1))
+
+
+class EmbedFC(nn.Module):
+    """A two-layer network that embeds a time or a context: anything that reshapes to (-1, input_dim), to (-1, emb_dim). Lesson 3."""
+
+    def __init__(self, input_dim: int, emb_dim: int) -> None:
+        super().__init__()
+        self.input_dim = input_dim
+        self.model = nn.Sequential(nn.Linear(input_dim, emb_dim), nn.GELU(), nn.Linear(emb_dim, emb_dim))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x.reshape(-1, self.input_dim))
+
+
+class ContextUnet(nn.Module):
+    """The course's network: predicts the noise in x_t, given t / T and a context vector. Lesson 3.
+
+    Embedded context multiplies and embedded time is added, at two resolutions. `height` (and width) from 8 to 64, divisible by 4.
+    Only `init_conv` is residual: kept so, and every name with it, because published weights load here strictly.
+    """
+
+    def __init__(self, in_channels: int, n_feat: int = 256, n_cfeat: int = 10, height: int = 28) -> None:
+        super().__init__()
+        if height % 4 or not 8 <= height <= 64:
+            raise ValueError(f"height={height}; expected a height from 8 to 64 that 4 divides (28 for digits, 16 for sprites)")
+        if n_feat % 8:
+            raise ValueError(f"n_feat={n_feat}; expected a multiple of 8, for the group norms of 8 groups")
+        self.in_channels, self.n_feat, self.n_cfeat, self.h = in_channels, n_feat, n_cfeat, height
+        self.init_conv = ResidualConvBlock(in_channels, n_feat, is_res=True)
+        self.down1 = UnetDown(n_feat, n_feat)
+        self.down2 = UnetDown(n_feat, 2 * n_feat)
+        self.to_vec = nn.Sequential(nn.AvgPool2d(height // 4), nn.GELU())
+        self.timeembed1 = EmbedFC(1, 2 * n_feat)
+        self.timeembed2 = EmbedFC(1, n_feat)
+        self.contextembed1 = EmbedFC(n_cfeat, 2 * n_feat)
+        self.contextembed2 = EmbedFC(n_cfeat, n_feat)
+        self.up0 = nn.Sequential(
+            nn.ConvTranspose2d(2 * n_feat, 2 * n_feat, height // 4, height // 4), nn.GroupNorm(8, 2 * n_feat), nn.ReLU()
+        )
+        self.up1 = UnetUp(4 * n_feat, n_feat)
+        self.up2 = UnetUp(2 * n_feat, n_feat)
+        self.out = nn.Sequential(
+            nn.Conv2d(2 * n_feat, n_feat, 3, padding=1), nn.GroupNorm(8, n_feat), nn.ReLU(), nn.Conv2d(n_feat, in_channels, 3, padding=1)
+        )
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+        """x (B, in_channels, height, height); t = step / T in [0, 1], (B,) or (B, 1, 1, 1) or one number; c (B, n_cfeat), None for all zero."""
+        if x.shape[1:] != (self.in_channels, self.h, self.h):
+            raise ValueError(f"x has shape {tuple(x.shape)}; expected (B, {self.in_channels}, {self.h}, {self.h}): set height= when you build it")
+        c = x.new_zeros(len(x), self.n_cfeat) if c is None else c.to(x)
+        full = self.init_conv(x)
+        half = self.down1(full)
+        quarter = self.down2(half)
+        up = self.up0(self.to_vec(quarter))
+        for level, time, context, skip in (
+            (self.up1, self.timeembed1, self.contextembed1, quarter), (self.up2, self.timeembed2, self.contextembed2, half),
+        ):  # fmt: skip
+            up = level(context(c)[..., None, None] * up + time(t)[..., None, None], skip)
+        return self.out(torch.cat((up, full), 1))
+
+
+class BasicUNet(nn.Module):
+    """A small U-Net without time: (B, in_channels, H, W) to (B, out_channels, H, W), H and W divisible by 4. Lesson 1.
+
+    The last SiLU bounds the output from below (at -0.28): right for pictures in [0, 1], wrong for noise.
+    """
+
+    def __init__(self, in_channels: int = 1, out_channels: int = 1) -> None:
+        super().__init__()
+        self.down_layers = nn.ModuleList(
+            nn.Conv2d(before, after, 5, padding=2) for before, after in ((in_channels, 32), (32, 64), (64, 64))
+        )
+        self.up_layers = nn.ModuleList(
+            nn.Conv2d(before, after, 5, padding=2) for before, after in ((64, 64), (64, 32), (32, out_channels))
+        )
+        self.act, self.downscale, self.upscale = nn.SiLU(), nn.MaxPool2d(2), nn.Upsample(scale_factor=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skips = []
+        for i, layer in enumerate(self.down_layers):
+            x = self.act(layer(x))
+            if i < 2:
+                skips.append(x)
+                x = self.downscale(x)
+        for i, layer in enumerate(self.up_layers):
+            if i > 0:
+                x = self.upscale(x) + skips.pop()
+            x = self.act(layer(x))
+        return x
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers training adjusts. Lesson 1."""
+    return sum(p.numel() for p in model.parameters())
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Training
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def corrupt(x: torch.Tensor, amount: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """(1 - amount) x + amount * noise, the noise uniform on [0, 1]: x (B, C, H, W) in [0, 1], amount (B,) in [0, 1]. Lesson 1."""
+    noise = torch.rand(x.shape, generator=generator).to(x)
+    amount = amount.to(x).view(-1, 1, 1, 1)
+    return x * (1 - amount) + noise * amount
+
+
+def drop_context(c: torch.Tensor, p: float, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Set each row of c (B, n_cfeat) to zero with probability p, so that one network also learns "no context". [CFG] alg. 1. Lesson 3."""
+    return c * (torch.rand(len(c), 1, generator=generator) >= p).to(c)
+
+
+def diffusion_loss(
+    model: nn.Module,
+    x: torch.Tensor,
+    schedule: NoiseSchedule,
+    c: torch.Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """The simple loss: noise clean pictures x to a random t each, ask for the noise, mean squared error. [DDPM] eq. 14. Lesson 3."""
+    t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator).to(x.device)
+    noise = torch.randn(x.shape, generator=generator).to(x)
+    predicted = model(perturb_input(x, t, noise, schedule), t / schedule.T, c)
+    return F.mse_loss(predicted.float(), noise)
+
+
+def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_utils.AveragedModel:
+    """An exponential moving average of a model's weights and of its batch norms' buffers; call `update_parameters(model)` each step.
+
+    The decay warms up as (1 + n) / (10 + n), so that the random first weights are forgotten. The average itself is `.module`. Lesson 3.
+    """
+
+    def average(old: torch.Tensor, new: torch.Tensor, n: torch.Tensor | int) -> torch.Tensor:
+        if not old.is_floating_point():  # batch norm's counter
+            return new
+        return old.lerp(new, 1 - min(decay, (1 + float(n)) / (10 + float(n))))
+
+    return torch.optim.swa_utils.AveragedModel(model, avg_fn=average, use_buffers=True)
+
+
+def train_steps(
+    model: nn.Module,
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor | None]],
+    schedule: NoiseSchedule,
+    optimiser: torch.optim.Optimizer,
+    p_drop: float | None = None,
+    average: torch.optim.swa_utils.AveragedModel | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[float]:
+    """One training step for each batch (pictures, context); yields its loss, so that the caller owns the bar, the log and the clock.
+
+    `p_drop` is the share of contexts dropped; None trains without context. Runs where the model lies, in bfloat16 where that is done in
+    hardware. Raises FloatingPointError when the loss is no longer a number. Lesson 3.
+    """
+    device = next(model.parameters()).device
+    model.train()
+    for x, c in batches:
+        x = x.to(device, memory_format=torch.channels_last)
+        c = None if p_drop is None else drop_context(c.to(device), p_drop, generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device)):
+            loss = diffusion_loss(model, x, schedule, c, generator)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if average is not None:
+            average.update_parameters(model)
+        value = loss.item()
+        if not np.isfinite(value):
+            raise FloatingPointError(f"the loss is {value}: the weights are spoilt; start again from a checkpoint with a lower learning rate")
+        yield value
+
+
+@contextmanager
+def _written_whole(path: str | os.PathLike):
+    """A temporary path beside `path` that takes its name only when the block has ended well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def save_weights(model: nn.Module | Mapping, path: str | os.PathLike, half: bool = True) -> None:
+    """Write a state dict whole or not at all; `half` halves the file, and `load_state_dict` widens it again. Lesson 3."""
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    state = {k: v.detach().cpu().half() if half and v.is_floating_point() else v.detach().cpu() for k, v in state.items()}
+    with _written_whole(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """A state dict from a file, tensors only (`weights_only=True`): {name: tensor}, on the CPU.
+
+    Raises FileNotFoundError that lists the weights there are, or ValueError for a file that is no state dict. Lesson 3.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = ", ".join(sorted(file.name for file in path.parent.glob("*.pth"))) or "none"
+        raise FileNotFoundError(f"{path} does not exist; in that folder: {there}. `python weights/train.py` trains what the course ships")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a broken or unsafe file
+        raise ValueError(f"{path} is not a file of weights that can be loaded safely ({type(error).__name__}); train or copy it again") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds {type(state).__name__}, not a state dict of tensors; save model.state_dict() instead")
+    return dict(state)
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
+    """Load a file of weights into a model strictly, and return the model in eval mode.
+
+    Raises ValueError that counts missing, surplus and misshapen entries. Lesson 4.
+    """
+    state, own = load_state(path), model.state_dict()
+    missing, surplus = own.keys() - state.keys(), state.keys() - own.keys()
+    misshapen = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    if missing or surplus or misshapen:
+        raise ValueError(
+            f"{path} does not fit this {type(model).__name__}: {len(missing)} entries missing, {len(surplus)} surplus, {len(misshapen)} of "
+            f"another shape; build the network with the sizes it was trained with (the shipped ones: ContextUnet(3, 64, 5, 16))"
+        )
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def checkpoint_path(epoch: int, context: bool = False, root: str | os.PathLike = WEIGHTS) -> Path:
+    """The file of a shipped epoch; raises FileNotFoundError that lists the epochs there are. Lesson 4."""
+    stem = "context_model_" if context else "model_"
+    path = Path(root) / f"{stem}{epoch}.pth"
+    if not path.exists():
+        found = (file.stem.removeprefix(stem) for file in Path(root).glob(f"{stem}*.pth"))
+        epochs = sorted(int(name) for name in found if name.isdigit())
+        raise FileNotFoundError(f"no weights of epoch {epoch} in {root}; there are epochs {epochs}")
+    return path
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Sampling
+# ----------------------------------------------------------------------------------------------------------------------
+
+# What a network is to a sampler: (x_t, t / T as (B,), context or None) to the predicted noise.
+Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+# One step down: (x_t, t, t_prev, predicted noise, fresh noise) to x at t_prev.
+Step = Callable[[torch.Tensor, int, int, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def sampling_steps(n: int, T: int) -> list[int]:
+    """n + 1 different steps from T down to 0, as evenly spaced as whole numbers can be, for any n from 1 to T. Lesson 5."""
+    if not 1 <= n <= T:
+        raise ValueError(f"steps={n}; expected 1 to T = {T}")
+    return [round(T * i / n) for i in range(n, -1, -1)]
+
+
+def denoise_add_noise(
+    x: torch.Tensor,
+    t: int,
+    pred_noise: torch.Tensor,
+    schedule: NoiseSchedule,
+    z: torch.Tensor | float = 0.0,
+    t_prev: int | None = None,
+    variance: str = "beta",
+    clip: bool = False,
+) -> torch.Tensor:
+    """One DDPM step from t to t_prev (t - 1 unless told otherwise): the posterior's mean plus sigma z. [DDPM] alg. 2. Lesson 4.
+
+    `variance` chooses sigma^2: "beta" or "beta_tilde" (smaller). `clip` keeps the implied x_0 in [-1, 1]. The step to 0 adds no noise.
+    """
+    if variance not in ("beta", "beta_tilde"):
+        raise ValueError(f"variance={variance!r}; expected 'beta' or 'beta_tilde'")
+    t_prev = t - 1 if t_prev is None else t_prev
+    c0, ct, beta_tilde = posterior(t, schedule, t_prev)
+    x0 = predict_x0(x, t, pred_noise, schedule)
+    mean = c0 * (x0.clamp(-1, 1) if clip else x0) + ct * x
+    if t_prev == 0:
+        return mean
+    beta = 1 - float(schedule.ab[t] / schedule.ab[t_prev])
+    return mean + (beta if variance == "beta" else beta_tilde) ** 0.5 * z
+
+
+def denoise_ddim(
+    x: torch.Tensor,
+    t: int,
+    t_prev: int,
+    pred_noise: torch.Tensor,
+    schedule: NoiseSchedule,
+    eta: float = 0.0,
+    z: torch.Tensor | float = 0.0,
+    clip: bool = False,
+) -> torch.Tensor:
+    """One DDIM step from t to any t_prev below it: the implied x_0, noised again to t_prev in the same direction. [DDIM] eq. 12. Lesson 5.
+
+    `eta` 0 is deterministic, 1 has DDPM's beta-tilde as the variance of the noise that z brings.
+    """
+    _, _, beta_tilde = posterior(t, schedule, t_prev)
+    x0 = predict_x0(x, t, pred_noise, schedule)
+    if clip:  # the noise must agree with the clipped picture
+        x0 = x0.clamp(-1, 1)
+        pred_noise = (x - float(schedule.ab[t]) ** 0.5 * x0) / float(1 - schedule.ab[t]) ** 0.5
+    ab_prev, sigma = float(schedule.ab[t_prev]), eta * beta_tilde**0.5
+    return ab_prev**0.5 * x0 + max(1 - ab_prev - sigma**2, 0.0) ** 0.5 * pred_noise + sigma * z
+
+
+@contextmanager
+def _evaluating(model):
+    """Eval mode for the block (no dropout, batch norm's stored averages), and the old mode after it."""
+    was_training = getattr(model, "training", False)
+    if was_training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
+
+
+@torch.no_grad()
+def walk(
+    model: Denoiser,
+    schedule: NoiseSchedule,
+    x: torch.Tensor,
+    steps: Sequence[int],
+    step: Step,
+    context: torch.Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """Walk x down a descending list of steps; yields (t, x at t, predicted noise at the step before) after each. Lesson 4.
+
+    The noise comes from a CPU generator, whatever the device, and one draw is made for each step, needed or not: the same generator
+    state gives every model the same noise.
+    """
+    for t, t_prev in zip(steps[:-1], steps[1:]):
+        with _evaluating(model):
+            pred_noise = model(x, x.new_full((len(x),), t / schedule.T), context)
+        z = torch.randn(x.shape, generator=generator).to(x)
+        x = step(x, t, t_prev, pred_noise, z)
+        yield t_prev, x, pred_noise
+
+
+def _start(model, shape, x_T, context, generator) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """x_T and the context, on the model's device and in its dtype; x_T is drawn where it is not given."""
+    if (shape is None) == (x_T is None):
+        raise ValueError(f"give either shape=(N, C, H, W) or x_T; got shape={shape} and x_T {'given' if x_T is not None else 'None'}")
+    x = torch.randn(shape, generator=generator) if x_T is None else x_T
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    x = x if parameter is None else x.to(parameter)
+    if context is not None and len(context) != len(x):
+        raise ValueError(f"context has {len(context)} rows for {len(x)} pictures; give one row for each")
+    return x, None if context is None else context.to(x)
+
+
+def _frames_kept(steps: Sequence[int], keep: int | Sequence[int]) -> set[int]:
+    """The steps whose pictures are kept: `keep` of them, evenly, first and last included, or exactly those in the list."""
+    if not isinstance(keep, int):
+        unknown = set(keep) - set(steps)
+        if unknown:
+            raise ValueError(f"keep names steps {sorted(unknown)} that this sampler does not visit; it visits {list(steps)}")
+        return set(keep)
+    return {steps[round(i)] for i in np.linspace(0, len(steps) - 1, min(keep, len(steps)))}
+
+
+def _sample(model, schedule, shape, x_T, steps, step, context, generator, keep, progress):
+    x, context = _start(model, shape, x_T, context, generator)
+    kept = _frames_kept(steps, keep)
+    frames = [x.cpu()] if steps[0] in kept else []
+    trip = walk(model, schedule, x, steps, step, context, generator)
+    for t, x, _ in tqdm(trip, total=len(steps) - 1, leave=False, disable=not progress, desc="sampling"):
+        if t in kept:
+            frames.append(x.cpu())
+    return x, torch.stack(frames) if frames else x.new_zeros((0, *x.shape), device="cpu")
+
+
+def sample_ddpm(
+    model: Denoiser,
+    schedule: NoiseSchedule,
+    shape: tuple[int, ...] | None = None,
+    x_T: torch.Tensor | None = None,
+    context: torch.Tensor | None = None,
+    steps: int | None = None,
+    generator: torch.Generator | None = None,
+    keep: int | Sequence[int] = 16,
+    variance: str = "beta",
+    clip: bool = False,
+    noise_scale: float = 1.0,
+    progress: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw pictures with DDPM: returns (samples (N, C, H, W), intermediate (frames, N, C, H, W) on the CPU). [DDPM] alg. 2. Lesson 4.
+
+    Give `shape` or `x_T`. `steps` below T strides (lesson 5). `keep`: how many frames, or the list of steps to keep. `noise_scale` 0
+    leaves out the added noise (a fault, to be seen). Raises ValueError for what does not fit together.
+    """
+
+    def step(x, t, t_prev, pred_noise, z):
+        return denoise_add_noise(x, t, pred_noise, schedule, noise_scale * z, t_prev, variance, clip)
+
+    visited = sampling_steps(schedule.T if steps is None else steps, schedule.T)
+    return _sample(model, schedule, shape, x_T, visited, step, context, generator, keep, progress)
+
+
+def sample_ddim(
+    model: Denoiser,
+    schedule: NoiseSchedule,
+    shape: tuple[int, ...] | None = None,
+    x_T: torch.Tensor | None = None,
+    context: torch.Tensor | None = None,
+    steps: int = 20,
+    generator: torch.Generator | None = None,
+    keep: int | Sequence[int] = 16,
+    eta: float = 0.0,
+    clip: bool = False,
+    progress: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw pictures with DDIM in any number of steps from 1 to T: arguments and result as `sample_ddpm`. [DDIM] eq. 12. Lesson 5."""
+
+    def step(x, t, t_prev, pred_noise, z):
+        return denoise_ddim(x, t, t_prev, pred_noise, schedule, eta, z, clip)
+
+    return _sample(model, schedule, shape, x_T, sampling_steps(steps, schedule.T), step, context, generator, keep, progress)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Measuring
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def denoising_losses(
+    model: Denoiser,
+    x: torch.Tensor,
+    schedule: NoiseSchedule,
+    steps: Sequence[int],
+    c: torch.Tensor | None = None,
+    seed: int = 0,
+    batch: int = 100,
+) -> torch.Tensor:
+    """The noise-prediction error of each picture at each step: (len(steps), N), mean squared, the same noise for every model.
+
+    On held-out pictures this tells learning from memorising; its standard error is std / sqrt(N). [DDPM] eq. 14. Lesson 4.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    with _evaluating(model):
+        for t in steps:
+            noise = torch.randn(x.shape, generator=generator).to(x)
+            x_t = perturb_input(x, t, noise, schedule)
+            predicted = [
+                model(x_t[i : i + batch], x.new_full((len(x_t[i : i + batch]),), t / schedule.T), None if c is None else c[i : i + batch])
+                for i in range(0, len(x), batch)
+            ]
+            rows.append((torch.cat(predicted) - noise).square().flatten(1).mean(1))
+    return torch.stack(rows)
+
+
+def palette_distance(x: torch.Tensor | np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """How far each picture's pixels lie from the nearest colour of a palette (colours, 3) uint8: (N,), RMS, in units of 0 to 1.
+
+    The course's sprites use exact colours, so real ones score 0. Lesson 4.
+    """
+    pixels = torch.from_numpy(to_pictures(x).astype(np.float32) / 255).flatten(1, 2)
+    colours = torch.from_numpy(np.asarray(palette, dtype=np.float32) / 255)
+    nearest = torch.stack([torch.cdist(picture, colours).amin(1) for picture in pixels])
+    return (nearest.square().mean(1) / 3).sqrt().numpy()
+
+
+def nearest_pictures(x: torch.Tensor | np.ndarray, reference: torch.Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest reference picture to each picture: (distances (N,) as RMS over pixels and channels, 0 to 1; indices (N,)). Lesson 4."""
+    ours, theirs = (torch.from_numpy(to_pictures(p).astype(np.float32) / 255).flatten(1) for p in (x, reference))
+    distances, indices = torch.cdist(ours, theirs).min(1)
+    return (distances / ours.shape[1] ** 0.5).numpy(), indices.numpy()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Showing
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def unorm(x):
+    """Values in [-1, 1] to [0, 1], clipped: the same for every picture and channel, so that colours stay true. Lesson 3."""
+    return (x * 0.5 + 0.5).clip(0, 1)
+
+
+def norm_all(store, n_t, n_s):
+    """`unorm` for the first n_t frames and n_s pictures of a store (frames, pictures, ...). Lesson 4."""
+    return unorm(store[:n_t, :n_s])
+
+
+def norm_torch(x_all):
+    """`unorm` for a batch, as a tensor on the CPU. Lesson 3."""
+    return unorm(torch.as_tensor(x_all).detach().cpu())
+
+
+def gen_tst_context(n_cfeat):
+    """36 test contexts: (36, (36, n_cfeat)), the one-hot rows and a zero row, over and over. Lesson 3."""
+    rows = torch.cat((torch.eye(n_cfeat), torch.zeros(1, n_cfeat)))
+    return 36, rows[torch.arange(36) % len(rows)]
+
+
+def plot_grid(x, n_sample, n_rows, save_dir, w):
+    """A grid of n_sample pictures (N, 3, H, W) in n_rows rows, saved as {save_dir}run_image_w{w}.png; returns it (3, H', W'). Lesson 3."""
+    grid = make_grid(norm_torch(x)[:n_sample], nrow=-(-n_sample // n_rows))
+    path = f"{save_dir}run_image_w{w}.png"
+    with _written_whole(path) as temporary:
+        save_image(grid, temporary, format="png")
+    print(f"saved image at {path}")
+    return grid
+
+
+def plot_sample(x_gen_store, n_sample, nrows, save_dir, fn, w, save=False):
+    """An animation of (frames, n, 3, H, W) in nrows rows; with `save` also written as {save_dir}{fn}_w{w}.gif. Lesson 4."""
+    store = torch.as_tensor(np.asarray(x_gen_store))[:, :n_sample]
+    animation = animate(store, columns=-(-store.shape[1] // nrows))
+    if save:
+        path = f"{save_dir}{fn}_w{w}.gif"
+        animation.save(path)
+        print(f"saved gif at {path}")
+    return animation
+
+
+def to_pictures(x: torch.Tensor | np.ndarray, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
+    """Anything that holds pictures to (..., H, W, 3) uint8; uint8 arrays (..., H, W, 3) pass through. Lesson 3.
+
+    Tensors (..., C, H, W), C = 1 or 3, have `value_range` mapped to 0..255 and clipped: one fixed map, never one a picture.
+    """
+    if isinstance(x, np.ndarray) and x.dtype == np.uint8:
+        return x
+    x = torch.as_tensor(x).detach().float().cpu()
+    if x.ndim < 3 or x.shape[-3] not in (1, 3):
+        raise ValueError(f"pictures have shape {tuple(x.shape)}; expected (..., 1 or 3, H, W)")
+    low, high = value_range
+    x = ((x - low) / (high - low)).clamp(0, 1).mul(255).round().byte()
+    return x.movedim(-3, -1).expand(*x.shape[:-3], *x.shape[-2:], 3).numpy()
+
+
+def _sheet(pictures: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
+    """(N, H, W, 3) uint8 to one canvas, row by row, white between and where the last row is short."""
+    n, height, width, _ = pictures.shape
+    rows = -(-n // columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
+    for i, picture in enumerate(pictures):
+        y, x = (i // columns) * (height + gap) + gap, (i % columns) * (width + gap) + gap
+        sheet[y : y + height, x : x + width] = picture
+    return sheet
+
+
+def _zoomed(sheet: np.ndarray, zoom: int) -> Image.Image:
+    return Image.fromarray(sheet.repeat(zoom, axis=0).repeat(zoom, axis=1))
+
+
+def _labelled(picture: Image.Image, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
+    """Write a label left of each of the evenly spaced rows, and above each column."""
+    font = ImageFont.load_default(13)
+    left = max((int(font.getlength(label)) + 8 for label in rows), default=0)
+    top = 20 if columns else 0
+    canvas = Image.new("RGB", (left + picture.width, top + picture.height), "white")
+    canvas.paste(picture, (left, top))
+    draw = ImageDraw.Draw(canvas)
+    for i, label in enumerate(rows):
+        draw.text((left - 4, top + picture.height * (i + 0.5) / len(rows)), label, "black", font, anchor="rm")
+    for i, label in enumerate(columns):
+        draw.text((left + picture.width * (i + 0.5) / len(columns), 3), label, "black", font, anchor="ma")
+    return canvas
+
+
+def show_images(
+    x: torch.Tensor | np.ndarray,
+    columns: int | None = None,
+    zoom: int = 3,
+    rows: Sequence[str] = (),
+    titles: Sequence[str] = (),
+    value_range: tuple[float, float] = (-1.0, 1.0),
+) -> Image.Image:
+    """A grid of pictures at a whole-number zoom, never blurred: (N, C, H, W) tensor or (N, H, W, 3) uint8 to a PIL image. Lesson 1.
+
+    `rows` labels the rows, `titles` the columns; `columns` is as many as there are titles, else 8.
+    """
+    pictures = to_pictures(x, value_range)
+    if pictures.ndim != 4 or not len(pictures):
+        raise ValueError(f"pictures have shape {pictures.shape}; expected (N, H, W, 3) or a tensor (N, C, H, W), N at least 1")
+    columns = columns or len(titles) or min(8, len(pictures))
+    return _labelled(_zoomed(_sheet(pictures, columns), zoom), rows, titles)
+
+
+def filmstrip(stores: Mapping[str, torch.Tensor], titles: Sequence[str] = (), zoom: int = 3) -> Image.Image:
+    """One labelled row for each entry of {label: (pictures, C, H, W)}: time, epochs or samplers side by side. Lesson 4."""
+    lengths = {len(store) for store in stores.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"the rows hold {sorted(lengths)} pictures; expected as many in each")
+    joined = np.concatenate([to_pictures(store) for store in stores.values()])
+    return show_images(joined, lengths.pop(), zoom, tuple(stores), titles)
+
+
+_PLAYER = """<div id="{id}" role="group" aria-label="{alt}">
+<div style="display:flex;width:max-content;background:white;color:black;font:13px sans-serif">
+<div style="display:flex;flex-direction:column;justify-content:space-around;padding-right:4px;text-align:right">{labels}</div>
+<canvas width="{width}" height="{height}" hidden style="width:{css}px;image-rendering:pixelated"></canvas>
+<img src="data:image/png;base64,{last}" alt="{alt}, last frame" style="width:{css}px;image-rendering:pixelated;margin:0">
+</div>
+<div hidden><button type="button">Pause</button> <input type="range" min="0" max="{end}" value="0" aria-label="frame"> <output></output></div>
+</div>
+<script>(() => {{
+  const root = document.getElementById("{id}"), canvas = root.querySelector("canvas"), bar = root.lastElementChild;
+  const [button, slider, output] = bar.children, strip = new Image();
+  let timer = null;
+  const show = () => {{ output.textContent = "frame " + (+slider.value + 1) + " of {frames}";
+    const pen = canvas.getContext("2d"); pen.drawImage(strip, 0, -slider.value * {height}); }};
+  const pause = () => {{ clearInterval(timer); timer = null; button.textContent = "Play"; }};
+  const play = () => {{ let wait = 0; button.textContent = "Pause"; timer = setInterval(() => {{
+    if (!root.isConnected) return pause();
+    if (+slider.value < {end}) slider.value = +slider.value + 1; else if (++wait > 6) {{ slider.value = 0; wait = 0; }}
+    show(); }}, {interval}); }};
+  button.onclick = () => timer ? pause() : play();
+  slider.oninput = () => {{ pause(); show(); }};
+  strip.onload = () => {{ root.querySelector("img").hidden = true; root.querySelector("img").style.display = "none";
+    canvas.hidden = false; bar.hidden = false; show(); play(); }};
+  strip.src = "data:image/png;base64,{strip}";
+}})();</script>"""
+
+
+def _png(picture: Image.Image, colours: int | None = None) -> str:
+    buffer = io.BytesIO()
+    (picture.quantize(colours) if colours else picture).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+class SpriteAnimation:
+    """Frames (F, H, W, 3) uint8 that play in a notebook, or save as a GIF. Lesson 4.
+
+    Why not matplotlib's player: it stores each frame enlarged, and fetches its buttons' icons from the network. Here a frame is stored
+    pixel for pixel and the browser enlarges it by a whole number. Without JavaScript (GitHub, a PDF) the last frame is shown.
+    """
+
+    def __init__(self, frames: np.ndarray, zoom: int = 3, labels: Sequence[str] = (), fps: float = 8, alt: str = "animation of sprites"):
+        self.frames, self.zoom, self.labels, self.fps, self.alt = frames, zoom, tuple(labels), fps, alt
+
+    def to_jshtml(self, fps: float | None = None) -> str:
+        """The player as HTML that needs nothing from the network."""
+        n, height, width, _ = self.frames.shape
+        return _PLAYER.format(
+            id=f"sprites-{uuid.uuid4().hex[:12]}", alt=self.alt, width=width, height=height, css=width * self.zoom, frames=n, end=n - 1,
+            labels="".join(f"<span>{label}</span>" for label in self.labels), interval=round(1000 / (fps or self.fps)),
+            last=_png(Image.fromarray(self.frames[-1])), strip=_png(Image.fromarray(self.frames.reshape(-1, width, 3)), 96),
+        )  # fmt: skip
+
+    _repr_html_ = to_jshtml
+
+    def picture(self, frame: int = -1) -> Image.Image:
+        """One frame, enlarged, with its labels."""
+        return _labelled(_zoomed(self.frames[frame], self.zoom), self.labels, ())
+
+    def save(self, path: str | os.PathLike, fps: float | None = None) -> None:
+        """Write an endless GIF, whole or not at all; the last frame stays for a second."""
+        pictures = [self.picture(i).quantize(64) for i in range(len(self.frames))]
+        pause = round(1000 / (fps or self.fps))
+        with _written_whole(path) as temporary:
+            pictures[0].save(
+                temporary, "GIF", save_all=True, append_images=pictures[1:], duration=[pause] * (len(pictures) - 1) + [1000], loop=0
+            )
+
+
+def animate(
+    store: torch.Tensor | np.ndarray | Mapping[str, torch.Tensor], columns: int | None = None, zoom: int = 3, fps: float = 8
+) -> SpriteAnimation:
+    """Animate (frames, N, C, H, W), or several such stores as labelled rows that move together: {label: store}. Lesson 4."""
+    if not isinstance(store, Mapping):
+        pictures = to_pictures(store)
+        return SpriteAnimation(np.stack([_sheet(frame, columns or min(8, len(frame))) for frame in pictures]), zoom, fps=fps)
+    shapes = {tuple(rows.shape) for rows in store.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"the rows have shapes {sorted(shapes)}; expected the same number of frames and pictures in each")
+    joined = np.concatenate([to_pictures(rows) for rows in store.values()], axis=1)
+    per_row = joined.shape[1] // len(store)
+    frames = np.stack([_sheet(frame, per_row) for frame in joined])
+    return SpriteAnimation(frames, zoom, tuple(store), fps, alt="sampling, one row each: " + ", ".join(store))
+
+
+def compare_checkpoints(
+    models: Mapping[str, nn.Module],
+    sample: Callable[[nn.Module, torch.Generator], tuple[torch.Tensor, torch.Tensor]],
+    seed: int = 0,
+    zoom: int = 3,
+) -> tuple[SpriteAnimation, dict[str, torch.Tensor]]:
+    """Sample every model from the same x_T with the same noise: (animation, a row a model; {label: samples}). Lesson 4.
+
+    `sample(model, generator)` calls a sampler; each model gets a generator with the same seed, so that only the weights differ.
+    """
+    results = {label: sample(model, torch.Generator().manual_seed(seed)) for label, model in models.items()}
+    animation = animate({label: frames for label, (_, frames) in results.items()}, zoom=zoom)
+    return animation, {label: samples.cpu() for label, (samples, _) in results.items()}
+
+
+def show_source(thing: Callable | type):
+    """The source of a function or class of this module, as a coloured listing, so that a lesson can put the formula beside it. Lesson 1."""
+    from IPython.display import Code
+
+    return Code(inspect.getsource(thing), language="python")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Exploring
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def explore(draw: Callable[..., Image.Image], **options: Sequence):
+    """A slider for each named list of options above the picture that `draw(**chosen)` returns; redrawn in place. Lesson 4."""
+    import ipywidgets
+
+    sliders = {
+        name: ipywidgets.SelectionSlider(options=list(values), description=name, continuous_update=False) for name, values in options.items()
+    }
+
+    def png() -> bytes:
+        buffer = io.BytesIO()
+        draw(**{name: slider.value for name, slider in sliders.items()}).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    picture = ipywidgets.Image(value=png(), format="png")
+    for slider in sliders.values():
+        slider.observe(lambda _: setattr(picture, "value", png()), names="value")
+    picture.layout.width = "max-content"
+    return ipywidgets.VBox([*sliders.values(), picture])

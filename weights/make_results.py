@@ -1,0 +1,108 @@
+"""Draw and score again what the lessons show as stored results: `python weights/make_results.py` (about 20 minutes on two cores).
+
+Writes weights/results/*.npz (pictures, uint8) and weights/results.json (numbers). A sheet that is already there for the same weights is kept,
+so an interrupted run goes on where it stopped.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+import diffusion_utilities as du  # noqa: E402  (found beside this folder)
+
+EPOCHS = (0, 4, 8, 12, 16, 24, 31)
+SHEETS = (*(f"model_{epoch}" for epoch in EPOCHS), "model_trained", "context_model_31", "context_model_trained")
+SAMPLER_STEPS = (500, 100, 50, 20, 10, 5)
+LOSS_STEPS = (5, 20, 50, 100, 200, 400)
+SEED, N = 4, 64
+
+
+def network(name: str) -> torch.nn.Module:
+    return du.load_weights(du.ContextUnet(3, 64, 5, 16), HERE / f"{name}.pth").to(memory_format=torch.channels_last)
+
+
+def stored(name: str, weights: str, draw) -> dict[str, np.ndarray]:
+    """results/{name}.npz, drawn again only when the weights it was drawn with have changed."""
+    path, digest = HERE / "results" / f"{name}.npz", hashlib.sha256((HERE / f"{weights}.pth").read_bytes()).hexdigest()
+    if path.exists():
+        with np.load(path) as file:
+            content = dict(file)
+        if str(content["weights"]) == digest:
+            return content
+    started = time.perf_counter()
+    pictures = draw(network(weights))
+    content = {"pictures": pictures, "seconds": np.array(round(time.perf_counter() - started, 2)), "weights": np.array(digest)}
+    with du._written_whole(path) as temporary:
+        np.savez_compressed(temporary, **content)
+    print(f"{name}: {float(content['seconds']):.0f} s", flush=True)
+    return content
+
+
+def contexts(name: str) -> torch.Tensor | None:
+    """Each class in turn for the weights that were trained with labels."""
+    return torch.eye(5)[torch.arange(N) % 5] if name.startswith("context") else None
+
+
+def sampled(name: str, sample, **settings):
+    """A drawing function for `stored`: N pictures, always from the same x_T and with the same noise."""
+
+    def draw(model):
+        generator = torch.Generator().manual_seed(SEED)
+        x, _ = sample(model, du.NoiseSchedule.linear(), (N, 3, 16, 16), context=contexts(name), generator=generator, keep=2, **settings)
+        return du.to_pictures(x)
+
+    return draw
+
+
+def mean_and_error(values) -> dict[str, float]:
+    values = np.asarray(values, dtype=np.float64)
+    return {"mean": round(float(values.mean()), 5), "standard_error": round(float(values.std(ddof=1) / len(values) ** 0.5), 5)}
+
+
+def scores(pictures: np.ndarray, train: np.ndarray, palette: np.ndarray) -> dict:
+    return {
+        "palette_distance": mean_and_error(du.palette_distance(pictures, palette)),
+        "nearest_training_picture": mean_and_error(du.nearest_pictures(pictures, train)[0]),
+    }
+
+
+def epoch_losses(test: du.Sprites) -> dict:
+    """Held-out denoising loss of each epoch at each step, and the paired difference of epochs 24 and 31, all with standard errors."""
+    x = test.x[:300].contiguous(memory_format=torch.channels_last)
+    losses = {epoch: du.denoising_losses(network(f"model_{epoch}"), x, du.NoiseSchedule.linear(), LOSS_STEPS) for epoch in EPOCHS}
+    losses["trained"] = du.denoising_losses(network("model_trained"), x, du.NoiseSchedule.linear(), LOSS_STEPS)
+    table = {
+        str(epoch): {"all": mean_and_error(rows.mean(0))} | {str(t): mean_and_error(row) for t, row in zip(LOSS_STEPS, rows)}
+        for epoch, rows in losses.items()
+    }
+    return {"pictures": len(x), "steps": LOSS_STEPS, "losses": table, "24_minus_31": mean_and_error((losses[24] - losses[31]).mean(0))}
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    train, test = du.load_sprites("train"), du.load_sprites("test")
+    palette = np.unique(train.images.reshape(-1, 3), axis=0)
+    results = {"real_test": {"n": N} | scores(test.images[:N], train.images, palette), "sheets": {}, "samplers": {}}
+    for name in SHEETS:
+        sheet = stored(name, name, sampled(name, du.sample_ddpm))
+        results["sheets"][name] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images, palette)
+    for steps in SAMPLER_STEPS:
+        for label, sample in (("ddpm", du.sample_ddpm), ("ddim", du.sample_ddim)):
+            name = f"{label}_{steps}"
+            sheet = stored(name, "model_trained", sampled(name, sample, steps=steps))
+            results["samplers"][name] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images, palette)
+    results["epochs"] = epoch_losses(test)
+    with du._written_whole(HERE / "results.json") as temporary:
+        Path(temporary).write_text(json.dumps(results, indent=1) + "\n", encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Train all that the course ships: `python weights/train.py` (on two cores about an hour and a half; much less on a GPU).
+
+Three runs: `basic` (lesson 1's BasicUNet on digits), `model` (ContextUnet on sprites, no labels) and `context` (with labels, dropped 10 %
+of the time). After each epoch a checkpoint is written whole under weights/runs/; the same command goes on from there after an
+interruption, with the same random numbers. `--only model` trains one, `--threads 1` leaves a core to another run.
+"""
+
+import argparse
+import hashlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+import diffusion_utilities as du  # noqa: E402  (found beside this folder)
+
+SPRITE_FILES = ("sprites_16x16.npy", "sprite_labels_16x16.npy", "sprite_factors_16x16.csv")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run of the ContextUnet depends on; the defaults are those of the shipped weights."""
+
+    context: bool
+    n_feat: int = 64
+    T: int = 500
+    epochs: int = 32
+    batch: int = 100
+    learning_rate: float = 1e-3
+    p_drop: float = 0.1
+    ema_decay: float = 0.998
+    seed: int = 2026
+    limit: int | None = None  # train on the first so many sprites only (tests)
+
+    @property
+    def name(self) -> str:
+        return "context_model" if self.context else "model"
+
+
+def sha256(files: tuple[str, ...]) -> dict[str, str]:
+    """{file name: SHA-256} of files in data/."""
+    return {name: hashlib.sha256((du.DATA / name).read_bytes()).hexdigest() for name in files}
+
+
+def machine(device: torch.device) -> str:
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+    return f"{device.type} ({name}), {torch.get_num_threads()} threads, torch {torch.__version__}, bfloat16 {du.has_fast_bf16(device)}"
+
+
+def write_json(path: Path, content: dict) -> None:
+    with du._written_whole(path) as temporary:
+        Path(temporary).write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+
+
+def batches(x: torch.Tensor, c: torch.Tensor, size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """One epoch: every picture once, in random order, in batches (pictures, labels)."""
+    for rows in torch.randperm(len(x), generator=generator).split(size):
+        yield x[rows], c[rows]
+
+
+class Run:
+    """A training run of the ContextUnet that can stop after any epoch and go on."""
+
+    def __init__(self, settings: Settings, device: torch.device, out: Path):
+        self.settings, self.device, self.out = settings, device, out
+        self.resume_path = out / "runs" / f"{settings.name}.pt"
+        sprites = du.load_sprites("train")
+        self.x, self.c = sprites.x[: settings.limit], sprites.c[: settings.limit]
+        self.schedule = du.NoiseSchedule.linear(settings.T)
+        torch.manual_seed(settings.seed)
+        self.model = du.ContextUnet(3, settings.n_feat, 5, 16).to(device, memory_format=torch.channels_last)
+        self.optimiser = torch.optim.Adam(self.model.parameters(), settings.learning_rate, fused=device.type != "mps")
+        self.steps = settings.epochs * -(-len(self.x) // settings.batch)
+        self.decay = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: max(0.0, 1 - step / self.steps))
+        self.average = du.average_weights(self.model, settings.ema_decay)
+        self.history = {"settings": asdict(settings), "data": sha256(SPRITE_FILES), "machine": machine(device), "epochs": []}
+
+    @property
+    def _parts(self) -> dict:
+        return {"model": self.model, "optimiser": self.optimiser, "decay": self.decay, "average": self.average}
+
+    def save(self) -> None:
+        state = {name: part.state_dict() for name, part in self._parts.items()} | {"history": self.history}
+        with du._written_whole(self.resume_path) as temporary:
+            torch.save(state, temporary)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one made with these settings and these data. Raises ValueError for another."""
+        if not self.resume_path.exists():
+            return
+        state = torch.load(self.resume_path, map_location=self.device, weights_only=True)
+        for key in ("settings", "data"):
+            if state["history"][key] != self.history[key]:
+                raise ValueError(f"{self.resume_path} was written with other {key}; remove it to start again, or give --out another folder")
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.history["epochs"] = state["history"]["epochs"]
+
+    def train_epoch(self, epoch: int) -> None:
+        # Seeded by the epoch: a resumed run draws the same numbers as one that was never interrupted.
+        generator = torch.Generator().manual_seed(self.settings.seed * 1000 + epoch)
+        started, losses = time.perf_counter(), []
+        epoch_batches = batches(self.x, self.c, self.settings.batch, generator)
+        p_drop = self.settings.p_drop if self.settings.context else None
+        steps = du.train_steps(self.model, epoch_batches, self.schedule, self.optimiser, p_drop, self.average, generator)
+        for loss in du.tqdm(steps, total=self.steps // self.settings.epochs, desc=f"{self.settings.name} epoch {epoch}", mininterval=5):
+            self.decay.step()
+            losses.append(loss)
+        seconds = time.perf_counter() - started
+        self.history["epochs"].append({"epoch": epoch, "loss": sum(losses) / len(losses), "seconds": round(seconds, 1), "losses": losses})
+
+    def train(self) -> None:
+        self.resume()
+        for epoch in range(len(self.history["epochs"]), self.settings.epochs):
+            self.train_epoch(epoch)
+            if epoch % 4 == 0 or epoch == self.settings.epochs - 1:
+                du.save_weights(self.model, self.out / f"{self.settings.name}_{epoch}.pth")
+            self.save()
+            print(f"{self.settings.name} epoch {epoch}: loss {self.history['epochs'][-1]['loss']:.4f}", flush=True)
+        du.save_weights(self.average.module, self.out / f"{self.settings.name}_trained.pth")
+        rounded = [{**row, "losses": [round(loss, 4) for loss in row["losses"]]} for row in self.history["epochs"]]
+        write_json(self.out / f"{self.settings.name}_history.json", {**self.history, "epochs": rounded})
+
+
+def train_basic(device: torch.device, out: Path, steps: int = 1407, batch: int = 128, seed: int = 2026) -> None:
+    """Lesson 1's network: predict the clean digit; as many steps as three epochs of the full 60,000 digits in batches of 128."""
+    digits, _ = du.load_digits("mnist")
+    digits = digits[:4500].to(device)  # the last 500 are held out
+    generator = du.seed_everything(seed)
+    model = du.BasicUNet().to(device)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    started, losses = time.perf_counter(), []
+    for _ in du.tqdm(range(steps), desc="basic", mininterval=5):
+        x = digits[torch.randint(len(digits), (batch,), generator=generator)]
+        loss = torch.nn.functional.mse_loss(model(du.corrupt(x, torch.rand(batch, generator=generator), generator)), x)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(round(loss.item(), 5))
+    du.save_weights(model, out / "basic_unet.pth")
+    settings = {"steps": steps, "batch": batch, "seed": seed, "learning_rate": 1e-3, "pictures": len(digits)}
+    seconds = round(time.perf_counter() - started, 1)
+    history = {"settings": settings, "data": sha256(("mnist_5k.npz",)), "machine": machine(device), "seconds": seconds, "losses": losses}
+    write_json(out / "basic_unet_history.json", history)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("basic", "model", "context"), help="train one of the three (default: all)")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder for weights, histories and checkpoints (default: weights/)")
+    parser.add_argument("--epochs", type=int, default=Settings.epochs)
+    parser.add_argument("--n-feat", type=int, default=Settings.n_feat)
+    parser.add_argument("--limit", type=int, help="train on the first so many sprites only")
+    parser.add_argument("--device", default=str(du.default_device()))
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    if options.only in (None, "basic"):
+        train_basic(device, options.out)
+    for name in ("model", "context"):
+        if options.only in (None, name):
+            settings = Settings(name == "context", n_feat=options.n_feat, epochs=options.epochs, limit=options.limit)
+            Run(settings, device, options.out).train()
+
+
+if __name__ == "__main__":
+    main()
