@@ -20,7 +20,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -619,7 +619,7 @@ def train_steps(
     for x, c in batches:
         x = x.to(device, memory_format=torch.channels_last)
         c = None if p_drop is None else drop_context(c.to(device), p_drop, generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device)):
+        with torch.autocast(device.type, torch.bfloat16) if has_fast_bf16(device) else nullcontext():
             loss = diffusion_loss(model, x, schedule, c, generator)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -1155,10 +1155,10 @@ def compare_checkpoints(
 
 
 def show_source(thing: Callable | type):
-    """The source of a function or class of this module, as a coloured listing, so that a lesson can put the formula beside it. Lesson 1."""
-    from IPython.display import Code
+    """The source of a function or class of this module as a listing, so that a lesson can put the formula beside it. Lesson 1."""
+    from IPython.display import Markdown
 
-    return Code(inspect.getsource(thing), language="python")
+    return Markdown(f"```python\n{inspect.getsource(thing)}```")
 
 
 # ----------------------------------------------------------------------------------------------------------------------

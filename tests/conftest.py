@@ -1,4 +1,4 @@
-"""For every test: the repository root can be imported from, two threads at most, and no network, in the kernels of notebooks either."""
+"""For every test: the repository root can be imported from, one thread, and no network, in the kernels of notebooks either."""
 
 import importlib.util
 import os
@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+torch.set_num_threads(1)  # tiny networks: a second thread only waits
 hypothesis.settings.register_profile("course", deadline=None, max_examples=20, derandomize=True)
 hypothesis.settings.load_profile("course")
 

@@ -289,7 +289,7 @@ def test_the_helper_alone_works_without_data(tmp_path, course_environment):
 def test_there_is_no_network_here_or_in_a_child(request_, course_environment):
     """What guards the notebooks guards: beyond loopback nothing is reached, and loopback is."""
     import socket
-    import urllib.request  # noqa: F401  (for eval)
+    import urllib.request
 
     with pytest.raises(OSError, match="offline"):
         eval(request_, {"socket": socket, "urllib": urllib})

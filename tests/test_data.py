@@ -97,7 +97,7 @@ def test_colours_are_exact_members_of_the_ramps():
     from sprite_templates import ramps
 
     tones = {tone for group in (ramps.COLOURS, ramps.SKINS, ramps.FIXED) for ramp in group.values() for tone in ramp} | {"ffffff"}
-    colours = {"%02x%02x%02x" % tuple(colour) for colour in np.unique(np.load(PICTURES).reshape(-1, 3), axis=0)}
+    colours = {bytes(colour).hex() for colour in np.unique(np.load(PICTURES).reshape(-1, 3), axis=0)}
     assert colours <= tones
 
 
@@ -202,3 +202,16 @@ def test_the_full_set_is_taken_where_torchvision_has_it(tmp_path, monkeypatch):
 def test_a_download_that_cannot_be_had_falls_back(tmp_path, capsys):
     pictures, _ = du.load_digits("mnist", tmp_path, download=True)
     assert len(pictures) == 5000 and "5,000" in capsys.readouterr().out
+
+
+def test_the_data_card_counts_right():
+    """Each "- factor: value count, ..." line of data/README.md is what the training part holds."""
+    card = (du.DATA / "README.md").read_text(encoding="utf8")
+    train = du.load_sprites("train")
+    for class_name in factory.CLASS_NAMES:
+        rows = [factors for factors in train.factors if factors["class"] == class_name]
+        assert f"**{class_name}**: {factory.count_specifications(class_name):,} legal sprites" in card
+        for name, values in factory.factors_of(class_name).items():
+            counts = Counter(factors[name] for factors in rows)
+            assert f"- {name}: " + ", ".join(f"{value} {counts[value]}" for value in values) in card
+    assert f"{sum(map(factory.count_specifications, factory.CLASS_NAMES)):,}" in card

@@ -1,0 +1,134 @@
+"""The house rules that a machine can check: sizes, the shape of the helper, what the README promises, what ships in weights/."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import diffusion_utilities as du
+
+ROOT = Path(__file__).resolve().parent.parent
+MIB = 2**20
+EPOCHS = (0, 4, 8, 12, 16, 24, 31)
+SPRITE_WEIGHTS = [*(f"model_{epoch}" for epoch in EPOCHS), "model_trained", "context_model_31", "context_model_trained"]
+HELPER = (ROOT / "diffusion_utilities.py").read_text(encoding="utf8")
+FUNCTIONS = [node for node in ast.walk(ast.parse(HELPER)) if isinstance(node, ast.FunctionDef)]
+
+
+def tracked():
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_the_tree_keeps_to_its_sizes():
+    sizes = {"weights": 0, "data": 0, "notebooks": 0, "rest": 0}
+    for path in tracked():
+        part = path.relative_to(ROOT).parts[0]
+        sizes[part if part in sizes else "rest"] += path.stat().st_size
+    limits = {"weights": 38, "data": 12, "notebooks": 8, "rest": 2}
+    assert {part: size for part, size in sizes.items() if size > limits[part] * MIB} == {}
+
+
+def test_no_scratch_is_tracked():
+    assert not [path for path in tracked() if re.search(r"\.ipynb_checkpoints|__pycache__|\.pt$|\.gif$|\.DS_Store", str(path))]
+
+
+def test_the_helper_is_short_and_in_sections():
+    assert HELPER.count("\n") <= 1200
+    sections = ["Set-up", "Data", "Noise", "Blocks and U-Nets", "Training", "Sampling", "Measuring", "Showing", "Exploring"]
+    assert re.findall(r"^# -+\n# (.+)\n# -+$", HELPER, re.M) == sections
+
+
+@pytest.mark.parametrize("node", FUNCTIONS, ids=lambda node: node.name)
+def test_functions_are_short(node):
+    body = node.end_lineno - node.lineno + 1
+    assert body <= 40
+
+
+@pytest.mark.parametrize("name", [name for name in du.__all__ if getattr(getattr(du, name), "__module__", "") == "diffusion_utilities"])
+def test_public_docstrings_say_which_lesson_explains_it(name):
+    docstring = getattr(du, name).__doc__
+    assert docstring and re.search(r"Lesson \d+\.", docstring), name
+
+
+def test_ruff_is_content():
+    result = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def test_requirements_have_lower_bounds_only():
+    for name in ("requirements.txt", "tests/requirements.txt"):
+        lines = [line for line in (ROOT / name).read_text(encoding="utf8").splitlines() if line and not line.startswith("#")]
+        assert all(re.fullmatch(r"[a-z-]+>=[\d.]+", line) for line in lines), lines
+
+
+def test_the_readme_points_at_what_is_there():
+    for page in (ROOT / "README.md", ROOT / "data/README.md", ROOT / "weights/README.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf8")):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_helper_alone_works_without_the_course(tmp_path):
+    """People copy the helper alone: what needs no data works, the rest says what is missing."""
+    (tmp_path / "diffusion_utilities.py").write_text(HELPER, encoding="utf8")
+    code = (
+        "from diffusion_utilities import *\n"
+        "x, frames = sample_ddim(ContextUnet(3, 8, 5, 16), NoiseSchedule.linear(), (2, 3, 16, 16), steps=2)\n"
+        "animate(frames).save('a.gif')\n"
+        "for load in (sprite_factory, load_sprites, lambda: load_digits('mnist')):\n"
+        "    try: load()\n"
+        "    except FileNotFoundError as error: print(error)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in result.stdout.splitlines() if "5,000" not in line]
+    assert len(lines) == 3 and all("sprite" in line or "mnist_5k.npz" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("name", SPRITE_WEIGHTS)
+def test_shipped_weights_are_half_precision_and_load_strictly(name):
+    state = du.load_state(du.WEIGHTS / f"{name}.pth")
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float16}
+    model = du.load_weights(du.ContextUnet(3, 64, 5, 16), du.WEIGHTS / f"{name}.pth")
+    with torch.no_grad():
+        out = model(torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.5, 1.0]))
+    assert out.dtype == torch.float32 and out.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["model", "context_model"])
+def test_training_histories_are_whole_and_the_loss_fell(name):
+    history = json.loads((du.WEIGHTS / f"{name}_history.json").read_text(encoding="utf8"))
+    settings = history["settings"]
+    assert settings["epochs"] == 32 == len(history["epochs"]) and settings["limit"] is None
+    assert settings["context"] == (name == "context_model")
+    assert all(len(row["losses"]) == -(-8800 // settings["batch"]) for row in history["epochs"])
+    assert history["epochs"][-1]["loss"] < 0.5 * history["epochs"][0]["loss"]
+
+
+def test_later_epochs_predict_the_noise_of_held_out_sprites_better():
+    """Epoch 0, 4 and 31 on 100 test pictures at three steps, with the same noise: the loss falls from one to the next."""
+    x, schedule = du.load_sprites("test").x[:100], du.NoiseSchedule.linear()
+    models = [du.load_weights(du.ContextUnet(3, 64, 5, 16), du.checkpoint_path(epoch)) for epoch in (0, 4, 31)]
+    losses = [float(du.denoising_losses(model, x, schedule, (20, 100, 300)).mean()) for model in models]
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_context_changes_what_the_labelled_weights_draw():
+    model = du.load_weights(du.ContextUnet(3, 64, 5, 16), du.WEIGHTS / "context_model_trained.pth")
+    x_T = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).expand(5, -1, -1, -1)
+    x, _ = du.sample_ddim(model, du.NoiseSchedule.linear(), x_T=x_T, context=torch.eye(5), steps=20)
+    assert (x[:, None] - x[None]).square().mean((2, 3, 4))[~torch.eye(5, dtype=bool)].min() > 0.02
+
+
+def test_the_basic_unet_beats_doing_nothing():
+    digits, _ = du.load_digits("mnist")
+    model, held_out = du.load_weights(du.BasicUNet(), du.WEIGHTS / "basic_unet.pth"), digits[4500:4700]
+    generator = torch.Generator().manual_seed(0)
+    noised = du.corrupt(held_out, torch.full((200,), 0.5), generator)
+    with torch.no_grad():
+        assert (model(noised) - held_out).square().mean() < 0.2 * (noised - held_out).square().mean()

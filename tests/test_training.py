@@ -1,0 +1,340 @@
+"""The training loop against computations by hand, and the program that trains what is shipped."""
+
+import functools
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+
+import diffusion_utilities as du
+
+SCHEDULE = du.NoiseSchedule.linear(50)
+
+
+class Tiny(nn.Module):
+    """A network of one convolution and a batch norm, with time and context added."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.hear = nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1), nn.Linear(3, 1)
+
+    def forward(self, x, t, c=None):
+        c = x.new_zeros(len(x), 2) if c is None else c
+        return self.norm(self.conv(x)) + self.hear(torch.cat((t.view(-1, 1).to(x), c.to(x)), 1)).view(-1, 1, 1, 1)
+
+
+def tiny_batches(n: int = 3, size: int = 8) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(torch.rand(size, 1, 8, 8) * 2 - 1, torch.eye(2)[torch.arange(size) % 2]) for _ in range(n)]
+
+
+# ------------------------------------------------------------------------------------------------------------ the pieces
+
+
+def test_corrupt_mixes_with_uniform_noise():
+    """At 0 the picture, at 1 noise uniform on [0, 1] whatever the picture, between the two their straight mixture."""
+    x = torch.rand(3, 1, 64, 64)
+    y = du.corrupt(x, torch.tensor([0.0, 0.25, 1.0]), torch.Generator().manual_seed(4))
+    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(y[0], x[0]) and torch.equal(y[2], noise[2])
+    torch.testing.assert_close(y[1], 0.75 * x[1] + 0.25 * noise[1])
+    assert y[2].min() >= 0 and y[2].max() <= 1
+    assert y[2].mean().item() == pytest.approx(0.5, abs=0.02) and y[2].var().item() == pytest.approx(1 / 12, abs=0.004)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
+def test_drop_context_drops_whole_rows_in_their_share(p):
+    c = torch.rand(20000, 5) + 0.5
+    dropped = du.drop_context(c, p, torch.Generator().manual_seed(1))
+    gone = (dropped == 0).all(1)
+    assert torch.equal(dropped[~gone], c[~gone])  # a row goes whole or stays as it was
+    assert gone.float().mean().item() == pytest.approx(p, abs=4 * (p * (1 - p) / 20000) ** 0.5)
+
+
+def test_diffusion_loss_is_its_formula():
+    """The same t and noise drawn by hand: x_t built pixel by pixel, the mean of the squared differences."""
+    model, (x, c) = Tiny().eval(), tiny_batches(1)[0]
+    loss = du.diffusion_loss(model, x, SCHEDULE, c, torch.Generator().manual_seed(9))
+    generator = torch.Generator().manual_seed(9)
+    t, noise = torch.randint(1, 51, (8,), generator=generator), torch.randn(x.shape, generator=generator)
+    ab = np.cumprod(1 - (1e-4 + (0.02 - 1e-4) * np.arange(1, 51) / 50))
+    total = 0.0
+    with torch.no_grad():
+        for i in range(8):
+            ab_t = ab[t[i] - 1]
+            x_t = ab_t**0.5 * x[i] + (1 - ab_t) ** 0.5 * noise[i]
+            total += (model(x_t[None], t[i : i + 1] / 50, c[i : i + 1])[0] - noise[i]).square().sum().item()
+    assert loss.item() == pytest.approx(total / x.numel(), rel=1e-5)
+
+
+def test_diffusion_loss_asks_for_every_step_from_1_to_T():
+    seen = []
+
+    def model(x, t, c):
+        seen.append(t)
+        return torch.zeros_like(x)
+
+    du.diffusion_loss(model, torch.zeros(5000, 1, 1, 1), du.NoiseSchedule.linear(10))
+    counts = (torch.cat(seen) * 10).round().long().bincount(minlength=11)
+    assert len(counts) == 11 and counts[0] == 0 and counts[1:].min() > 400
+
+
+def test_the_loss_of_a_network_in_double_precision():
+    model = du.ContextUnet(1, 8, 2, 8).double()
+    loss = du.diffusion_loss(model, torch.zeros(2, 1, 8, 8, dtype=torch.float64), SCHEDULE)
+    assert torch.isfinite(loss)
+
+
+def test_average_weights_is_the_moving_average_of_weights_and_buffers():
+    """The first update copies; update n then moves each tensor by 1 - min(decay, (1 + n) / (10 + n)); counters are copied."""
+    decay, model = 0.6, Tiny()
+    average = du.average_weights(model, decay)
+    by_hand = None
+    for n in range(12):
+        with torch.no_grad():
+            for tensor in (*model.parameters(), model.norm.running_mean, model.norm.running_var):
+                tensor.add_(torch.randn_like(tensor))
+            model.norm.num_batches_tracked.fill_(n + 100)
+        average.update_parameters(model)
+        now = {k: v.detach().double().clone() for k, v in model.state_dict().items()}
+        if by_hand is None:
+            by_hand = now
+        else:
+            rate = min(decay, (1 + n) / (10 + n))
+            by_hand = {k: rate * by_hand[k] + (1 - rate) * v if "tracked" not in k else v for k, v in now.items()}
+    for key, value in average.module.state_dict().items():
+        torch.testing.assert_close(value.double(), by_hand[key], rtol=1e-5, atol=1e-6)
+    assert average.module.norm.num_batches_tracked == 111
+
+
+def test_train_steps_is_the_plain_loop(monkeypatch):
+    """In float32: the same weights, losses and average as the loop written out with the same random numbers."""
+    monkeypatch.setattr(du, "has_fast_bf16", lambda device: False)
+    ours, by_hand, batches = Tiny(), Tiny(), tiny_batches(5)
+    by_hand.load_state_dict(ours.state_dict())
+    average = du.average_weights(ours, 0.9)
+    optimiser = torch.optim.Adam(ours.parameters(), 1e-2)
+    losses = list(du.train_steps(ours, iter(batches), SCHEDULE, optimiser, 0.5, average, torch.Generator().manual_seed(3)))
+
+    optimiser, generator, expected = torch.optim.Adam(by_hand.parameters(), 1e-2), torch.Generator().manual_seed(3), []
+    for x, c in batches:
+        c = c * (torch.rand(8, 1, generator=generator) >= 0.5)
+        t = torch.randint(1, 51, (8,), generator=generator)
+        noise = torch.randn(x.shape, generator=generator)
+        loss = (by_hand(du.perturb_input(x, t, noise, SCHEDULE), t / 50, c) - noise).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        expected.append(loss.item())
+    assert losses == pytest.approx(expected, rel=1e-5)
+    for key, value in ours.state_dict().items():
+        torch.testing.assert_close(value, by_hand.state_dict()[key], rtol=1e-4, atol=1e-6)
+    assert int(average.n_averaged) == 5
+
+
+def test_train_steps_without_context_never_shows_the_labels():
+    class Deaf(Tiny):
+        def forward(self, x, t, c=None):
+            assert c is None
+            return super().forward(x, t)
+
+    model = Deaf()
+    assert len(list(du.train_steps(model, iter(tiny_batches()), SCHEDULE, torch.optim.SGD(model.parameters(), 0.1)))) == 3
+
+
+def test_train_steps_learns():
+    model = Tiny()
+    losses = list(du.train_steps(model, iter(tiny_batches(60, 32)), SCHEDULE, torch.optim.Adam(model.parameters(), 3e-2)))
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
+
+
+def test_train_steps_stops_when_the_loss_is_no_number():
+    model, batches = Tiny(), tiny_batches()
+    batches[1][0][0] = float("nan")
+    steps = du.train_steps(model, iter(batches), SCHEDULE, torch.optim.SGD(model.parameters(), 0.1))
+    assert np.isfinite(next(steps))
+    with pytest.raises(FloatingPointError, match="nan.*start again from a checkpoint"):
+        next(steps)
+
+
+def test_train_steps_puts_the_model_into_training_mode():
+    model = Tiny().eval()
+    next(du.train_steps(model, iter(tiny_batches()), SCHEDULE, torch.optim.SGD(model.parameters(), 0.1)))
+    assert model.training and model.norm.num_batches_tracked == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- the files
+
+
+def test_saved_weights_are_half_precision_and_load_strictly(tmp_path):
+    model, path = du.ContextUnet(3, 8, 5, 16), tmp_path / "deep" / "er" / "model_0.pth"
+    du.save_weights(model, path)
+    stored = torch.load(path, weights_only=True)
+    assert {v.dtype for k, v in stored.items() if "tracked" not in k} == {torch.float16}
+    back = du.load_weights(du.ContextUnet(3, 8, 5, 16), path)
+    assert not back.training and du.checkpoint_path(0, root=path.parent) == path
+    for key, value in back.state_dict().items():
+        assert value.dtype == model.state_dict()[key].dtype
+        torch.testing.assert_close(value, model.state_dict()[key], rtol=2**-10, atol=1e-7)
+
+
+def test_weights_saved_whole_width_come_back_bit_for_bit(tmp_path):
+    model = Tiny()
+    du.save_weights(model, tmp_path / "w.pth", half=False)
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in du.load_state(tmp_path / "w.pth").items())
+
+
+def test_saving_leaves_the_model_as_it_was(tmp_path):
+    model = Tiny()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    du.save_weights(model, tmp_path / "w.pth")
+    assert all(torch.equal(v, before[k]) and v.dtype == before[k].dtype for k, v in model.state_dict().items())
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "w.pth"
+    du.save_weights({"a": torch.ones(2)}, path)
+    before = path.read_bytes()
+
+    def half_way(state, file):
+        with open(file, "wb") as f:
+            f.write(before[: len(before) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half_way)
+    with pytest.raises(KeyboardInterrupt):
+        du.save_weights({"a": torch.zeros(2)}, path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+# ---------------------------------------------------------------------------------------------------- weights/train.py
+
+
+@pytest.fixture
+def train(monkeypatch, sprite_files):
+    """weights/train.py as a module, with stand-in sprites."""
+    spec = importlib.util.spec_from_file_location("train_for_tests", du.COURSE / "weights" / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # its dataclass looks itself up there
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(du, "DATA", sprite_files)
+    monkeypatch.setattr(du, "load_sprites", functools.partial(du.load_sprites, root=sprite_files))
+    return module
+
+
+def command(train, monkeypatch, out, *extra, epochs=2):
+    """`python weights/train.py` with a network of 8 features and 200 sprites: two steps an epoch."""
+    small = ["--n-feat", "8", "--limit", "200", "--epochs", str(epochs), "--threads", "1", "--device", "cpu", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["train.py", *small, *extra])
+    train.main()
+
+
+def interrupt_after(monkeypatch, calls: int) -> None:
+    """Ctrl-C in the loss computation after so many training steps."""
+    loss, done = du.diffusion_loss, []
+
+    def interrupted(*arguments):
+        if len(done) == calls:
+            raise KeyboardInterrupt
+        done.append(1)
+        return loss(*arguments)
+
+    monkeypatch.setattr(du, "diffusion_loss", interrupted)
+
+
+@pytest.mark.parametrize("name", ["model", "context"])
+@pytest.mark.parametrize("calls", [2, 3])
+def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(name, calls, train, monkeypatch, tmp_path):
+    """Stopped between two epochs or in the middle of the second, then started again by the same command."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    command(train, monkeypatch, whole, "--only", name)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, calls)
+        with pytest.raises(KeyboardInterrupt):
+            command(train, patch, parts, "--only", name)
+    stem = "context_model" if name == "context" else "model"
+    assert {f.name for f in parts.iterdir()} == {"runs", f"{stem}_0.pth"}
+    command(train, monkeypatch, parts, "--only", name)
+    assert {f.name for f in parts.iterdir()} == {"runs", *(f"{stem}_{end}" for end in ("0.pth", "1.pth", "trained.pth", "history.json"))}
+    for file in (f"{stem}_0.pth", f"{stem}_1.pth", f"{stem}_trained.pth"):
+        one, other = du.load_state(whole / file), du.load_state(parts / file)
+        assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+    one, other = (torch.load(folder / "runs" / f"{stem}.pt", weights_only=True) for folder in (whole, parts))
+    for key, value in one["model"].items():  # in full precision too
+        assert torch.equal(value, other["model"][key])
+    histories = [json.loads((folder / f"{stem}_history.json").read_text()) for folder in (whole, parts)]
+    assert [row["losses"] for row in histories[0]["epochs"]] == [row["losses"] for row in histories[1]["epochs"]]
+
+
+def test_the_history_is_complete(train, monkeypatch, tmp_path):
+    """Every epoch and every step has its loss; settings and the data's SHA-256 are stored beside them."""
+    command(train, monkeypatch, tmp_path / "out", "--only", "context", epochs=3)
+    history = json.loads((tmp_path / "out" / "context_model_history.json").read_text())
+    assert [row["epoch"] for row in history["epochs"]] == [0, 1, 2]
+    for row in history["epochs"]:
+        assert len(row["losses"]) == 2 and row["loss"] == pytest.approx(np.mean(row["losses"]), abs=1e-4) and row["seconds"] >= 0
+    assert history["settings"] | {"context": True, "n_feat": 8, "T": 500, "epochs": 3, "limit": 200, "p_drop": 0.1} == history["settings"]
+    assert history["data"] == train.sha256(train.SPRITE_FILES) and set(history["data"]) == set(train.SPRITE_FILES)
+    assert "cpu" in history["machine"] and str(torch.__version__) in history["machine"]
+
+
+def test_a_finished_run_trains_no_further(train, monkeypatch, tmp_path):
+    command(train, monkeypatch, tmp_path / "out", "--only", "model")
+    interrupt_after(monkeypatch, 0)
+    command(train, monkeypatch, tmp_path / "out", "--only", "model")
+
+
+def test_other_settings_do_not_resume(train, monkeypatch, tmp_path):
+    command(train, monkeypatch, tmp_path / "out", "--only", "model", epochs=1)
+    with pytest.raises(ValueError, match=r"model\.pt was written with other settings; remove it to start again, or give --out"):
+        command(train, monkeypatch, tmp_path / "out", "--only", "model", epochs=2)
+
+
+def test_other_data_do_not_resume(train, monkeypatch, tmp_path, sprite_files):
+    command(train, monkeypatch, tmp_path / "out", "--only", "model", epochs=1)
+    sprites = np.load(sprite_files / "sprites_16x16.npy")
+    sprites[0, 0, 0, 0] ^= 1
+    np.save(sprite_files / "sprites_16x16.npy", sprites)
+    with pytest.raises(ValueError, match="written with other data"):
+        command(train, monkeypatch, tmp_path / "out", "--only", "model", epochs=1)
+
+
+def test_an_interrupted_checkpoint_leaves_the_one_before(train, monkeypatch, tmp_path):
+    settings = train.Settings(False, n_feat=8, epochs=2, limit=200)
+    run = train.Run(settings, torch.device("cpu"), tmp_path / "out")
+    run.train_epoch(0)
+    run.save()
+    before = run.resume_path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", lambda state, file: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            run.save()
+    assert run.resume_path.read_bytes() == before and list(run.resume_path.parent.iterdir()) == [run.resume_path]
+
+
+def test_an_epoch_shows_every_picture_once(train):
+    x, c = torch.arange(205.0).view(-1, 1), torch.arange(205).view(-1, 1)
+    epoch = list(train.batches(x, c, 100, torch.Generator().manual_seed(1)))
+    assert [len(b) for b, _ in epoch] == [100, 100, 5]
+    shown = torch.cat([b for b, _ in epoch]).flatten()
+    assert not torch.equal(shown, x.flatten()) and torch.equal(shown.sort().values, x.flatten())
+    assert all(torch.equal(b.long(), d) for b, d in epoch)
+    again = torch.cat([b for b, _ in train.batches(x, c, 100, torch.Generator().manual_seed(2))]).flatten()
+    assert not torch.equal(shown, again)
+
+
+def test_checkpoints_of_every_fourth_epoch_and_the_last(train, monkeypatch, tmp_path):
+    command(train, monkeypatch, tmp_path / "out", "--only", "model", epochs=6)
+    assert {f.name for f in (tmp_path / "out").glob("model_*.pth")} == {f"model_{e}.pth" for e in ("0", "4", "5", "trained")}
+
+
+def test_basic_unet_trains_and_is_saved(train, monkeypatch, tmp_path):
+    digits = torch.rand(40, 1, 28, 28)
+    monkeypatch.setattr(du, "load_digits", lambda name: (digits, None))
+    monkeypatch.setattr(train, "sha256", lambda files: dict.fromkeys(files, ""))
+    train.train_basic(torch.device("cpu"), tmp_path, steps=3, batch=8)
+    du.load_weights(du.BasicUNet(), tmp_path / "basic_unet.pth")
+    assert len(json.loads((tmp_path / "basic_unet_history.json").read_text())["losses"]) == 3

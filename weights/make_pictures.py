@@ -1,0 +1,76 @@
+"""Draw the README's pictures and the model card's sheets from the shipped weights: `python weights/make_pictures.py` (a minute)."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from make_results import network  # noqa: E402
+
+import diffusion_utilities as du  # noqa: E402  (found beside this folder)
+
+OUT = HERE / "pictures"
+SCHEDULE = du.NoiseSchedule.linear()
+
+
+def stored(name: str) -> np.ndarray:
+    with np.load(HERE / "results" / f"{name}.npz") as file:
+        return file["pictures"]
+
+
+def save(name: str, picture) -> None:
+    with du._written_whole(OUT / f"{name}.png") as temporary:
+        picture.quantize(256).save(temporary, "PNG", optimize=True)
+
+
+def lesson_1():
+    """Digits, corrupted more and more, and what the BasicUNet makes of each."""
+    digits, _ = du.load_digits("mnist")
+    x = digits[4507:4508].expand(8, -1, -1, -1)
+    noised = du.corrupt(x, torch.linspace(0, 1, 8), torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        guesses = du.load_weights(du.BasicUNet(), HERE / "basic_unet.pth")(noised)
+    return du.show_images(torch.cat((noised, guesses)), columns=8, zoom=2, value_range=(0, 1))
+
+
+def lesson_2():
+    """Two sprites, noised by the DDPM schedule."""
+    x = du.load_sprites("test").x[[3, 10]].repeat_interleave(8, 0)
+    t = torch.linspace(0, SCHEDULE.T, 8).round().long().repeat(2)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    return du.show_images(du.perturb_input(x, t, noise, SCHEDULE), columns=8, zoom=3)
+
+
+def lesson_3():
+    """The same noise, drawn by epochs 0, 4, 12 and 31."""
+    return du.show_images(np.concatenate([stored(f"model_{epoch}")[:8] for epoch in (0, 4, 12, 31)]), columns=8, zoom=3)
+
+
+def lesson_4():
+    """Sprites that appear out of noise: five moments of sampling."""
+    x_T = torch.randn((8, 3, 16, 16), generator=torch.Generator().manual_seed(4))
+    _, frames = du.sample_ddim(network("model_trained"), SCHEDULE, x_T=x_T, steps=50, keep=[500, 200, 100, 50, 0])
+    return du.show_images(frames.flatten(0, 1), columns=8, zoom=3)
+
+
+def lesson_5():
+    """DDPM with 500, 20 and 5 steps, and DDIM with 20 and 5, from the same noise."""
+    names = ("ddpm_500", "ddpm_20", "ddpm_5", "ddim_20", "ddim_5")
+    return du.filmstrip({name.upper().replace("_", "-"): stored(name)[:8] for name in names}, zoom=3)
+
+
+def main() -> None:
+    save("front", du.show_images(stored("context_model_trained")[:48], columns=16, zoom=4))
+    for lesson in (lesson_1, lesson_2, lesson_3, lesson_4, lesson_5):
+        save(lesson.__name__, lesson())
+    for epoch in (0, 4, 12, 31):
+        save(f"epoch_{epoch}", du.show_images(stored(f"model_{epoch}"), columns=16, zoom=3))
+    for name in ("model_trained", "context_model_trained"):
+        save(name, du.show_images(stored(name), columns=16 if name == "model_trained" else 15, zoom=3))
+
+
+if __name__ == "__main__":
+    main()
