@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import inspect
 import io
 import os
@@ -36,30 +37,20 @@ from torchvision import transforms
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
-__all__ = [
-    # the libraries that `from diffusion_utilities import *` has always brought along
+__all__ = [  # first the libraries that `from diffusion_utilities import *` has always brought along, then section by section
     "os", "np", "torch", "nn", "F", "plt", "make_grid", "save_image", "FuncAnimation", "PillowWriter", "Dataset", "DataLoader",
     "transforms", "Image", "Path", "tqdm",
-    # set-up
     "COURSE", "DATA", "WEIGHTS", "set_up", "seed_everything", "default_device", "has_fast_bf16",
-    # data
     "CLASS_NAMES", "transform", "CustomDataset", "Sprites", "load_sprites", "load_digits", "load_sprite_folder", "load_sprite_sheet",
     "to_model_range", "sprite_factory",
-    # noise
     "NoiseSchedule", "perturb_input", "predict_x0", "posterior",
-    # blocks and U-Nets
     "ResidualConvBlock", "UnetDown", "UnetUp", "EmbedFC", "ContextUnet", "BasicUNet", "count_parameters",
-    # training
     "corrupt", "diffusion_loss", "drop_context", "average_weights", "train_steps", "save_weights", "load_state", "load_weights",
     "checkpoint_path",
-    # sampling
     "sampling_steps", "denoise_add_noise", "denoise_ddim", "walk", "sample_ddpm", "sample_ddim",
-    # measuring
     "denoising_losses", "palette_distance", "nearest_pictures",
-    # showing
     "unorm", "norm_all", "norm_torch", "gen_tst_context", "plot_grid", "plot_sample", "to_pictures", "show_images", "filmstrip",
     "SpriteAnimation", "animate", "compare_checkpoints", "show_source",
-    # exploring
     "explore",
 ]  # fmt: skip
 
@@ -139,9 +130,12 @@ def _load_array(path: str | os.PathLike) -> np.ndarray:
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist; the course's own arrays are in {DATA} (written by data/make_sprites.py)")
     try:
-        return np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is not a NumPy array file (.npy) of plain numbers: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} holds several arrays (.npz); expected one (.npy): save it with np.save")
+    return array
 
 
 def _check_sprites(sprites: np.ndarray, name: str) -> None:
@@ -188,9 +182,9 @@ def to_model_range(pictures: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(pictures), -1, -3))).float() / 127.5 - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sprites:
-    """One part of the course's sprites: `images` (N, 16, 16, 3) uint8, `labels` (N, 5) one-hot uint8 and the named factors of each."""
+    """One part of the sprites: `images` (N, 16, 16, 3) uint8, `labels` (N, 5) one-hot uint8 and the named factors of each. Lesson 3."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -311,7 +305,7 @@ def load_sprite_sheet(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NoiseSchedule:
     """How much noise each of T steps adds, as three float64 tables of length T + 1 whose index is t.
 
@@ -323,6 +317,7 @@ class NoiseSchedule:
     b: torch.Tensor
 
     def __post_init__(self):
+        object.__setattr__(self, "b", torch.as_tensor(self.b, dtype=torch.float64))
         if self.b.ndim != 1 or len(self.b) < 2 or self.b[0] != 0 or not ((self.b[1:] > 0) & (self.b[1:] < 1)).all():
             raise ValueError("b must be a vector (T + 1,) with b[0] = 0 and 0 < b[t] < 1 for t = 1..T; use NoiseSchedule.linear or .cosine")
 
@@ -369,6 +364,8 @@ def _check_steps(T: int) -> None:
 def _at(table: torch.Tensor, t: torch.Tensor | int, like: torch.Tensor) -> torch.Tensor:
     """table[t], in the dtype and on the device of `like`, shaped to broadcast against it (B, 1, 1, 1). Rounded only here, at the end."""
     t = torch.as_tensor(t)
+    if t.numel() and not 0 <= int(t.min()) <= int(t.max()) < len(table):
+        raise ValueError(f"t runs from {int(t.min())} to {int(t.max())}; expected 0 to T = {len(table) - 1}")
     values = table.to(like.dtype).to(like.device)[t.to(like.device)]  # dtype first: MPS has no float64
     return values.reshape(-1, *[1] * (like.ndim - 1)) if t.ndim else values
 
@@ -444,9 +441,9 @@ class UnetDown(nn.Module):
 
 
 class UnetUp(nn.Module):
-    """Join with the skip connection, double height and width, two convolution blocks. Lesson 3.
+    """Join with the skip connection, double height and width, two convolution blocks.
 
-    `forward(x, skip)`: x and skip together have `in_channels` channels; the output is (B, out_channels, 2H, 2W).
+    `forward(x, skip)`: x and skip together have `in_channels` channels; the output is (B, out_channels, 2H, 2W). Lesson 3.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -474,10 +471,10 @@ class EmbedFC(nn.Module):
 
 
 class ContextUnet(nn.Module):
-    """The course's network: predicts the noise in x_t, given t / T and a context vector. Lesson 3.
+    """The course's network: predicts the noise in x_t, given t / T and a context vector.
 
     Embedded context multiplies and embedded time is added, at two resolutions. `height` (and width) from 8 to 64, divisible by 4.
-    Only `init_conv` is residual: kept so, and every name with it, because published weights load here strictly.
+    Only `init_conv` is residual: kept so, and every name with it, because published weights load here strictly. Lesson 3.
     """
 
     def __init__(self, in_channels: int, n_feat: int = 256, n_cfeat: int = 10, height: int = 28) -> None:
@@ -508,22 +505,21 @@ class ContextUnet(nn.Module):
         """x (B, in_channels, height, height); t = step / T in [0, 1], (B,) or (B, 1, 1, 1) or one number; c (B, n_cfeat), None for all zero."""
         if x.shape[1:] != (self.in_channels, self.h, self.h):
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (B, {self.in_channels}, {self.h}, {self.h}): set height= when you build it")
+        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         c = x.new_zeros(len(x), self.n_cfeat) if c is None else c.to(x)
         full = self.init_conv(x)
         half = self.down1(full)
         quarter = self.down2(half)
         up = self.up0(self.to_vec(quarter))
-        for level, time, context, skip in (
-            (self.up1, self.timeembed1, self.contextembed1, quarter), (self.up2, self.timeembed2, self.contextembed2, half),
-        ):  # fmt: skip
-            up = level(context(c)[..., None, None] * up + time(t)[..., None, None], skip)
+        up = self.up1(self.contextembed1(c)[..., None, None] * up + self.timeembed1(t)[..., None, None], quarter)
+        up = self.up2(self.contextembed2(c)[..., None, None] * up + self.timeembed2(t)[..., None, None], half)
         return self.out(torch.cat((up, full), 1))
 
 
 class BasicUNet(nn.Module):
-    """A small U-Net without time: (B, in_channels, H, W) to (B, out_channels, H, W), H and W divisible by 4. Lesson 1.
+    """A small U-Net without time: (B, in_channels, H, W) to (B, out_channels, H, W), H and W divisible by 4.
 
-    The last SiLU bounds the output from below (at -0.28): right for pictures in [0, 1], wrong for noise.
+    The last SiLU bounds the output from below (at -0.28): right for pictures in [0, 1], wrong for noise. Lesson 1.
     """
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1) -> None:
@@ -583,7 +579,7 @@ def diffusion_loss(
     t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator).to(x.device)
     noise = torch.randn(x.shape, generator=generator).to(x)
     predicted = model(perturb_input(x, t, noise, schedule), t / schedule.T, c)
-    return F.mse_loss(predicted.float(), noise)
+    return F.mse_loss(predicted.to(noise.dtype), noise)
 
 
 def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_utils.AveragedModel:
@@ -612,23 +608,25 @@ def train_steps(
     """One training step for each batch (pictures, context); yields its loss, so that the caller owns the bar, the log and the clock.
 
     `p_drop` is the share of contexts dropped; None trains without context. Runs where the model lies, in bfloat16 where that is done in
-    hardware. Raises FloatingPointError when the loss is no longer a number. Lesson 3.
+    hardware; leaves the model in train mode. Raises FloatingPointError, before the step, when the loss is no number. Lesson 3.
     """
     device = next(model.parameters()).device
-    model.train()
     for x, c in batches:
+        if p_drop is not None and c is None:
+            raise ValueError(f"p_drop={p_drop} drops contexts, but this batch has none; give (pictures, context) or p_drop=None")
+        model.train()  # the caller may have sampled in eval mode since the last step
         x = x.to(device, memory_format=torch.channels_last)
         c = None if p_drop is None else drop_context(c.to(device), p_drop, generator)
         with torch.autocast(device.type, torch.bfloat16) if has_fast_bf16(device) else nullcontext():
             loss = diffusion_loss(model, x, schedule, c, generator)
+        value = loss.item()
+        if not np.isfinite(value):  # before the step, which would spoil the weights
+            raise FloatingPointError(f"the loss is {value}; no step was taken: start again from a checkpoint with a lower learning rate")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         if average is not None:
             average.update_parameters(model)
-        value = loss.item()
-        if not np.isfinite(value):
-            raise FloatingPointError(f"the loss is {value}: the weights are spoilt; start again from a checkpoint with a lower learning rate")
         yield value
 
 
@@ -651,8 +649,8 @@ def save_weights(model: nn.Module | Mapping, path: str | os.PathLike, half: bool
     """Write a state dict whole or not at all; `half` halves the file, and `load_state_dict` widens it again. Lesson 3."""
     state = model.state_dict() if isinstance(model, nn.Module) else model
     state = {k: v.detach().cpu().half() if half and v.is_floating_point() else v.detach().cpu() for k, v in state.items()}
-    with _written_whole(path) as temporary:
-        torch.save(state, temporary)
+    with _written_whole(path) as temporary, open(temporary, "wb") as file:
+        torch.save(state, file)  # a file, not its path, whose random name would go into the archive
 
 
 def load_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
@@ -728,9 +726,10 @@ def denoise_add_noise(
     variance: str = "beta",
     clip: bool = False,
 ) -> torch.Tensor:
-    """One DDPM step from t to t_prev (t - 1 unless told otherwise): the posterior's mean plus sigma z. [DDPM] alg. 2. Lesson 4.
+    """One DDPM step from t to t_prev (t - 1 unless told otherwise): the posterior's mean plus sigma z. [DDPM] alg. 2.
 
-    `variance` chooses sigma^2: "beta" or "beta_tilde" (smaller). `clip` keeps the implied x_0 in [-1, 1]. The step to 0 adds no noise.
+    `z` is fresh noise like x (0: the mean alone). `variance` chooses sigma^2: "beta" or "beta_tilde" (smaller). `clip` keeps the implied
+    x_0 in [-1, 1]. The step to 0 adds no noise. Raises ValueError for steps or a variance that do not exist. Lesson 4.
     """
     if variance not in ("beta", "beta_tilde"):
         raise ValueError(f"variance={variance!r}; expected 'beta' or 'beta_tilde'")
@@ -754,9 +753,9 @@ def denoise_ddim(
     z: torch.Tensor | float = 0.0,
     clip: bool = False,
 ) -> torch.Tensor:
-    """One DDIM step from t to any t_prev below it: the implied x_0, noised again to t_prev in the same direction. [DDIM] eq. 12. Lesson 5.
+    """One DDIM step from t to any t_prev below it: the implied x_0, noised again to t_prev in the same direction. [DDIM] eq. 12.
 
-    `eta` 0 is deterministic, 1 has DDPM's beta-tilde as the variance of the noise that z brings.
+    `eta` 0 is deterministic, 1 has DDPM's beta-tilde as the variance of the fresh noise that z brings (eta above 0 needs z). Lesson 5.
     """
     _, _, beta_tilde = posterior(t, schedule, t_prev)
     x0 = predict_x0(x, t, pred_noise, schedule)
@@ -790,10 +789,10 @@ def walk(
     context: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """Walk x down a descending list of steps; yields (t, x at t, predicted noise at the step before) after each. Lesson 4.
+    """Walk x down a descending list of steps; yields (t, x at t, predicted noise at the step before) after each.
 
     The noise comes from a CPU generator, whatever the device, and one draw is made for each step, needed or not: the same generator
-    state gives every model the same noise.
+    state gives every model the same noise. A network is put into eval mode; a plain function must see to that itself. Lesson 4.
     """
     for t, t_prev in zip(steps[:-1], steps[1:]):
         with _evaluating(model):
@@ -811,13 +810,15 @@ def _start(model, shape, x_T, context, generator) -> tuple[torch.Tensor, torch.T
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     x = x if parameter is None else x.to(parameter)
     if context is not None and len(context) != len(x):
-        raise ValueError(f"context has {len(context)} rows for {len(x)} pictures; give one row for each")
+        raise ValueError(f"context has {len(context)} rows for {len(x)} pictures; give (N, n_cfeat), one row for each")
     return x, None if context is None else context.to(x)
 
 
 def _frames_kept(steps: Sequence[int], keep: int | Sequence[int]) -> set[int]:
     """The steps whose pictures are kept: `keep` of them, evenly, first and last included, or exactly those in the list."""
-    if not isinstance(keep, int):
+    if keep == 1:
+        return {steps[-1]}
+    if not isinstance(keep, (int, np.integer)):
         unknown = set(keep) - set(steps)
         if unknown:
             raise ValueError(f"keep names steps {sorted(unknown)} that this sampler does not visit; it visits {list(steps)}")
@@ -850,10 +851,10 @@ def sample_ddpm(
     noise_scale: float = 1.0,
     progress: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw pictures with DDPM: returns (samples (N, C, H, W), intermediate (frames, N, C, H, W) on the CPU). [DDPM] alg. 2. Lesson 4.
+    """Draw pictures with DDPM: returns (samples (N, C, H, W), intermediate (frames, N, C, H, W) on the CPU). [DDPM] alg. 2.
 
     Give `shape` or `x_T`. `steps` below T strides (lesson 5). `keep`: how many frames, or the list of steps to keep. `noise_scale` 0
-    leaves out the added noise (a fault, to be seen). Raises ValueError for what does not fit together.
+    leaves out the added noise (a fault, to be seen). Raises ValueError for what does not fit together. Lesson 4.
     """
 
     def step(x, t, t_prev, pred_noise, z):
@@ -905,6 +906,7 @@ def denoising_losses(
     """
     generator = torch.Generator().manual_seed(seed)
     rows = []
+    x, c = _start(model, None, x, c, None)
     with _evaluating(model):
         for t in steps:
             noise = torch.randn(x.shape, generator=generator).to(x)
@@ -914,7 +916,7 @@ def denoising_losses(
                 for i in range(0, len(x), batch)
             ]
             rows.append((torch.cat(predicted) - noise).square().flatten(1).mean(1))
-    return torch.stack(rows)
+    return torch.stack(rows).cpu()
 
 
 def palette_distance(x: torch.Tensor | np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -922,15 +924,15 @@ def palette_distance(x: torch.Tensor | np.ndarray, palette: np.ndarray) -> np.nd
 
     The course's sprites use exact colours, so real ones score 0. Lesson 4.
     """
-    pixels = torch.from_numpy(to_pictures(x).astype(np.float32) / 255).flatten(1, 2)
-    colours = torch.from_numpy(np.asarray(palette, dtype=np.float32) / 255)
+    pixels = torch.from_numpy(to_pictures(x) / 255).flatten(1, 2)  # float64: in float32, cdist loses four digits
+    colours = torch.from_numpy(np.asarray(palette) / 255)
     nearest = torch.stack([torch.cdist(picture, colours).amin(1) for picture in pixels])
     return (nearest.square().mean(1) / 3).sqrt().numpy()
 
 
 def nearest_pictures(x: torch.Tensor | np.ndarray, reference: torch.Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The nearest reference picture to each picture: (distances (N,) as RMS over pixels and channels, 0 to 1; indices (N,)). Lesson 4."""
-    ours, theirs = (torch.from_numpy(to_pictures(p).astype(np.float32) / 255).flatten(1) for p in (x, reference))
+    ours, theirs = (torch.from_numpy(to_pictures(p) / 255).flatten(1) for p in (x, reference))
     distances, indices = torch.cdist(ours, theirs).min(1)
     return (distances / ours.shape[1] ** 0.5).numpy(), indices.numpy()
 
@@ -973,7 +975,7 @@ def plot_grid(x, n_sample, n_rows, save_dir, w):
 
 def plot_sample(x_gen_store, n_sample, nrows, save_dir, fn, w, save=False):
     """An animation of (frames, n, 3, H, W) in nrows rows; with `save` also written as {save_dir}{fn}_w{w}.gif. Lesson 4."""
-    store = torch.as_tensor(np.asarray(x_gen_store))[:, :n_sample]
+    store = torch.as_tensor(x_gen_store)[:, :n_sample]
     animation = animate(store, columns=-(-store.shape[1] // nrows))
     if save:
         path = f"{save_dir}{fn}_w{w}.gif"
@@ -983,12 +985,14 @@ def plot_sample(x_gen_store, n_sample, nrows, save_dir, fn, w, save=False):
 
 
 def to_pictures(x: torch.Tensor | np.ndarray, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
-    """Anything that holds pictures to (..., H, W, 3) uint8; uint8 arrays (..., H, W, 3) pass through. Lesson 3.
+    """Anything that holds pictures to (..., H, W, 3) uint8; uint8 arrays (..., H, W, 3) pass through.
 
-    Tensors (..., C, H, W), C = 1 or 3, have `value_range` mapped to 0..255 and clipped: one fixed map, never one a picture.
+    Tensors (..., C, H, W), C = 1 or 3, have `value_range` mapped to 0..255 and clipped: one fixed map, never one a picture. Lesson 3.
     """
     if isinstance(x, np.ndarray) and x.dtype == np.uint8:
         return x
+    if torch.is_tensor(x) and x.dtype == torch.uint8:
+        raise ValueError("pictures are a uint8 tensor; give the uint8 array (..., H, W, 3) itself, or to_model_range of it")
     x = torch.as_tensor(x).detach().float().cpu()
     if x.ndim < 3 or x.shape[-3] not in (1, 3):
         raise ValueError(f"pictures have shape {tuple(x.shape)}; expected (..., 1 or 3, H, W)")
@@ -1014,7 +1018,7 @@ def _zoomed(sheet: np.ndarray, zoom: int) -> Image.Image:
 
 def _labelled(picture: Image.Image, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
     """Write a label left of each of the evenly spaced rows, and above each column."""
-    font = ImageFont.load_default(13)
+    font, rows, columns = ImageFont.load_default(13), [*map(str, rows)], [*map(str, columns)]
     left = max((int(font.getlength(label)) + 8 for label in rows), default=0)
     top = 20 if columns else 0
     canvas = Image.new("RGB", (left + picture.width, top + picture.height), "white")
@@ -1035,9 +1039,9 @@ def show_images(
     titles: Sequence[str] = (),
     value_range: tuple[float, float] = (-1.0, 1.0),
 ) -> Image.Image:
-    """A grid of pictures at a whole-number zoom, never blurred: (N, C, H, W) tensor or (N, H, W, 3) uint8 to a PIL image. Lesson 1.
+    """A grid of pictures at a whole-number zoom, never blurred: (N, C, H, W) tensor or (N, H, W, 3) uint8 to a PIL image.
 
-    `rows` labels the rows, `titles` the columns; `columns` is as many as there are titles, else 8.
+    `rows` labels the rows, `titles` the columns; `columns` is as many as there are titles, else 8. Lesson 1.
     """
     pictures = to_pictures(x, value_range)
     if pictures.ndim != 4 or not len(pictures):
@@ -1058,17 +1062,21 @@ def filmstrip(stores: Mapping[str, torch.Tensor], titles: Sequence[str] = (), zo
 _PLAYER = """<div id="{id}" role="group" aria-label="{alt}">
 <div style="display:flex;width:max-content;background:white;color:black;font:13px sans-serif">
 <div style="display:flex;flex-direction:column;justify-content:space-around;padding-right:4px;text-align:right">{labels}</div>
-<canvas width="{width}" height="{height}" hidden style="width:{css}px;image-rendering:pixelated"></canvas>
+<canvas role="img" aria-label="{alt}" width="{width}" height="{height}" hidden style="width:{css}px;image-rendering:pixelated"></canvas>
 <img src="data:image/png;base64,{last}" alt="{alt}, last frame" style="width:{css}px;image-rendering:pixelated;margin:0">
 </div>
-<div hidden><button type="button">Pause</button> <input type="range" min="0" max="{end}" value="0" aria-label="frame"> <output></output></div>
+<div hidden><button type="button">Pause</button>
+<input type="range" min="0" max="{end}" value="0" aria-label="frame"> <output aria-live="off"></output></div>
 </div>
 <script>(() => {{
-  const root = document.getElementById("{id}"), canvas = root.querySelector("canvas"), bar = root.lastElementChild;
+  const views = [...document.querySelectorAll("#{id}")], root = views.find(view => !view.dataset.ready) ?? views[0];
+  root.dataset.ready = "1";
+  const canvas = root.querySelector("canvas"), last = root.querySelector("img"), bar = root.lastElementChild;
   const [button, slider, output] = bar.children, strip = new Image();
   let timer = null;
   const show = () => {{ output.textContent = "frame " + (+slider.value + 1) + " of {frames}";
-    const pen = canvas.getContext("2d"); pen.drawImage(strip, 0, -slider.value * {height}); }};
+    const end = +slider.value === {end};  // the last frame has its exact colours in the still picture
+    canvas.getContext("2d").drawImage(end ? last : strip, 0, end ? 0 : -slider.value * {height}); }};
   const pause = () => {{ clearInterval(timer); timer = null; button.textContent = "Play"; }};
   const play = () => {{ let wait = 0; button.textContent = "Pause"; timer = setInterval(() => {{
     if (!root.isConnected) return pause();
@@ -1076,8 +1084,8 @@ _PLAYER = """<div id="{id}" role="group" aria-label="{alt}">
     show(); }}, {interval}); }};
   button.onclick = () => timer ? pause() : play();
   slider.oninput = () => {{ pause(); show(); }};
-  strip.onload = () => {{ root.querySelector("img").hidden = true; root.querySelector("img").style.display = "none";
-    canvas.hidden = false; bar.hidden = false; show(); play(); }};
+  strip.onload = () => {{ last.style.display = "none"; canvas.hidden = bar.hidden = false; show();
+    matchMedia("(prefers-reduced-motion: reduce)").matches ? pause() : play(); }};
   strip.src = "data:image/png;base64,{strip}";
 }})();</script>"""
 
@@ -1089,21 +1097,21 @@ def _png(picture: Image.Image, colours: int | None = None) -> str:
 
 
 class SpriteAnimation:
-    """Frames (F, H, W, 3) uint8 that play in a notebook, or save as a GIF. Lesson 4.
+    """Frames (F, H, W, 3) uint8 that play in a notebook, or save as a GIF.
 
     Why not matplotlib's player: it stores each frame enlarged, and fetches its buttons' icons from the network. Here a frame is stored
-    pixel for pixel and the browser enlarges it by a whole number. Without JavaScript (GitHub, a PDF) the last frame is shown.
+    pixel for pixel and the browser enlarges it by a whole number. Without JavaScript (GitHub, a PDF) the last frame is shown. Lesson 4.
     """
 
     def __init__(self, frames: np.ndarray, zoom: int = 3, labels: Sequence[str] = (), fps: float = 8, alt: str = "animation of sprites"):
-        self.frames, self.zoom, self.labels, self.fps, self.alt = frames, zoom, tuple(labels), fps, alt
+        self.frames, self.zoom, self.labels, self.fps, self.alt = frames, zoom, tuple(map(str, labels)), fps, alt
 
     def to_jshtml(self, fps: float | None = None) -> str:
         """The player as HTML that needs nothing from the network."""
         n, height, width, _ = self.frames.shape
         return _PLAYER.format(
-            id=f"sprites-{uuid.uuid4().hex[:12]}", alt=self.alt, width=width, height=height, css=width * self.zoom, frames=n, end=n - 1,
-            labels="".join(f"<span>{label}</span>" for label in self.labels), interval=round(1000 / (fps or self.fps)),
+            id=f"sprites-{uuid.uuid4().hex[:12]}", alt=html.escape(self.alt), width=width, height=height, css=width * self.zoom, frames=n, end=n - 1,
+            labels="".join(f"<span>{html.escape(label)}</span>" for label in self.labels), interval=round(1000 / (fps or self.fps)),
             last=_png(Image.fromarray(self.frames[-1])), strip=_png(Image.fromarray(self.frames.reshape(-1, width, 3)), 96),
         )  # fmt: skip
 
@@ -1115,7 +1123,7 @@ class SpriteAnimation:
 
     def save(self, path: str | os.PathLike, fps: float | None = None) -> None:
         """Write an endless GIF, whole or not at all; the last frame stays for a second."""
-        pictures = [self.picture(i).quantize(64) for i in range(len(self.frames))]
+        pictures = [self.picture(i).quantize(256) for i in range(len(self.frames))]
         pause = round(1000 / (fps or self.fps))
         with _written_whole(path) as temporary:
             pictures[0].save(
@@ -1129,6 +1137,8 @@ def animate(
     """Animate (frames, N, C, H, W), or several such stores as labelled rows that move together: {label: store}. Lesson 4."""
     if not isinstance(store, Mapping):
         pictures = to_pictures(store)
+        if pictures.ndim != 5 or not pictures.size:
+            raise ValueError(f"frames have shape {pictures.shape}; expected (frames, N, H, W, 3): a sampler's second result")
         return SpriteAnimation(np.stack([_sheet(frame, columns or min(8, len(frame))) for frame in pictures]), zoom, fps=fps)
     shapes = {tuple(rows.shape) for rows in store.values()}
     if len(shapes) != 1:
@@ -1136,7 +1146,7 @@ def animate(
     joined = np.concatenate([to_pictures(rows) for rows in store.values()], axis=1)
     per_row = joined.shape[1] // len(store)
     frames = np.stack([_sheet(frame, per_row) for frame in joined])
-    return SpriteAnimation(frames, zoom, tuple(store), fps, alt="sampling, one row each: " + ", ".join(store))
+    return SpriteAnimation(frames, zoom, tuple(store), fps, alt="sampling, one row each: " + ", ".join(map(str, store)))
 
 
 def compare_checkpoints(
@@ -1145,9 +1155,9 @@ def compare_checkpoints(
     seed: int = 0,
     zoom: int = 3,
 ) -> tuple[SpriteAnimation, dict[str, torch.Tensor]]:
-    """Sample every model from the same x_T with the same noise: (animation, a row a model; {label: samples}). Lesson 4.
+    """Sample every model from the same x_T with the same noise: (animation, a row a model; {label: samples}).
 
-    `sample(model, generator)` calls a sampler; each model gets a generator with the same seed, so that only the weights differ.
+    `sample(model, generator)` calls a sampler; each model gets a generator with the same seed, so that only the weights differ. Lesson 4.
     """
     results = {label: sample(model, torch.Generator().manual_seed(seed)) for label, model in models.items()}
     animation = animate({label: frames for label, (_, frames) in results.items()}, zoom=zoom)
@@ -1170,9 +1180,8 @@ def explore(draw: Callable[..., Image.Image], **options: Sequence):
     """A slider for each named list of options above the picture that `draw(**chosen)` returns; redrawn in place. Lesson 4."""
     import ipywidgets
 
-    sliders = {
-        name: ipywidgets.SelectionSlider(options=list(values), description=name, continuous_update=False) for name, values in options.items()
-    }
+    settings = {"continuous_update": False, "style": {"description_width": "initial"}}
+    sliders = {name: ipywidgets.SelectionSlider(options=list(v), description=name, **settings) for name, v in options.items()}
 
     def png() -> bytes:
         buffer = io.BytesIO()

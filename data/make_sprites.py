@@ -37,10 +37,13 @@ def draw_class(class_name: str) -> list[tuple[str, factory.Specification]]:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
@@ -61,7 +64,7 @@ def csv_bytes(rows: list[tuple[str, factory.Specification]]) -> bytes:
 
 def contact_sheet(images: np.ndarray, classes: list[str], columns: int = 24, rows_each: int = 4, zoom: int = 3) -> bytes:
     """A PNG: the first `columns * rows_each` sprites of each class, class after class, at a whole-number zoom."""
-    from PIL import Image  # not needed to write the arrays
+    from PIL import Image
 
     cells = []
     for class_name in factory.CLASS_NAMES:

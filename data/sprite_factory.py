@@ -180,7 +180,7 @@ def render_many(specifications: Sequence[Specification]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class HeldOutPairs:
-    """Pairs of values of two factors of a class that training never shows together: the i-th of `first` with a value of `second`."""
+    """Pairs of values of two factors of a class that training never shows together."""
 
     first: str
     second: str
@@ -205,8 +205,8 @@ def held_out_pairs(class_name: str) -> HeldOutPairs:
 
     Steps of three through the second factor spread the pairs, so that every single value stays common in training.
     """
-    first, second = _PAIRED_FACTORS[class_name]
     legal = factors_of(class_name)
+    first, second = _PAIRED_FACTORS[class_name]
     partners = legal[second]
     pairs = frozenset((value, partners[(3 * i + 4) % len(partners)]) for i, value in enumerate(legal[first]))
     return HeldOutPairs(first, second, pairs)

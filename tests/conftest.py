@@ -38,7 +38,7 @@ def seeded():
 @pytest.fixture
 def course_environment() -> dict[str, str]:
     """The environment of a subprocess that must find nothing of this repository by itself: offline, and without windows."""
-    return {**os.environ, "PYTHONPATH": str(OFFLINE), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "2"}
+    return {**os.environ, "PYTHONPATH": str(OFFLINE), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ nn_model = ContextUnet(in_channels=3, n_feat=n_feat, n_cfeat=n_cfeat, height=hei
 for name in NAMES:
     nn_model.load_state_dict(torch.load(f"{save_dir}{name}.pth", map_location=device))
     nn_model.eval()
-    t = torch.randint(1, timesteps + 1, (len(x),))
+    t, x, c = torch.randint(1, timesteps + 1, (40,)), x[:40], c[:40]
     noise = torch.randn_like(x)
     with torch.no_grad():
         error = nn.functional.mse_loss(nn_model(perturb_input(x, t, noise), t / timesteps, c=c.float()), noise).item()
@@ -268,32 +268,15 @@ def test_a_published_notebook_runs_with_the_published_paths(tmp_path, course_env
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stderr
 
 
-def test_the_helper_alone_works_without_data(tmp_path, course_environment):
-    """Copied alone into a folder: networks and samplers work, and what needs data says which file it misses."""
-    shutil.copy(du.__file__, tmp_path)
-    script = (
-        "import diffusion_utilities as du, torch\n"
-        "x, _ = du.sample_ddim(du.ContextUnet(3, 8, 5, 16), du.NoiseSchedule.linear(20), (2, 3, 16, 16), steps=2)\n"
-        "assert x.shape == (2, 3, 16, 16)\n"
-        "for need in (du.load_sprites, du.load_digits, du.sprite_factory, lambda: du.checkpoint_path(31)):\n"
-        "    try: need()\n"
-        "    except FileNotFoundError as error: print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=course_environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for word in ("sprites_16x16.npy", "mnist_5k.npz", "sprite_factory.py", "epoch 31"):
-        assert word in done.stdout
-
-
 @pytest.mark.parametrize("request_", ["urllib.request.urlopen('http://example.org')", "socket.create_connection(('192.0.2.1', 80), 2)"])
 def test_there_is_no_network_here_or_in_a_child(request_, course_environment):
     """What guards the notebooks guards: beyond loopback nothing is reached, and loopback is."""
     import socket
     import urllib.request
 
-    with pytest.raises(OSError, match="offline"):
+    with pytest.raises(OSError, match="blocked"):
         eval(request_, {"socket": socket, "urllib": urllib})
     script = f"import socket, urllib.request\ntry: {request_}\nexcept OSError as error: print(error)"
-    assert "offline" in subprocess.run([sys.executable, "-c", script], env=course_environment, capture_output=True, text=True).stdout
+    assert "blocked" in subprocess.run([sys.executable, "-c", script], env=course_environment, capture_output=True, text=True).stdout
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname(), 2).close()

@@ -56,7 +56,7 @@ def test_time_and_context_reach_the_output():
 
 
 def test_context_multiplies_and_time_is_added():
-    """With embedded context and time both zero nothing of the bottleneck's vector is left: skips alone remain. Time alone restores a shift."""
+    """With context and time both embedded as zero nothing of the bottleneck's vector is left; time alone is a shift."""
     model = du.ContextUnet(3, 8, 5, 16).eval()
     seen = []
     model.up1.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))

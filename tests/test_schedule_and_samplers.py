@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 import diffusion_utilities as du
 
 SHAPE = (2, 3, 4, 4)
-SCHEDULES = {"linear": du.NoiseSchedule.linear(500), "cosine": du.NoiseSchedule.cosine(500), "short": du.NoiseSchedule.linear(37, 1e-3, 0.3)}
+SCHEDULES = {
+    "linear": du.NoiseSchedule.linear(500),
+    "cosine": du.NoiseSchedule.cosine(500),
+    "short": du.NoiseSchedule.linear(37, 1e-3, 0.3),
+}
 
 
 def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -428,6 +432,11 @@ def test_keep_a_number_of_frames_first_and_last_among_them(n, keep):
     assert torch.equal(frames[0], x_T) and torch.equal(frames[-1], x)
 
 
+def test_keep_one_frame_is_to_keep_the_result():
+    x, frames = du.sample_ddim(wavy, SCHEDULES["short"], x_T=doubles(*SHAPE), keep=1)
+    assert torch.equal(frames, x[None])
+
+
 def test_keep_nothing():
     assert du.sample_ddim(wavy, SCHEDULES["short"], x_T=doubles(*SHAPE), keep=0)[1].shape == (0, *SHAPE)
 
@@ -483,6 +492,14 @@ def test_training_mode_returns_after_an_error_or_a_walk_left_early():
     assert spy.training
 
 
+def test_a_frozen_part_stays_frozen_after_sampling():
+    """Each part of the network gets its own mode back, not that of the whole."""
+    model = Spy().train()
+    model.norm.eval()
+    du.sample_ddim(model, du.NoiseSchedule.linear(10), (1, 3, 4, 4), steps=2)
+    assert model.training and model.dropout.training and not model.norm.training
+
+
 def test_the_network_is_told_t_over_T_once_a_picture():
     model = Spy()
     du.sample_ddim(model, du.NoiseSchedule.linear(10), (2, 3, 4, 4), steps=3)
@@ -517,7 +534,8 @@ def test_denoising_losses_of_known_denoisers():
     """Zero for one that knows the picture, one for one that predicts nothing; batches do not matter."""
     schedule, x0 = SCHEDULES["linear"], picture()
     x = x0.expand(7, 3, 4, 4)
-    torch.testing.assert_close(du.denoising_losses(ideal(x0, schedule), x, schedule, [5, 250, 500]), torch.zeros(3, 7).double(), atol=1e-9, rtol=0)
+    known = du.denoising_losses(ideal(x0, schedule), x, schedule, [5, 250, 500])
+    torch.testing.assert_close(known, torch.zeros(3, 7).double(), atol=1e-9, rtol=0)
     silent = du.denoising_losses(lambda x, t, c: torch.zeros_like(x), torch.zeros(200, 3, 8, 8), schedule, [100], batch=64)
     assert silent.shape == (1, 200) and silent.mean().item() == pytest.approx(1, abs=0.03)
     one, two = (du.denoising_losses(wavy, x, schedule, [5, 250], batch=batch) for batch in (2, 100))

@@ -16,7 +16,7 @@ OUT = HERE / "pictures"
 SCHEDULE = du.NoiseSchedule.linear()
 
 
-def stored(name: str) -> np.ndarray:
+def sheet(name: str) -> np.ndarray:
     with np.load(HERE / "results" / f"{name}.npz") as file:
         return file["pictures"]
 
@@ -46,7 +46,7 @@ def lesson_2():
 
 def lesson_3():
     """The same noise, drawn by epochs 0, 4, 12 and 31."""
-    return du.show_images(np.concatenate([stored(f"model_{epoch}")[:8] for epoch in (0, 4, 12, 31)]), columns=8, zoom=3)
+    return du.show_images(np.concatenate([sheet(f"model_{epoch}")[:8] for epoch in (0, 4, 12, 31)]), columns=8, zoom=3)
 
 
 def lesson_4():
@@ -58,18 +58,18 @@ def lesson_4():
 
 def lesson_5():
     """DDPM with 500, 20 and 5 steps, and DDIM with 20 and 5, from the same noise."""
-    names = ("ddpm_500", "ddpm_20", "ddpm_5", "ddim_20", "ddim_5")
-    return du.filmstrip({name.upper().replace("_", "-"): stored(name)[:8] for name in names}, zoom=3)
+    rows = {"DDPM-500": "model_trained", "DDPM-20": "ddpm_20", "DDPM-5": "ddpm_5", "DDIM-20": "ddim_20", "DDIM-5": "ddim_5"}
+    return du.filmstrip({label: sheet(name)[:8] for label, name in rows.items()}, zoom=3)
 
 
 def main() -> None:
-    save("front", du.show_images(stored("context_model_trained")[:48], columns=16, zoom=4))
+    save("front", du.show_images(sheet("context_model_trained")[:48], columns=16, zoom=4))
     for lesson in (lesson_1, lesson_2, lesson_3, lesson_4, lesson_5):
         save(lesson.__name__, lesson())
     for epoch in (0, 4, 12, 31):
-        save(f"epoch_{epoch}", du.show_images(stored(f"model_{epoch}"), columns=16, zoom=3))
+        save(f"epoch_{epoch}", du.show_images(sheet(f"model_{epoch}"), columns=16, zoom=3))
     for name in ("model_trained", "context_model_trained"):
-        save(name, du.show_images(stored(name), columns=16 if name == "model_trained" else 15, zoom=3))
+        save(name, du.show_images(sheet(name), columns=16 if name == "model_trained" else 15, zoom=3))
 
 
 if __name__ == "__main__":

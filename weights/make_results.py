@@ -30,16 +30,17 @@ def network(name: str) -> torch.nn.Module:
 
 
 def stored(name: str, weights: str, draw) -> dict[str, np.ndarray]:
-    """results/{name}.npz, drawn again only when the weights it was drawn with have changed."""
-    path, digest = HERE / "results" / f"{name}.npz", hashlib.sha256((HERE / f"{weights}.pth").read_bytes()).hexdigest()
+    """results/{name}.npz, drawn again only when the weights or the settings it was drawn with have changed."""
+    path, settings = HERE / "results" / f"{name}.npz", repr((SEED, N, name)).encode()
+    digest = hashlib.sha256((HERE / f"{weights}.pth").read_bytes() + settings).hexdigest()
     if path.exists():
         with np.load(path) as file:
             content = dict(file)
-        if str(content["weights"]) == digest:
+        if str(content["drawn_with"]) == digest:
             return content
     started = time.perf_counter()
     pictures = draw(network(weights))
-    content = {"pictures": pictures, "seconds": np.array(round(time.perf_counter() - started, 2)), "weights": np.array(digest)}
+    content = {"pictures": pictures, "seconds": np.array(round(time.perf_counter() - started, 2)), "drawn_with": np.array(digest)}
     with du._written_whole(path) as temporary:
         np.savez_compressed(temporary, **content)
     print(f"{name}: {float(content['seconds']):.0f} s", flush=True)
@@ -51,12 +52,12 @@ def contexts(name: str) -> torch.Tensor | None:
     return torch.eye(5)[torch.arange(N) % 5] if name.startswith("context") else None
 
 
-def sampled(name: str, sample, **settings):
+def sampled(name: str, sample, **options):
     """A drawing function for `stored`: N pictures, always from the same x_T and with the same noise."""
 
     def draw(model):
         generator = torch.Generator().manual_seed(SEED)
-        x, _ = sample(model, du.NoiseSchedule.linear(), (N, 3, 16, 16), context=contexts(name), generator=generator, keep=2, **settings)
+        x, _ = sample(model, du.NoiseSchedule.linear(), (N, 3, 16, 16), context=contexts(name), generator=generator, keep=2, **options)
         return du.to_pictures(x)
 
     return draw
@@ -96,9 +97,9 @@ def main() -> None:
         results["sheets"][name] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images, palette)
     for steps in SAMPLER_STEPS:
         for label, sample in (("ddpm", du.sample_ddpm), ("ddim", du.sample_ddim)):
-            name = f"{label}_{steps}"
+            name = f"{label}_{steps}" if (label, steps) != ("ddpm", 500) else "model_trained"
             sheet = stored(name, "model_trained", sampled(name, sample, steps=steps))
-            results["samplers"][name] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images, palette)
+            results["samplers"][f"{label}_{steps}"] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images, palette)
     results["epochs"] = epoch_losses(test)
     with du._written_whole(HERE / "results.json") as temporary:
         Path(temporary).write_text(json.dumps(results, indent=1) + "\n", encoding="utf8")

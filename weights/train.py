@@ -134,6 +134,8 @@ class Run:
 def train_basic(device: torch.device, out: Path, steps: int = 1407, batch: int = 128, seed: int = 2026) -> None:
     """Lesson 1's network: predict the clean digit; as many steps as three epochs of the full 60,000 digits in batches of 128."""
     digits, _ = du.load_digits("mnist")
+    if len(digits) != 5000:
+        raise ValueError(f"{len(digits)} digits found in data/; the shipped run uses mnist_5k.npz: move data/MNIST away")
     digits = digits[:4500].to(device)  # the last 500 are held out
     generator = du.seed_everything(seed)
     model = du.BasicUNet().to(device)
@@ -179,6 +181,7 @@ def speed(device: torch.device, repeats: int = 9) -> None:
         plain_adam.zero_grad()
         loss.backward()
         plain_adam.step()
+        return loss.item()  # waits for a GPU, as our step does
 
     def our_step():
         next(du.train_steps(ours, iter([(x, c)]), schedule, ours_adam, settings.p_drop, average))
@@ -208,6 +211,9 @@ def main() -> None:
     device = torch.device(options.device)
     if options.speed:
         return speed(device)
+    shipped = (options.epochs, options.n_feat, options.limit) == (Settings.epochs, Settings.n_feat, Settings.limit)
+    if options.out.resolve() == HERE and not shipped:
+        parser.error("these settings would overwrite the shipped weights; add --out FOLDER")
     if options.only in (None, "basic"):
         train_basic(device, options.out)
     for name in ("model", "context"):

@@ -21,7 +21,7 @@ def _may_connect(connection: socket.socket, address) -> bool:
 
 def connect(self, address):
     if not _may_connect(self, address):
-        raise OSError(errno.ENETUNREACH, f"the tests run offline: no connection to {address}")
+        raise OSError(errno.ENETUNREACH, f"the tests run offline: the connection to {address} is blocked")
     return _connect(self, address)
 
 
@@ -31,7 +31,7 @@ def connect_ex(self, address):
 
 def getaddrinfo(host, *arguments, **options):
     if not is_local(host):
-        raise socket.gaierror(socket.EAI_NONAME, f"the tests run offline: no address of {host}")
+        raise socket.gaierror(socket.EAI_NONAME, f"the tests run offline: the address of {host} is blocked")
     return _getaddrinfo(host, *arguments, **options)
 
 

@@ -1,0 +1,377 @@
+"""What bad input gets: an error that names what was given, and what to do instead."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import diffusion_utilities as du
+
+SCHEDULE = du.NoiseSchedule.linear(20)
+
+
+def expect(error: type[Exception], *words: object):
+    """An error of that type whose message holds all of the words."""
+    return pytest.raises(error, match="".join(f"(?=.*{re.escape(str(word))})" for word in words))
+
+
+# ----------------------------------------------------------------------------------------------------------------- arrays
+
+
+def dataset(sprites, labels, tmp_path):
+    for name, array in (("s.npy", sprites), ("l.npy", labels)):
+        np.save(tmp_path / name, array)
+    return du.CustomDataset(tmp_path / "s.npy", tmp_path / "l.npy", du.transform)
+
+
+SPRITES, LABELS = np.zeros((6, 16, 16, 3), dtype=np.uint8), np.eye(5, dtype=np.uint8)[[0, 1, 2, 3, 4, 0]]
+
+
+def test_missing_array(tmp_path):
+    with expect(FileNotFoundError, "no_such.npy", "does not exist", "data/make_sprites.py"):
+        du.CustomDataset(tmp_path / "no_such.npy", tmp_path / "l.npy", None)
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 16, 16), (6, 16, 16), (6, 16, 16, 4)])
+def test_sprites_of_another_shape(shape, tmp_path):
+    with expect(ValueError, "s.npy", shape, "(N, H, W, 3)", "load_sprite_folder"):
+        dataset(np.zeros(shape, dtype=np.uint8), LABELS, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_sprites_of_another_dtype(dtype, tmp_path):
+    with expect(ValueError, "s.npy", dtype, "uint8"):
+        dataset(SPRITES.astype(dtype), LABELS, tmp_path)
+
+
+@pytest.mark.parametrize("labels", [LABELS[:4], LABELS.argmax(1)])
+def test_labels_of_another_length_or_not_one_hot(labels, tmp_path):
+    with expect(ValueError, "l.npy", labels.shape, "6 sprites", "one-hot row for each"):
+        dataset(SPRITES, labels, tmp_path)
+
+
+def test_truncated_array(tmp_path):
+    np.save(tmp_path / "s.npy", SPRITES)
+    (tmp_path / "s.npy").write_bytes((tmp_path / "s.npy").read_bytes()[:300])
+    with expect(ValueError, "s.npy", "not a NumPy array file"):
+        du.CustomDataset(tmp_path / "s.npy", tmp_path / "s.npy", None)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n"])
+def test_a_file_that_is_no_array(content, tmp_path):
+    (tmp_path / "s.npy").write_bytes(content)
+    with expect(ValueError, "s.npy", "not a NumPy array file"):
+        du.CustomDataset(tmp_path / "s.npy", tmp_path / "s.npy", None)
+
+
+class Bomb:
+    """A pickle that leaves a file behind when it is loaded."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_an_array_of_pickled_objects_is_not_run(tmp_path):
+    with open(tmp_path / "s.npy", "wb") as file:
+        np.save(file, np.array([Bomb(tmp_path / "ran")], dtype=object), allow_pickle=True)
+    with expect(ValueError, "s.npy", "plain numbers"):
+        du.CustomDataset(tmp_path / "s.npy", tmp_path / "s.npy", None)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_unknown_part():
+    with expect(ValueError, "part='validation'", "train, test, compositional"):
+        du.load_sprites("validation")
+
+
+@pytest.mark.parametrize("name", ["sprites_16x16.npy", "sprite_labels_16x16.npy", "sprite_factors_16x16.csv"])
+def test_a_folder_that_lacks_a_file(name, sprite_files):
+    (sprite_files / name).unlink()
+    with expect(FileNotFoundError, name, "make_sprites.py"):
+        du.load_sprites("train", sprite_files)
+
+
+def test_sprites_labels_and_factors_of_different_lengths(sprite_files):
+    np.save(sprite_files / "sprite_labels_16x16.npy", LABELS)
+    with expect(ValueError, "260 sprites", "6 labels", "260 rows", "equal numbers"):
+        du.load_sprites("train", sprite_files)
+
+
+def test_unknown_digits():
+    with expect(ValueError, "name='kmnist'", "mnist, fashion_mnist"):
+        du.load_digits("kmnist")
+
+
+# ------------------------------------------------------------------------------------------------------------------- PNGs
+
+
+def png(path, size=(16, 16), colour=(200, 30, 30, 255), mode="RGBA"):
+    Image.new("RGBA", size, colour).convert(mode).save(path)
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with expect(FileNotFoundError, "nowhere", "folder of PNGs", "load_sprite_sheet"):
+        du.load_sprite_folder(tmp_path / "nowhere")
+
+
+def test_an_empty_folder_and_one_of_empty_pictures(tmp_path):
+    with expect(ValueError, tmp_path, "0 PNGs found"):
+        du.load_sprite_folder(tmp_path)
+    png(tmp_path / "a.png", colour=(0, 0, 0, 0))
+    with expect(ValueError, tmp_path, "1 PNGs found"):
+        du.load_sprite_folder(tmp_path)
+
+
+def test_a_picture_of_another_size_is_named(tmp_path):
+    png(tmp_path / "a.png")
+    png(tmp_path / "b.png", (32, 24))
+    with expect(ValueError, "b.png", "32x24", "16x16", "load_sprite_sheet"):
+        du.load_sprite_folder(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 20, 60])
+def test_a_corrupt_png_is_named(keep, tmp_path):
+    """Cut after the header, in the header or empty."""
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "b.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:keep])
+    for load in (lambda: du.load_sprite_folder(tmp_path), lambda: du.load_sprite_sheet(tmp_path / "b.png")):
+        with expect(ValueError, "b.png", "not a picture", "save it again as PNG"):
+            load()
+
+
+def test_a_missing_sheet(tmp_path):
+    with expect(FileNotFoundError, "sheet.png", "does not exist"):
+        du.load_sprite_sheet(tmp_path / "sheet.png")
+
+
+@pytest.mark.parametrize("tile", [16, 0, -4, 100])
+def test_a_sheet_that_the_tile_does_not_divide(tile, tmp_path):
+    png(tmp_path / "sheet.png", (40, 24))
+    with expect(ValueError, "sheet.png", "40x24", f"tile={tile}", "tile size"):
+        du.load_sprite_sheet(tmp_path / "sheet.png", tile)
+
+
+def test_a_sheet_of_empty_tiles(tmp_path):
+    png(tmp_path / "sheet.png", (32, 32), (0, 0, 0, 0))
+    with expect(ValueError, "sheet.png", "only empty tiles"):
+        du.load_sprite_sheet(tmp_path / "sheet.png")
+
+
+def test_good_pngs_with_and_without_alpha(tmp_path):
+    """What the refusals leave: sorted by name, transparency on white, empty ones gone; a sheet is read row by row."""
+    png(tmp_path / "b.png")
+    png(tmp_path / "a.PNG", colour=(0, 0, 255, 255), mode="RGB")
+    png(tmp_path / "c.png", colour=(0, 0, 0, 0))
+    png(tmp_path / "d.png", colour=(255, 0, 0, 51))
+    png(tmp_path / "e.png", colour=(0, 255, 0, 255), mode="P")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    pictures = du.load_sprite_folder(tmp_path)
+    assert pictures.shape == (4, 16, 16, 3) and pictures.dtype == np.uint8
+    assert pictures[:, 0, 0].tolist() == [[0, 0, 255], [200, 30, 30], [255, 204, 204], [0, 255, 0]]
+    sheet = np.full((16, 24, 3), 255, dtype=np.uint8)
+    for i, (y, x) in enumerate([(0, 0), (0, 16), (8, 8)]):
+        sheet[y : y + 8, x : x + 8] = 10 * i
+    Image.fromarray(sheet).save(tmp_path / "notes.bmp")
+    tiles = du.load_sprite_sheet(tmp_path / "notes.bmp", tile=8)
+    assert tiles[:, 0, 0, 0].tolist() == [0, 10, 20] and (tiles == tiles[:, :1, :1]).all()
+
+
+@pytest.mark.parametrize("value, expected", [(0, 0), (256 * 77 + 5, 77), (65535, 255)])
+def test_16_bit_grey_is_scaled_not_clipped(value, expected, tmp_path):
+    picture = np.full((16, 16), value, dtype=np.uint16)
+    picture[0, 0] = 0
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    assert (du.load_sprite_folder(tmp_path)[0, 1:] == expected).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------- weights
+
+
+def test_missing_weights_list_what_there_is(tmp_path):
+    (tmp_path / "model_4.pth").touch()
+    with expect(FileNotFoundError, "model_5.pth", "model_4.pth", "weights/train.py"):
+        du.load_state(tmp_path / "model_5.pth")
+    with expect(FileNotFoundError, "nowhere", "none"):
+        du.load_state(tmp_path / "nowhere" / "model_5.pth")
+
+
+def test_unknown_epoch_lists_the_epochs(tmp_path):
+    for name in ("model_0.pth", "model_12.pth", "model_4.pth", "model_trained.pth", "context_model_31.pth"):
+        (tmp_path / name).touch()
+    with expect(FileNotFoundError, "epoch 5", tmp_path, [0, 4, 12]):
+        du.checkpoint_path(5, root=tmp_path)
+    with expect(FileNotFoundError, "epoch 0", [31]):
+        du.checkpoint_path(0, context=True, root=tmp_path)
+
+
+def test_weights_that_would_run_code_are_not_run(tmp_path):
+    path, bomb = tmp_path / "w.pth", Bomb(tmp_path / "ran")
+    for save in (lambda: torch.save({"a": bomb}, path), lambda: path.write_bytes(pickle.dumps(bomb, protocol=2))):
+        save()
+        with expect(ValueError, "w.pth", "loaded safely"):
+            du.load_state(path)
+        assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "content, kind", [([1, 2], "list"), ({"a": 3}, "dict"), ({"model": {"a": torch.zeros(1)}}, "dict"), ("text", "str")]
+)
+def test_a_pickle_that_is_no_state_dict(content, kind, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    with expect(ValueError, "w.pth", kind, "not a state dict", "model.state_dict()"):
+        du.load_state(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_truncated_weights(share, tmp_path):
+    path = tmp_path / "w.pth"
+    du.save_weights(du.BasicUNet(), path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with expect(ValueError, "w.pth", "loaded safely", "copy it again"):
+        du.load_state(path)
+
+
+def test_weights_of_another_size_leave_the_network_as_it_was(tmp_path):
+    du.save_weights(du.ContextUnet(3, 8, 5, 16), tmp_path / "w.pth")
+    model = du.ContextUnet(3, 16, 5, 16)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with expect(ValueError, "w.pth", "ContextUnet", "0 entries missing", "of another shape", "ContextUnet(3, 64, 5, 16)"):
+        du.load_weights(model, tmp_path / "w.pth")
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_weights_of_another_network(tmp_path):
+    du.save_weights(du.BasicUNet(), tmp_path / "w.pth")
+    with expect(ValueError, "156 entries missing", "12 surplus", "0 of another shape"):
+        du.load_weights(du.ContextUnet(3, 8, 5, 16), tmp_path / "w.pth")
+
+
+# --------------------------------------------------------------------------------------------------------------- networks
+
+
+@pytest.mark.parametrize("height", [4, 10, 68, 0])
+def test_a_height_that_does_not_work(height):
+    with expect(ValueError, f"height={height}", "8 to 64", "16 for sprites"):
+        du.ContextUnet(3, 8, 5, height)
+
+
+def test_features_that_the_group_norms_cannot_divide():
+    with expect(ValueError, "n_feat=12", "multiple of 8"):
+        du.ContextUnet(3, 12, 5, 16)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 1, 16, 16), (2, 3, 16, 8), (3, 16, 16)])
+def test_pictures_that_the_network_was_not_built_for(shape):
+    with expect(ValueError, shape, "(B, 3, 16, 16)", "height="):
+        du.ContextUnet(3, 8, 5, 16)(torch.zeros(shape), torch.tensor([0.5]))
+
+
+# ---------------------------------------------------------------------------------------------------- schedules and steps
+
+
+@pytest.mark.parametrize("make", [du.NoiseSchedule.linear, du.NoiseSchedule.cosine])
+@pytest.mark.parametrize("T", [0, -3, 2.5, "500"])
+def test_a_number_of_steps_that_is_none(make, T):
+    with expect(ValueError, f"T={T!r}", "whole number"):
+        make(T)
+
+
+@pytest.mark.parametrize("b", [[0.1, 0.2], [0.0], [0, 0.5, 1.0], [0, 0.5, -0.1], [[0, 0.1]], [0, float("nan")]])
+def test_a_table_that_is_no_schedule(b):
+    with expect(ValueError, "b[0] = 0", "NoiseSchedule.linear"):
+        du.NoiseSchedule(torch.tensor(b, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("t, t_prev", [(5, 5), (5, 6), (5, -1), (0, None), (21, None), (21, 3), (-1, None)])
+def test_steps_that_do_not_descend_within_the_schedule(t, t_prev):
+    x = torch.zeros(1, 1, 2, 2)
+    calls = [lambda: du.posterior(t, SCHEDULE, t_prev), lambda: du.denoise_add_noise(x, t, x, SCHEDULE, t_prev=t_prev)]
+    if t_prev is not None:
+        calls.append(lambda: du.denoise_ddim(x, t, t_prev, x, SCHEDULE))
+    for call in calls:
+        with expect(ValueError, f"t={t}", "t_prev=", "0 <= t_prev < t <= T = 20"):
+            call()
+
+
+@pytest.mark.parametrize("t", [-1, 21])
+def test_a_noise_level_outside_the_schedule_does_not_wrap_round(t):
+    """Index -1 would silently be the noisy end of the table."""
+    x = torch.zeros(1, 1, 2, 2)
+    for jump in (du.perturb_input, du.predict_x0):
+        with expect(ValueError, f"t={t}", "0 to T = 20"):
+            jump(x, t, x, SCHEDULE)
+
+
+def test_an_unknown_variance():
+    x = torch.zeros(1, 1, 2, 2)
+    with expect(ValueError, "variance='small'", "'beta' or 'beta_tilde'"):
+        du.denoise_add_noise(x, 3, x, SCHEDULE, variance="small")
+    with expect(ValueError, "variance='small'"):
+        du.sample_ddpm(silent, SCHEDULE, (1, 1, 2, 2), variance="small")
+
+
+# --------------------------------------------------------------------------------------------------------------- samplers
+
+
+def silent(x, t, c=None):
+    return torch.zeros_like(x)
+
+
+both_samplers = pytest.mark.parametrize("sample", [du.sample_ddim, du.sample_ddpm])
+
+
+@both_samplers
+@pytest.mark.parametrize("steps", [0, -1, 21])
+def test_more_steps_than_there_are_or_none(sample, steps):
+    with expect(ValueError, f"steps={steps}", "1 to T = 20"):
+        sample(silent, SCHEDULE, (1, 1, 2, 2), steps=steps)
+
+
+@both_samplers
+def test_shape_and_x_T_both_or_neither(sample):
+    with expect(ValueError, "either shape=(N, C, H, W) or x_T", "None"):
+        sample(silent, SCHEDULE)
+    with expect(ValueError, "either shape=(N, C, H, W) or x_T", "(1, 1, 2, 2)", "given"):
+        sample(silent, SCHEDULE, (1, 1, 2, 2), x_T=torch.zeros(1, 1, 2, 2))
+
+
+@both_samplers
+@pytest.mark.parametrize("rows", [1, 3])
+def test_context_of_another_length(sample, rows):
+    with expect(ValueError, f"context has {rows} rows for 2 pictures", "one row for each"):
+        sample(silent, SCHEDULE, (2, 1, 2, 2), context=torch.zeros(rows, 5))
+
+
+@both_samplers
+def test_frames_of_steps_that_are_not_visited(sample):
+    with expect(ValueError, "keep names steps [7, 99]", [20, 10, 0]):
+        sample(silent, SCHEDULE, (1, 1, 2, 2), steps=2, keep=[99, 10, 7])
+
+
+# ---------------------------------------------------------------------------------------------------------------- showing
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 8, 8), (2, 4, 8, 8), (8, 8), (2, 8, 8, 3)])
+def test_tensors_that_are_no_pictures(shape):
+    with expect(ValueError, shape, "(..., 1 or 3, H, W)"):
+        du.to_pictures(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (3, 8, 8), (1, 2, 3, 8, 8)])
+def test_a_grid_of_no_pictures_or_of_batches(shape):
+    with expect(ValueError, "pictures have shape", "(N, C, H, W), N at least 1"):
+        du.show_images(torch.zeros(shape))
+
+
+def test_rows_of_different_lengths():
+    with expect(ValueError, [2, 3], "as many in each"):
+        du.filmstrip({"a": torch.zeros(2, 3, 8, 8), "b": torch.zeros(3, 3, 8, 8)})
+    with expect(ValueError, (4, 2, 3, 8, 8), (5, 2, 3, 8, 8), "same number of frames"):
+        du.animate({"a": torch.zeros(4, 2, 3, 8, 8), "b": torch.zeros(5, 2, 3, 8, 8)})
