@@ -1075,7 +1075,7 @@ _PLAYER = """<div id="{id}" role="group" aria-label="{alt}">
   const [button, slider, output] = bar.children, strip = new Image();
   let timer = null;
   const show = () => {{ output.textContent = "frame " + (+slider.value + 1) + " of {frames}";
-    const end = +slider.value === {end};  // the last frame has its exact colours in the still picture
+    const end = +slider.value === {end};  /* the still picture has its exact colours */
     canvas.getContext("2d").drawImage(end ? last : strip, 0, end ? 0 : -slider.value * {height}); }};
   const pause = () => {{ clearInterval(timer); timer = null; button.textContent = "Play"; }};
   const play = () => {{ let wait = 0; button.textContent = "Pause"; timer = setInterval(() => {{
