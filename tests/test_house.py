@@ -132,3 +132,14 @@ def test_the_basic_unet_beats_doing_nothing():
     noised = du.corrupt(held_out, torch.full((200,), 0.5), generator)
     with torch.no_grad():
         assert (model(noised) - held_out).square().mean() < 0.2 * (noised - held_out).square().mean()
+
+
+def test_the_readme_opens_with_two_commands_and_maps_every_lesson():
+    readme = (ROOT / "README.md").read_text(encoding="utf8")
+    bash = re.findall(r"```bash\n(.*?)\n```", readme, re.S)
+    assert len(bash) == 2 and all(command.startswith("python3 -m venv .venv && ") and "\n" not in command for command in bash)
+    assert "jupyter lab notebooks/01_" in bash[0] and bash[1].endswith("pytest")
+    assert all(f"(notebooks/{path.name})" in readme for path in (ROOT / "notebooks").glob("*.ipynb"))
+    pictures = re.findall(r'<img src="([^"]+)" alt="[^"]+', readme)
+    assert len(pictures) >= 5 and all((ROOT / picture).exists() for picture in pictures)
+    assert not re.search(r"\{[A-Z_]+\}", readme)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parent))
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 
 EPOCHS = (0, 4, 8, 12, 16, 24, 31)
-SHEETS = (*(f"model_{epoch}" for epoch in EPOCHS), "model_trained", "context_model_31", "context_model_trained")
+SHEETS = (*(f"model_{epoch}" for epoch in EPOCHS), "model_trained", "context_model_trained")
 SAMPLER_STEPS = (500, 100, 50, 20, 10, 5)
 LOSS_STEPS = (5, 20, 50, 100, 200, 400)
 SEED, N = 4, 64
