@@ -507,6 +507,8 @@ class ContextUnet(nn.Module):
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (B, {self.in_channels}, {self.h}, {self.h}): set height= when you build it")
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         c = x.new_zeros(len(x), self.n_cfeat) if c is None else c.to(x)
+        if c.shape[-1] != self.n_cfeat:
+            raise ValueError(f"c has shape {tuple(c.shape)}; expected (B, {self.n_cfeat}): set n_cfeat= when you build it")
         full = self.init_conv(x)
         half = self.down1(full)
         quarter = self.down2(half)
@@ -768,15 +770,15 @@ def denoise_ddim(
 
 @contextmanager
 def _evaluating(model):
-    """Eval mode for the block (no dropout, batch norm's stored averages), and the old mode after it."""
-    was_training = getattr(model, "training", False)
-    if was_training:
-        model.eval()
+    """Eval mode for the block (no dropout, batch norm's stored averages), and after it each part's old mode again."""
+    modes = {part: part.training for part in model.modules()} if isinstance(model, nn.Module) else {}
+    for part in modes:
+        part.training = False
     try:
         yield
     finally:
-        if was_training:
-            model.train()
+        for part, training in modes.items():
+            part.training = training
 
 
 @torch.no_grad()
@@ -1044,6 +1046,8 @@ def show_images(
     `rows` labels the rows, `titles` the columns; `columns` is as many as there are titles, else 8. Lesson 1.
     """
     pictures = to_pictures(x, value_range)
+    if not isinstance(zoom, int) or zoom < 1:
+        raise ValueError(f"zoom={zoom}; expected a whole number, 1 or more, so that no pixel is blurred")
     if pictures.ndim != 4 or not len(pictures):
         raise ValueError(f"pictures have shape {pictures.shape}; expected (N, H, W, 3) or a tensor (N, C, H, W), N at least 1")
     columns = columns or len(titles) or min(8, len(pictures))

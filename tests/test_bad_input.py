@@ -305,7 +305,7 @@ def test_a_noise_level_outside_the_schedule_does_not_wrap_round(t):
     """Index -1 would silently be the noisy end of the table."""
     x = torch.zeros(1, 1, 2, 2)
     for jump in (du.perturb_input, du.predict_x0):
-        with expect(ValueError, f"t={t}", "0 to T = 20"):
+        with expect(ValueError, t, "0 to T = 20"):
             jump(x, t, x, SCHEDULE)
 
 

@@ -426,14 +426,14 @@ def other_devices() -> list[str]:
 
 
 def test_fault_14_schedule_tables_that_stay_on_the_cpu():
-    """Tables follow x to its device, and t may lie on either. Shown on "meta" everywhere, in numbers where there is a GPU."""
+    """Tables follow x to its device, and t may lie on either. Its place shown on "meta" everywhere, the numbers where there is a GPU."""
 
     def faulty(x, t, noise, schedule):
         return schedule.ab.sqrt()[t].view(-1, 1, 1, 1) * x + (1 - schedule.ab).sqrt()[t].view(-1, 1, 1, 1) * noise
 
     def check(perturb):
         x, t = torch.randn(2, 3, 4, 4), torch.tensor([3, 400])
-        out = perturb(x.to("meta"), t.to("meta"), x.to("meta"), SCHEDULE)
+        out = perturb(x.to("meta"), t, x.to("meta"), SCHEDULE)
         assert out.device.type == "meta" and out.shape == x.shape and out.dtype == x.dtype
         for device in other_devices():
             for place in (device, "cpu"):

@@ -200,8 +200,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
     before = path.read_bytes()
 
     def half_way(state, file):
-        with open(file, "wb") as f:
-            f.write(before[: len(before) // 2])
+        file.write(before[: len(before) // 2])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", half_way)
@@ -332,9 +331,18 @@ def test_checkpoints_of_every_fourth_epoch_and_the_last(train, monkeypatch, tmp_
 
 
 def test_basic_unet_trains_and_is_saved(train, monkeypatch, tmp_path):
-    digits = torch.rand(40, 1, 28, 28)
+    digits = torch.rand(5000, 1, 28, 28)
     monkeypatch.setattr(du, "load_digits", lambda name: (digits, None))
     monkeypatch.setattr(train, "sha256", lambda files: dict.fromkeys(files, ""))
     train.train_basic(torch.device("cpu"), tmp_path, steps=3, batch=8)
     du.load_weights(du.BasicUNet(), tmp_path / "basic_unet.pth")
     assert len(json.loads((tmp_path / "basic_unet_history.json").read_text())["losses"]) == 3
+    digits = digits[:40]
+    with pytest.raises(ValueError, match="40 digits found .* mnist_5k.npz"):
+        train.train_basic(torch.device("cpu"), tmp_path, steps=1)
+
+
+def test_shipped_weights_are_not_overwritten_by_other_settings(train, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        command(train, monkeypatch, train.HERE, "--only", "model")
+    assert "would overwrite the shipped weights; add --out" in capsys.readouterr().err
