@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import functools
 import html
 import inspect
 import io
@@ -19,6 +20,8 @@ import os
 import random
 import sys
 import tempfile
+import textwrap
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -54,9 +57,7 @@ __all__ = [  # first the libraries that `from diffusion_utilities import *` has 
     "explore",
 ]  # fmt: skip
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Set-up
-# ----------------------------------------------------------------------------------------------------------------------
+# ---- Set-up ----------------------------------------------------------------------------------------------------------
 
 COURSE = Path(__file__).resolve().parent
 DATA = COURSE / "data"
@@ -81,17 +82,31 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+@functools.cache
 def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
-    """Whether bfloat16 arithmetic is done in hardware there; elsewhere it is emulated and slower than float32. Lesson 3."""
-    if torch.device(device).type == "cuda":
+    """Whether bfloat16 trains faster than float32 there; elsewhere it is emulated, or done at half speed. Lesson 3.
+
+    A CPU that lists bfloat16 among its features may still be slower with it, so that one is asked: a convolution, there and back, in both.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if torch.device(device).type != "cpu":
-        return False
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf8")
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf8") if kind == "cpu" else ""
     except OSError:  # not Linux: the safe answer
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    if "avx512_bf16" not in flags and "amx_bf16" not in flags:
+        return False
+    # ones, because random numbers drawn here would shift everyone else's
+    weight = torch.ones(64, 64, 3, 3, requires_grad=True)
+    x = torch.ones(50, 64, 16, 16, requires_grad=True).contiguous(memory_format=torch.channels_last)
+    seconds = {True: [], False: []}
+    for bf16 in [True, False] * 6:
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            F.conv2d(x, weight, padding=1).sum().backward()
+        seconds[bf16].append(time.perf_counter() - started)
+    return min(seconds[True]) < min(seconds[False])
 
 
 def set_up(seed: int = 0) -> torch.device:
@@ -101,12 +116,12 @@ def set_up(seed: int = 0) -> torch.device:
         {"figure.figsize": (7, 3), "figure.dpi": 100, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
          "grid.alpha": 0.3, "legend.frameon": False, "image.interpolation": "nearest"}
     )  # fmt: skip
+    if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
+        shell.display_formatter.formatters["image/jpeg"].enabled = False  # Pillow's second copy of each picture: twice the notebook
     return default_device()
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Data
-# ----------------------------------------------------------------------------------------------------------------------
+# ---- Data ------------------------------------------------------------------------------------------------------------
 
 CLASS_NAMES = ("hero", "non-hero", "food", "spell", "side-facing")
 PARTS = ("train", "test", "compositional")
@@ -300,9 +315,7 @@ def load_sprite_sheet(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
     return tiles
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Noise
-# ----------------------------------------------------------------------------------------------------------------------
+# ---- Noise -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -396,9 +409,7 @@ def posterior(t: int, schedule: NoiseSchedule, t_prev: int | None = None) -> tup
     return ab_prev**0.5 * (1 - a) / (1 - ab), a**0.5 * (1 - ab_prev) / (1 - ab), (1 - a) * (1 - ab_prev) / (1 - ab)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Blocks and U-Nets
-# ----------------------------------------------------------------------------------------------------------------------
+# ---- Blocks and U-Nets -----------------------------------------------------------------------------------------------
 
 
 class ResidualConvBlock(nn.Module):
@@ -432,9 +443,7 @@ class UnetDown(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.model = nn.Sequential(
-            ResidualConvBlock(in_channels, out_channels), ResidualConvBlock(out_channels, out_channels), nn.MaxPool2d(2)
-        )
+        self.model = nn.Sequential(ResidualConvBlock(in_channels, out_channels), ResidualConvBlock(out_channels, out_channels), nn.MaxPool2d(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)
@@ -492,9 +501,7 @@ class ContextUnet(nn.Module):
         self.timeembed2 = EmbedFC(1, n_feat)
         self.contextembed1 = EmbedFC(n_cfeat, 2 * n_feat)
         self.contextembed2 = EmbedFC(n_cfeat, n_feat)
-        self.up0 = nn.Sequential(
-            nn.ConvTranspose2d(2 * n_feat, 2 * n_feat, height // 4, height // 4), nn.GroupNorm(8, 2 * n_feat), nn.ReLU()
-        )
+        self.up0 = nn.Sequential(nn.ConvTranspose2d(2 * n_feat, 2 * n_feat, height // 4, height // 4), nn.GroupNorm(8, 2 * n_feat), nn.ReLU())
         self.up1 = UnetUp(4 * n_feat, n_feat)
         self.up2 = UnetUp(2 * n_feat, n_feat)
         self.out = nn.Sequential(
@@ -526,12 +533,8 @@ class BasicUNet(nn.Module):
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1) -> None:
         super().__init__()
-        self.down_layers = nn.ModuleList(
-            nn.Conv2d(before, after, 5, padding=2) for before, after in ((in_channels, 32), (32, 64), (64, 64))
-        )
-        self.up_layers = nn.ModuleList(
-            nn.Conv2d(before, after, 5, padding=2) for before, after in ((64, 64), (64, 32), (32, out_channels))
-        )
+        self.down_layers = nn.ModuleList(nn.Conv2d(before, after, 5, padding=2) for before, after in ((in_channels, 32), (32, 64), (64, 64)))
+        self.up_layers = nn.ModuleList(nn.Conv2d(before, after, 5, padding=2) for before, after in ((64, 64), (64, 32), (32, out_channels)))
         self.act, self.downscale, self.upscale = nn.SiLU(), nn.MaxPool2d(2), nn.Upsample(scale_factor=2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -553,9 +556,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Training
-# ----------------------------------------------------------------------------------------------------------------------
+# ---- Training --------------------------------------------------------------------------------------------------------
 
 
 def corrupt(x: torch.Tensor, amount: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -571,11 +572,7 @@ def drop_context(c: torch.Tensor, p: float, generator: torch.Generator | None = 
 
 
 def diffusion_loss(
-    model: nn.Module,
-    x: torch.Tensor,
-    schedule: NoiseSchedule,
-    c: torch.Tensor | None = None,
-    generator: torch.Generator | None = None,
+    model: nn.Module, x: torch.Tensor, schedule: NoiseSchedule, c: torch.Tensor | None = None, generator: torch.Generator | None = None
 ) -> torch.Tensor:
     """The simple loss: noise clean pictures x to a random t each, ask for the noise, mean squared error. [DDPM] eq. 14. Lesson 3."""
     t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator).to(x.device)
@@ -701,9 +698,7 @@ def checkpoint_path(epoch: int, context: bool = False, root: str | os.PathLike =
     return path
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Sampling
-# ----------------------------------------------------------------------------------------------------------------------
+# ---- Sampling --------------------------------------------------------------------------------------------------------
 
 # What a network is to a sampler: (x_t, t / T as (B,), context or None) to the predicted noise.
 Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -887,20 +882,12 @@ def sample_ddim(
     return _sample(model, schedule, shape, x_T, sampling_steps(steps, schedule.T), step, context, generator, keep, progress)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Measuring
-# ----------------------------------------------------------------------------------------------------------------------
+# ---- Measuring -------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def denoising_losses(
-    model: Denoiser,
-    x: torch.Tensor,
-    schedule: NoiseSchedule,
-    steps: Sequence[int],
-    c: torch.Tensor | None = None,
-    seed: int = 0,
-    batch: int = 100,
+    model: Denoiser, x: torch.Tensor, schedule: NoiseSchedule, steps: Sequence[int], c: torch.Tensor | None = None, seed: int = 0, batch: int = 100
 ) -> torch.Tensor:
     """The noise-prediction error of each picture at each step: (len(steps), N), mean squared, the same noise for every model.
 
@@ -939,9 +926,7 @@ def nearest_pictures(x: torch.Tensor | np.ndarray, reference: torch.Tensor | np.
     return (distances / ours.shape[1] ** 0.5).numpy(), indices.numpy()
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Showing
-# ----------------------------------------------------------------------------------------------------------------------
+# ---- Showing ---------------------------------------------------------------------------------------------------------
 
 
 def unorm(x):
@@ -1130,9 +1115,7 @@ class SpriteAnimation:
         pictures = [self.picture(i).quantize(256) for i in range(len(self.frames))]
         pause = round(1000 / (fps or self.fps))
         with _written_whole(path) as temporary:
-            pictures[0].save(
-                temporary, "GIF", save_all=True, append_images=pictures[1:], duration=[pause] * (len(pictures) - 1) + [1000], loop=0
-            )
+            pictures[0].save(temporary, "GIF", save_all=True, append_images=pictures[1:], duration=[pause] * (len(pictures) - 1) + [1000], loop=0)
 
 
 def animate(
@@ -1154,10 +1137,7 @@ def animate(
 
 
 def compare_checkpoints(
-    models: Mapping[str, nn.Module],
-    sample: Callable[[nn.Module, torch.Generator], tuple[torch.Tensor, torch.Tensor]],
-    seed: int = 0,
-    zoom: int = 3,
+    models: Mapping[str, nn.Module], sample: Callable[[nn.Module, torch.Generator], tuple[torch.Tensor, torch.Tensor]], seed: int = 0, zoom: int = 3
 ) -> tuple[SpriteAnimation, dict[str, torch.Tensor]]:
     """Sample every model from the same x_T with the same noise: (animation, a row a model; {label: samples}).
 
@@ -1172,12 +1152,13 @@ def show_source(thing: Callable | type):
     """The source of a function or class of this module as a listing, so that a lesson can put the formula beside it. Lesson 1."""
     from IPython.display import Markdown
 
-    return Markdown(f"```python\n{inspect.getsource(thing)}```")
+    lines = inspect.getsource(thing).splitlines()
+    # a page breaks longer lines in the middle of a word
+    wrapped = [textwrap.fill(line, 105, subsequent_indent=" " * (len(line) - len(line.lstrip()))) for line in lines]
+    return Markdown("```python\n" + "\n".join(wrapped) + "\n```")
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Exploring
-# ----------------------------------------------------------------------------------------------------------------------
+# ---- Exploring -------------------------------------------------------------------------------------------------------
 
 
 def explore(draw: Callable[..., Image.Image], **options: Sequence):

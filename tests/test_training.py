@@ -110,6 +110,20 @@ def test_average_weights_is_the_moving_average_of_weights_and_buffers():
     assert average.module.norm.num_batches_tracked == 111
 
 
+def test_bfloat16_is_taken_only_where_it_is_timed_faster(monkeypatch):
+    """A clock that makes one of the two formats look slow decides, if the processor lists bfloat16; the random numbers stay untouched."""
+    flags, ticks = "flags: avx512f avx512_bf16", iter(())
+    monkeypatch.setattr(du.Path, "read_text", lambda self, encoding: flags)
+    monkeypatch.setattr(du.time, "perf_counter", lambda: next(ticks))
+    state = torch.get_rng_state()
+    for seconds_bf16, seconds_fp32 in ((1.0, 2.0), (2.0, 1.0)):
+        ticks = iter([tick for _ in range(6) for tick in (0.0, seconds_bf16, 0.0, seconds_fp32)])
+        assert du.has_fast_bf16.__wrapped__("cpu") == (seconds_bf16 < seconds_fp32)
+    assert torch.equal(state, torch.get_rng_state())
+    flags, ticks = "flags: avx512f avx512_vnni", iter(())  # a look at the clock would raise StopIteration
+    assert not du.has_fast_bf16.__wrapped__("cpu") and not du.has_fast_bf16.__wrapped__("mps")
+
+
 def test_train_steps_is_the_plain_loop(monkeypatch):
     """In float32: the same weights, losses and average as the loop written out with the same random numbers."""
     monkeypatch.setattr(du, "has_fast_bf16", lambda device: False)
@@ -225,7 +239,7 @@ def train(monkeypatch, sprite_files):
 
 
 def command(train, monkeypatch, out, *extra, epochs=2):
-    """`python weights/train.py` with a network of 8 features and 200 sprites: two steps an epoch."""
+    """`python weights/train.py` with a network of 8 features and 200 sprites: two steps a pass."""
     small = ["--n-feat", "8", "--limit", "200", "--epochs", str(epochs), "--threads", "1", "--device", "cpu", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["train.py", *small, *extra])
     train.main()
@@ -245,13 +259,13 @@ def interrupt_after(monkeypatch, calls: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["model", "context"])
-@pytest.mark.parametrize("calls", [2, 3])
-def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(name, calls, train, monkeypatch, tmp_path):
+@pytest.mark.parametrize("epochs_done", [1, 1.5])
+def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(name, epochs_done, train, monkeypatch, tmp_path):
     """Stopped between two epochs or in the middle of the second, then started again by the same command."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     command(train, monkeypatch, whole, "--only", name)
     with monkeypatch.context() as patch:
-        interrupt_after(patch, calls)
+        interrupt_after(patch, int(2 * epochs_done * train.PASSES[name]))
         with pytest.raises(KeyboardInterrupt):
             command(train, patch, parts, "--only", name)
     stem = "context_model" if name == "context" else "model"
@@ -314,14 +328,17 @@ def test_an_interrupted_checkpoint_leaves_the_one_before(train, monkeypatch, tmp
     assert run.resume_path.read_bytes() == before and list(run.resume_path.parent.iterdir()) == [run.resume_path]
 
 
-def test_an_epoch_shows_every_picture_once(train):
+def test_an_epoch_shows_every_picture_once_in_each_pass(train):
     x, c = torch.arange(205.0).view(-1, 1), torch.arange(205).view(-1, 1)
-    epoch = list(train.batches(x, c, 100, torch.Generator().manual_seed(1)))
-    assert [len(b) for b, _ in epoch] == [100, 100, 5]
+    passes = list(train.batches(x, c, 100, 3, torch.Generator().manual_seed(1)))
+    assert [len(b) for b, _ in passes] == [100, 100, 5] * 3
+    first, second, third = (torch.cat([b for b, _ in passes[i : i + 3]]).flatten() for i in (0, 3, 6))
+    assert torch.equal(first.sort().values, second.sort().values) and not torch.equal(first, second) and not torch.equal(second, third)
+    epoch = list(train.batches(x, c, 100, 1, torch.Generator().manual_seed(1)))
     shown = torch.cat([b for b, _ in epoch]).flatten()
     assert not torch.equal(shown, x.flatten()) and torch.equal(shown.sort().values, x.flatten())
     assert all(torch.equal(b.long(), d) for b, d in epoch)
-    again = torch.cat([b for b, _ in train.batches(x, c, 100, torch.Generator().manual_seed(2))]).flatten()
+    again = torch.cat([b for b, _ in train.batches(x, c, 100, 1, torch.Generator().manual_seed(2))]).flatten()
     assert not torch.equal(shown, again)
 
 

@@ -1,4 +1,4 @@
-"""Train all that the course ships: `python weights/train.py` (on two cores about an hour and a half; much less on a GPU).
+"""Train all that the course ships: `python weights/train.py` (on two cores about an hour and three quarters; much less on a GPU).
 
 Three runs: `basic` (lesson 1's BasicUNet on digits), `model` (ContextUnet on sprites, no labels) and `context` (with labels, dropped 10 %
 of the time). After each epoch a checkpoint is written whole under weights/runs/; the same command goes on from there after an
@@ -21,6 +21,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 
+# Passes over the sprites in an epoch. More steps draw better (weights/README.md); the run with labels has had time for one pass only.
+PASSES = {"model": 3, "context": 1}
+
 SPRITE_FILES = ("sprites_16x16.npy", "sprite_labels_16x16.npy", "sprite_factors_16x16.csv")
 
 
@@ -32,6 +35,7 @@ class Settings:
     n_feat: int = 64
     T: int = 500
     epochs: int = 32
+    passes: int = 1  # over the training sprites in one epoch
     batch: int = 100
     learning_rate: float = 1e-3
     p_drop: float = 0.1
@@ -61,10 +65,13 @@ def write_json(path: Path, content: dict) -> None:
         Path(temporary).write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
 
 
-def batches(x: torch.Tensor, c: torch.Tensor, size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """One epoch: every picture once, in random order, in batches (pictures, labels)."""
-    for rows in torch.randperm(len(x), generator=generator).split(size):
-        yield x[rows], c[rows]
+def batches(
+    x: torch.Tensor, c: torch.Tensor, size: int, passes: int, generator: torch.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """One epoch: every picture once in each pass, in random order, in batches (pictures, labels)."""
+    for _ in range(passes):
+        for rows in torch.randperm(len(x), generator=generator).split(size):
+            yield x[rows], c[rows]
 
 
 class Run:
@@ -79,8 +86,9 @@ class Run:
         torch.manual_seed(settings.seed)
         self.model = du.ContextUnet(3, settings.n_feat, 5, 16).to(device, memory_format=torch.channels_last)
         self.optimiser = torch.optim.Adam(self.model.parameters(), settings.learning_rate, fused=device.type != "mps")
-        self.steps = settings.epochs * -(-len(self.x) // settings.batch)
-        self.decay = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: max(0.0, 1 - step / self.steps))
+        self.steps_an_epoch = settings.passes * -(-len(self.x) // settings.batch)
+        steps = settings.epochs * self.steps_an_epoch
+        self.decay = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: max(0.0, 1 - step / steps))
         self.average = du.average_weights(self.model, settings.ema_decay)
         self.history = {"settings": asdict(settings), "data": sha256(SPRITE_FILES), "machine": machine(device), "epochs": []}
 
@@ -109,10 +117,10 @@ class Run:
         # Seeded by the epoch: a resumed run draws the same numbers as one that was never interrupted.
         generator = torch.Generator().manual_seed(self.settings.seed * 1000 + epoch)
         started, losses = time.perf_counter(), []
-        epoch_batches = batches(self.x, self.c, self.settings.batch, generator)
+        epoch_batches = batches(self.x, self.c, self.settings.batch, self.settings.passes, generator)
         p_drop = self.settings.p_drop if self.settings.context else None
         steps = du.train_steps(self.model, epoch_batches, self.schedule, self.optimiser, p_drop, self.average, generator)
-        for loss in du.tqdm(steps, total=self.steps // self.settings.epochs, desc=f"{self.settings.name} epoch {epoch}", mininterval=5):
+        for loss in du.tqdm(steps, total=self.steps_an_epoch, desc=f"{self.settings.name} epoch {epoch}", mininterval=5):
             self.decay.step()
             losses.append(loss)
         seconds = time.perf_counter() - started
@@ -218,7 +226,7 @@ def main() -> None:
         train_basic(device, options.out)
     for name in ("model", "context"):
         if options.only in (None, name):
-            settings = Settings(name == "context", n_feat=options.n_feat, epochs=options.epochs, limit=options.limit)
+            settings = Settings(name == "context", n_feat=options.n_feat, epochs=options.epochs, passes=PASSES[name], limit=options.limit)
             Run(settings, device, options.out).train()
 
 
