@@ -63,7 +63,7 @@ def lesson_5():
 
 
 def main() -> None:
-    save("front", du.show_images(sheet("context_model_trained")[:48], columns=16, zoom=4))
+    save("front", du.show_images(sheet("model_31")[:48], columns=16, zoom=4))
     for lesson in (lesson_1, lesson_2, lesson_3, lesson_4, lesson_5):
         save(lesson.__name__, lesson())
     for epoch in (0, 4, 12, 31):

@@ -20,6 +20,11 @@ import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 
 EPOCHS = (0, 4, 8, 12, 16, 24, 31)
 SHEETS = (*(f"model_{epoch}" for epoch in EPOCHS), "model_trained", "context_model_trained")
+SAMPLERS = {
+    "ddpm": (du.sample_ddpm, {}),
+    "ddpm_tilde": (du.sample_ddpm, {"variance": "beta_tilde"}),
+    "ddim": (du.sample_ddim, {}),
+}
 SAMPLER_STEPS = (500, 100, 50, 20, 10, 5)
 LOSS_STEPS = (5, 20, 50, 100, 200, 400)
 SEED, N = 4, 64
@@ -96,9 +101,9 @@ def main() -> None:
         sheet = stored(name, name, sampled(name, du.sample_ddpm))
         results["sheets"][name] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images, palette)
     for steps in SAMPLER_STEPS:
-        for label, sample in (("ddpm", du.sample_ddpm), ("ddim", du.sample_ddim)):
+        for label, (sample, options) in SAMPLERS.items():
             name = f"{label}_{steps}" if (label, steps) != ("ddpm", 500) else "model_trained"
-            sheet = stored(name, "model_trained", sampled(name, sample, steps=steps))
+            sheet = stored(name, "model_trained", sampled(name, sample, steps=steps, **options))
             results["samplers"][f"{label}_{steps}"] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images, palette)
     results["epochs"] = epoch_losses(test)
     with du._written_whole(HERE / "results.json") as temporary:
