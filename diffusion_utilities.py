@@ -84,9 +84,10 @@ def default_device() -> torch.device:
 
 @functools.cache
 def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
-    """Whether bfloat16 trains faster than float32 there; elsewhere it is emulated, or done at half speed. Lesson 3.
+    """Whether bfloat16 trains faster than float32 there; elsewhere it is emulated, or done at half speed.
 
-    A CPU that lists bfloat16 among its features may still be slower with it, so that one is asked: a convolution, there and back, in both.
+    A CPU that lists bfloat16 among its features may still be slower with it, so it is timed: a convolution, there and back, in both
+    formats (half a second, once). Lesson 3.
     """
     kind = torch.device(device).type
     if kind == "cuda":

@@ -41,7 +41,7 @@ def test_no_scratch_is_tracked():
 def test_the_helper_is_short_and_in_sections():
     assert HELPER.count("\n") <= 1200
     sections = ["Set-up", "Data", "Noise", "Blocks and U-Nets", "Training", "Sampling", "Measuring", "Showing", "Exploring"]
-    assert re.findall(r"^# -+\n# (.+)\n# -+$", HELPER, re.M) == sections
+    assert re.findall(r"^# -{4} (.+) -+$", HELPER, re.M) == sections
 
 
 @pytest.mark.parametrize("node", FUNCTIONS, ids=lambda node: node.name)
