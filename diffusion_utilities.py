@@ -18,6 +18,7 @@ import inspect
 import io
 import os
 import random
+import re
 import sys
 import tempfile
 import textwrap
@@ -1153,9 +1154,11 @@ def show_source(thing: Callable | type):
     """The source of a function or class of this module as a listing, so that a lesson can put the formula beside it. Lesson 1."""
     from IPython.display import Markdown
 
-    lines = inspect.getsource(thing).splitlines()
-    # a page breaks longer lines in the middle of a word
-    wrapped = [textwrap.fill(line, 105, subsequent_indent=" " * (len(line) - len(line.lstrip()))) for line in lines]
+    wrapped = []
+    for line in inspect.getsource(thing).splitlines():  # a page would break long lines in the middle of a word: break them at commas
+        indent = " " * (len(line) - len(line.lstrip()))
+        glued = indent + re.sub(r"(?<!,) ", "\0", line.lstrip())
+        wrapped.append(textwrap.fill(glued, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False).replace("\0", " "))
     return Markdown("```python\n" + "\n".join(wrapped) + "\n```")
 
 

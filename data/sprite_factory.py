@@ -210,3 +210,74 @@ def held_out_pairs(class_name: str) -> HeldOutPairs:
     partners = legal[second]
     pairs = frozenset((value, partners[(3 * i + 4) % len(partners)]) for i, value in enumerate(legal[first]))
     return HeldOutPairs(first, second, pairs)
+
+
+# ---- Decoding: from a picture back to its factors --------------------------------------------------------------------
+
+
+@cache
+def _dictionary(class_name: str) -> tuple[list[tuple[str, ...]], list[tuple[str, tuple[str, ...]]], np.ndarray, np.ndarray]:
+    """What `decode` compares a picture with: (structures, colour factors, patterns, energies) of a class.
+
+    A structure's squared distance to a picture x is |x|^2 plus, for what is fixed in it and for each colour factor's slot, the term
+    |p|^2 - 2 x.p, where p (768,) holds a ramp's colours on that slot's pixels and 0 elsewhere. `patterns` (structures * terms, 768) holds
+    these p in float32, the fixed part first, then each ramp of each colour factor; `energies` the |p|^2.
+    """
+    family = _FAMILIES[class_name]
+    structures = list(product(*family.STRUCTURE.values()))
+    codes = np.stack([structure_codes(class_name, structure) for structure in structures]).reshape(len(structures), -1)
+    free = np.zeros(1 + 4 * len(SLOTS), dtype=bool)
+    tables = []
+    for slot, ramps in family.COLOURS.values():
+        first = 1 + 4 * SLOTS.index(slot)
+        free[first : first + 4] = True
+        for ramp in ramps.values():
+            table = np.zeros((len(free), 3), np.float32)
+            table[first : first + 4] = _rgb(ramp) / np.float32(255)
+            tables.append(table)
+    fixed = np.where(free[:, None], 0, _fixed_colours() / np.float32(255)).astype(np.float32)
+    patterns = np.stack([table[codes].reshape(len(structures), -1) for table in (fixed, *tables)], axis=1)
+    return structures, [(name, tuple(ramps)) for name, (_, ramps) in family.COLOURS.items()], patterns, np.square(patterns).sum(2)
+
+
+def _nearest_in_class(x: np.ndarray, class_name: str, chunk: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """(squared distances - |x|^2, indices of the specifications) of the nearest legal sprites of one class; x (N, 768) in 0..1."""
+    structures, colours, patterns, energies = _dictionary(class_name)
+    best, index = np.full(len(x), np.inf, np.float32), np.zeros(len(x), dtype=np.int64)
+    for start in range(0, len(structures), chunk):
+        part = patterns[start : start + chunk]
+        terms = energies[start : start + chunk] - 2 * (x @ part.reshape(-1, x.shape[1]).T).reshape(len(x), *part.shape[:2])
+        total, code, first = terms[..., 0], np.arange(start, start + len(part)), 1
+        code = np.broadcast_to(code, total.shape)
+        for _, ramps in colours:  # each part's best ramp on its own mask: the choices don't depend on one another
+            mine = terms[..., first : first + len(ramps)]
+            choice, first = mine.argmin(2), first + len(ramps)
+            total, code = total + np.take_along_axis(mine, choice[..., None], 2)[..., 0], code * len(ramps) + choice
+        column = total.argmin(1)[:, None]
+        value = np.take_along_axis(total, column, 1)[:, 0]
+        index = np.where(value < best, np.take_along_axis(code, column, 1)[:, 0], index)
+        best = np.minimum(best, value)
+    return best, index
+
+
+def decode(images: np.ndarray, batch: int = 250) -> tuple[list[Specification], np.ndarray]:
+    """The legal sprite nearest to each picture, and how far it is: `decode(render_many(s))` gives `s` back, with distances 0.
+
+    `images`: (N, 16, 16, 3) uint8, or floats in 0..1. Returns N specifications and (N,) distances: root mean square over pixels and
+    channels, in units of 0 to 1. Exact: for each structure every part takes its best ramp on its own pixels, and all structures are
+    compared. Raises ValueError for another shape or range. Lesson 4.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
+        raise ValueError(f"pictures have shape {images.shape}; expected (N, {SIZE}, {SIZE}, 3): to_pictures turns a sampler's tensor into that")
+    scale = 255 if images.dtype == np.uint8 else 1
+    x = images.reshape(len(images), SIZE * SIZE * 3).astype(np.float32) / np.float32(scale)
+    if x.size and not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError(f"values run from {x.min()} to {x.max()}; expected uint8, or floats from 0 to 1 (unorm maps [-1, 1] there)")
+    found = []
+    for start in range(0, len(x), batch):
+        answers = [_nearest_in_class(x[start : start + batch], name) for name in CLASS_NAMES]
+        classes = np.stack([distance for distance, _ in answers]).argmin(0)
+        found += [specification_at(CLASS_NAMES[k], int(answers[k][1][i])) for i, k in enumerate(classes)]
+    difference = render_many(found).astype(np.float64) / 255 - images.astype(np.float64) / scale
+    return found, np.sqrt(np.square(difference).mean((1, 2, 3)))
