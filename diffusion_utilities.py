@@ -4,8 +4,10 @@ Sections: set-up, data, noise, blocks and U-Nets, training, sampling, measuring,
 Each docstring ends with the lesson that explains the function. Pictures are tensors (N, channels, height, width) with
 values in [-1, 1] unless a docstring says otherwise; `t` is an integer step from 1 (least noise) to T (most); index 0 is the clean picture.
 
-Papers: [DDPM] Ho et al. 2020, arXiv:2006.11239. [DDIM] Song et al. 2021, arXiv:2010.02502. [iDDPM] Nichol & Dhariwal 2021,
-arXiv:2102.09672. [CFG] Ho & Salimans 2022, arXiv:2207.12598. [U-Net] Ronneberger et al. 2015, arXiv:1505.04597.
+Papers: [DDPM] Ho et al. 2020, arXiv:2006.11239. [DDIM] Song et al. 2021, arXiv:2010.02502. [iDDPM] Nichol & Dhariwal 2021, arXiv:2102.09672. [CFG]
+Ho & Salimans 2022, arXiv:2207.12598. [U-Net] Ronneberger et al. 2015, arXiv:1505.04597. [Min-SNR] Hang et al. 2023, arXiv:2303.09556. [PNDM] Liu et
+al. 2022, arXiv:2202.09778. [DPM++] Lu et al. 2022, arXiv:2211.01095. [FID] Heusel et al. 2017, arXiv:1706.08500. [PR] Kynkaanniemi et al. 2019,
+arXiv:1904.06991. [PRDC] Naeem et al. 2020, arXiv:2002.09797. [Memo] Gu et al. 2023, arXiv:2310.02664.
 """
 
 from __future__ import annotations
@@ -22,8 +24,6 @@ import re
 import sys
 import tempfile
 import textwrap
-import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -36,6 +36,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from matplotlib.animation import FuncAnimation, PillowWriter
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from torch import Generator, Tensor
+from torch.utils.benchmark import Timer
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.utils import make_grid, save_image
@@ -46,16 +48,13 @@ __all__ = [  # first the libraries that `from diffusion_utilities import *` has 
     "transforms", "Image", "Path", "tqdm",
     "COURSE", "DATA", "WEIGHTS", "set_up", "seed_everything", "default_device", "has_fast_bf16",
     "CLASS_NAMES", "transform", "CustomDataset", "Sprites", "load_sprites", "load_digits", "load_sprite_folder", "load_sprite_sheet",
-    "to_model_range", "sprite_factory",
-    "NoiseSchedule", "perturb_input", "predict_x0", "posterior",
+    "to_model_range", "sprite_factory", "NoiseSchedule", "perturb_input", "predict_x0", "posterior",
     "ResidualConvBlock", "UnetDown", "UnetUp", "EmbedFC", "ContextUnet", "BasicUNet", "count_parameters",
-    "corrupt", "diffusion_loss", "drop_context", "average_weights", "train_steps", "save_weights", "load_state", "load_weights",
-    "checkpoint_path",
-    "sampling_steps", "denoise_add_noise", "denoise_ddim", "walk", "sample_ddpm", "sample_ddim",
-    "denoising_losses", "palette_distance", "nearest_pictures",
+    "corrupt", "diffusion_loss", "drop_context", "average_weights", "train_steps", "save_weights", "load_state", "load_weights", "checkpoint_path",
+    "sampling_steps", "denoise_add_noise", "denoise_ddim", "walk", "sample_ddpm", "sample_ddim", "sample_multistep",
+    "denoising_losses", "palette_distance", "nearest_pictures", "frechet_distance", "precision_recall_density_coverage", "memorised",
     "unorm", "norm_all", "norm_torch", "gen_tst_context", "plot_grid", "plot_sample", "to_pictures", "show_images", "filmstrip",
-    "SpriteAnimation", "animate", "compare_checkpoints", "show_source",
-    "explore",
+    "SpriteAnimation", "animate", "compare_checkpoints", "show_source", "explore",
 ]  # fmt: skip
 
 # ---- Set-up ----------------------------------------------------------------------------------------------------------
@@ -65,7 +64,7 @@ DATA = COURSE / "data"
 WEIGHTS = COURSE / "weights"
 
 
-def seed_everything(seed: int) -> torch.Generator:
+def seed_everything(seed: int) -> Generator:
     """Seed Python, NumPy and torch, and return a CPU generator with the same seed.
 
     Samplers take that generator, so that one seed gives the same noise on every device. Lesson 1.
@@ -73,7 +72,7 @@ def seed_everything(seed: int) -> torch.Generator:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    return torch.Generator().manual_seed(seed)
+    return Generator().manual_seed(seed)
 
 
 def default_device() -> torch.device:
@@ -100,14 +99,12 @@ def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
     if "avx512_bf16" not in flags and "amx_bf16" not in flags:
         return False
     # ones, because random numbers drawn here would shift everyone else's
-    weight = torch.ones(64, 64, 3, 3, requires_grad=True)
-    x = torch.ones(50, 64, 16, 16, requires_grad=True).contiguous(memory_format=torch.channels_last)
+    setup = "w = torch.ones(64, 64, 3, 3, requires_grad=True); x = torch.ones(50, 64, 16, 16).to(memory_format=torch.channels_last).requires_grad_()"
+    timer = Timer("torch.conv2d(x, w, padding=1).sum().backward()", setup, num_threads=torch.get_num_threads())
     seconds = {True: [], False: []}
     for bf16 in [True, False] * 6:
-        started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            F.conv2d(x, weight, padding=1).sum().backward()
-        seconds[bf16].append(time.perf_counter() - started)
+            seconds[bf16].append(timer.timeit(1).mean)
     return min(seconds[True]) < min(seconds[False])
 
 
@@ -194,7 +191,7 @@ class CustomDataset(Dataset):
         return self.sprites_shape, self.slabel_shape
 
 
-def to_model_range(pictures: np.ndarray) -> torch.Tensor:
+def to_model_range(pictures: np.ndarray) -> Tensor:
     """uint8 (..., H, W, C) in 0..255 to float32 (..., C, H, W) in [-1, 1]: `transform` for many at once. Lesson 3."""
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(pictures), -1, -3))).float() / 127.5 - 1
 
@@ -211,12 +208,12 @@ class Sprites:
         return len(self.images)
 
     @property
-    def x(self) -> torch.Tensor:
+    def x(self) -> Tensor:
         """(N, 3, 16, 16) float32 in [-1, 1]."""
         return to_model_range(self.images)
 
     @property
-    def c(self) -> torch.Tensor:
+    def c(self) -> Tensor:
         """(N, 5) float32, one-hot in the order of CLASS_NAMES."""
         return torch.from_numpy(self.labels).float()
 
@@ -242,7 +239,7 @@ def load_sprites(part: str = "train", root: str | os.PathLike = DATA) -> Sprites
     return Sprites(images[chosen], labels[chosen], factors)
 
 
-def load_digits(name: str = "mnist", root: str | os.PathLike = DATA, download: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def load_digits(name: str = "mnist", root: str | os.PathLike = DATA, download: bool = False) -> tuple[Tensor, Tensor]:
     """Real digits ("mnist") or garments ("fashion_mnist"): pictures (N, 1, 28, 28) in [0, 1], labels (N,) int64.
 
     The full training set where torchvision's files lie under `root`, or where `download=True` can fetch them; else the 5,000 that
@@ -329,7 +326,7 @@ class NoiseSchedule:
     step is exact. [DDPM] eq. 2 and 4. Lesson 2.
     """
 
-    b: torch.Tensor
+    b: Tensor
 
     def __post_init__(self):
         object.__setattr__(self, "b", torch.as_tensor(self.b, dtype=torch.float64))
@@ -358,15 +355,15 @@ class NoiseSchedule:
         return len(self.b) - 1
 
     @property
-    def a(self) -> torch.Tensor:
+    def a(self) -> Tensor:
         return 1 - self.b
 
     @property
-    def ab(self) -> torch.Tensor:
+    def ab(self) -> Tensor:
         return self.a.cumprod(0)
 
     @property
-    def snr(self) -> torch.Tensor:
+    def snr(self) -> Tensor:
         """Signal-to-noise ratio ab / (1 - ab); infinite at t = 0."""
         return self.ab / (1 - self.ab)
 
@@ -376,7 +373,7 @@ def _check_steps(T: int) -> None:
         raise ValueError(f"T={T!r}; expected a whole number of steps, 1 or more")
 
 
-def _at(table: torch.Tensor, t: torch.Tensor | int, like: torch.Tensor) -> torch.Tensor:
+def _at(table: Tensor, t: Tensor | int, like: Tensor) -> Tensor:
     """table[t], in the dtype and on the device of `like`, shaped to broadcast against it (B, 1, 1, 1). Rounded only here, at the end."""
     t = torch.as_tensor(t)
     if t.numel() and not 0 <= int(t.min()) <= int(t.max()) < len(table):
@@ -385,7 +382,7 @@ def _at(table: torch.Tensor, t: torch.Tensor | int, like: torch.Tensor) -> torch
     return values.reshape(-1, *[1] * (like.ndim - 1)) if t.ndim else values
 
 
-def perturb_input(x: torch.Tensor, t: torch.Tensor | int, noise: torch.Tensor, schedule: NoiseSchedule) -> torch.Tensor:
+def perturb_input(x: Tensor, t: Tensor | int, noise: Tensor, schedule: NoiseSchedule) -> Tensor:
     """Jump from the clean picture to step t at once: x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) noise.
 
     `x` and `noise` (B, C, H, W), `t` (B,) or one number in 0..T. [DDPM] eq. 4. Lesson 2.
@@ -393,7 +390,7 @@ def perturb_input(x: torch.Tensor, t: torch.Tensor | int, noise: torch.Tensor, s
     return _at(schedule.ab.sqrt(), t, x) * x + _at((1 - schedule.ab).sqrt(), t, x) * noise
 
 
-def predict_x0(x: torch.Tensor, t: torch.Tensor | int, noise: torch.Tensor, schedule: NoiseSchedule) -> torch.Tensor:
+def predict_x0(x: Tensor, t: Tensor | int, noise: Tensor, schedule: NoiseSchedule) -> Tensor:
     """The clean picture that x_t and this noise imply: perturb_input solved for x_0. [DDPM] eq. 15. Lesson 4."""
     return (x - _at((1 - schedule.ab).sqrt(), t, x) * noise) / _at(schedule.ab.sqrt(), t, x)
 
@@ -432,7 +429,7 @@ class ResidualConvBlock(nn.Module):
     def _convolution(in_channels: int, out_channels: int) -> nn.Sequential:
         return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.GELU())
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         x1 = self.conv1(x)
         x2 = self.conv2(x1)
         if not self.is_res:
@@ -447,7 +444,7 @@ class UnetDown(nn.Module):
         super().__init__()
         self.model = nn.Sequential(ResidualConvBlock(in_channels, out_channels), ResidualConvBlock(out_channels, out_channels), nn.MaxPool2d(2))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
 
 
@@ -465,7 +462,7 @@ class UnetUp(nn.Module):
             ResidualConvBlock(out_channels, out_channels),
         )
 
-    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         return self.model(torch.cat((x, skip), 1))
 
 
@@ -477,7 +474,7 @@ class EmbedFC(nn.Module):
         self.input_dim = input_dim
         self.model = nn.Sequential(nn.Linear(input_dim, emb_dim), nn.GELU(), nn.Linear(emb_dim, emb_dim))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.model(x.reshape(-1, self.input_dim))
 
 
@@ -510,7 +507,7 @@ class ContextUnet(nn.Module):
             nn.Conv2d(2 * n_feat, n_feat, 3, padding=1), nn.GroupNorm(8, n_feat), nn.ReLU(), nn.Conv2d(n_feat, in_channels, 3, padding=1)
         )
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
         """x (B, in_channels, height, height); t = step / T in [0, 1], (B,) or (B, 1, 1, 1) or one number; c (B, n_cfeat), None for all zero."""
         if x.shape[1:] != (self.in_channels, self.h, self.h):
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (B, {self.in_channels}, {self.h}, {self.h}): set height= when you build it")
@@ -539,7 +536,7 @@ class BasicUNet(nn.Module):
         self.up_layers = nn.ModuleList(nn.Conv2d(before, after, 5, padding=2) for before, after in ((64, 64), (64, 32), (32, out_channels)))
         self.act, self.downscale, self.upscale = nn.SiLU(), nn.MaxPool2d(2), nn.Upsample(scale_factor=2)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         skips = []
         for i, layer in enumerate(self.down_layers):
             x = self.act(layer(x))
@@ -561,26 +558,29 @@ def count_parameters(model: nn.Module) -> int:
 # ---- Training --------------------------------------------------------------------------------------------------------
 
 
-def corrupt(x: torch.Tensor, amount: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+def corrupt(x: Tensor, amount: Tensor, generator: Generator | None = None) -> Tensor:
     """(1 - amount) x + amount * noise, the noise uniform on [0, 1]: x (B, C, H, W) in [0, 1], amount (B,) in [0, 1]. Lesson 1."""
     noise = torch.rand(x.shape, generator=generator).to(x)
     amount = amount.to(x).view(-1, 1, 1, 1)
     return x * (1 - amount) + noise * amount
 
 
-def drop_context(c: torch.Tensor, p: float, generator: torch.Generator | None = None) -> torch.Tensor:
+def drop_context(c: Tensor, p: float, generator: Generator | None = None) -> Tensor:
     """Set each row of c (B, n_cfeat) to zero with probability p, so that one network also learns "no context". [CFG] alg. 1. Lesson 3."""
     return c * (torch.rand(len(c), 1, generator=generator) >= p).to(c)
 
 
-def diffusion_loss(
-    model: nn.Module, x: torch.Tensor, schedule: NoiseSchedule, c: torch.Tensor | None = None, generator: torch.Generator | None = None
-) -> torch.Tensor:
-    """The simple loss: noise clean pictures x to a random t each, ask for the noise, mean squared error. [DDPM] eq. 14. Lesson 3."""
+def diffusion_loss(model, x, schedule, c=None, generator=None, min_snr=None) -> Tensor:
+    """The simple loss: noise clean pictures x (B, C, H, W) to a random t each, ask for the noise, mean squared error. [DDPM] eq. 14.
+
+    `c` (B, n_cfeat) or None. `min_snr`, gamma, weighs each picture's error with min(gamma / SNR(t), 1): less for the steps that are almost
+    clean. [Min-SNR] section 3.4. Lesson 3.
+    """
     t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator).to(x.device)
     noise = torch.randn(x.shape, generator=generator).to(x)
     predicted = model(perturb_input(x, t, noise, schedule), t / schedule.T, c)
-    return F.mse_loss(predicted.to(noise.dtype), noise)
+    weight = 1.0 if min_snr is None else _at((min_snr / schedule.snr).clamp(max=1), t, noise)
+    return (weight * (predicted.to(noise.dtype) - noise).square()).mean()
 
 
 def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_utils.AveragedModel:
@@ -589,7 +589,7 @@ def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_u
     The decay warms up as (1 + n) / (10 + n), so that the random first weights are forgotten. The average itself is `.module`. Lesson 3.
     """
 
-    def average(old: torch.Tensor, new: torch.Tensor, n: torch.Tensor | int) -> torch.Tensor:
+    def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
         if not old.is_floating_point():  # batch norm's counter
             return new
         return old.lerp(new, 1 - min(decay, (1 + float(n)) / (10 + float(n))))
@@ -597,15 +597,7 @@ def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_u
     return torch.optim.swa_utils.AveragedModel(model, avg_fn=average, use_buffers=True)
 
 
-def train_steps(
-    model: nn.Module,
-    batches: Iterator[tuple[torch.Tensor, torch.Tensor | None]],
-    schedule: NoiseSchedule,
-    optimiser: torch.optim.Optimizer,
-    p_drop: float | None = None,
-    average: torch.optim.swa_utils.AveragedModel | None = None,
-    generator: torch.Generator | None = None,
-) -> Iterator[float]:
+def train_steps(model, batches, schedule, optimiser, p_drop=None, average=None, generator=None, min_snr=None) -> Iterator[float]:
     """One training step for each batch (pictures, context); yields its loss, so that the caller owns the bar, the log and the clock.
 
     `p_drop` is the share of contexts dropped; None trains without context. Runs where the model lies, in bfloat16 where that is done in
@@ -619,7 +611,7 @@ def train_steps(
         x = x.to(device, memory_format=torch.channels_last)
         c = None if p_drop is None else drop_context(c.to(device), p_drop, generator)
         with torch.autocast(device.type, torch.bfloat16) if has_fast_bf16(device) else nullcontext():
-            loss = diffusion_loss(model, x, schedule, c, generator)
+            loss = diffusion_loss(model, x, schedule, c, generator, min_snr)
         value = loss.item()
         if not np.isfinite(value):  # before the step, which would spoil the weights
             raise FloatingPointError(f"the loss is {value}; no step was taken: start again from a checkpoint with a lower learning rate")
@@ -654,7 +646,7 @@ def save_weights(model: nn.Module | Mapping, path: str | os.PathLike, half: bool
         torch.save(state, file)  # a file, not its path, whose random name would go into the archive
 
 
-def load_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+def load_state(path: str | os.PathLike) -> dict[str, Tensor]:
     """A state dict from a file, tensors only (`weights_only=True`): {name: tensor}, on the CPU.
 
     Raises FileNotFoundError that lists the weights there are, or ValueError for a file that is no state dict. Lesson 3.
@@ -667,7 +659,7 @@ def load_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a broken or unsafe file
         raise ValueError(f"{path} is not a file of weights that can be loaded safely ({type(error).__name__}); train or copy it again") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds {type(state).__name__}, not a state dict of tensors; save model.state_dict() instead")
     return dict(state)
 
@@ -702,10 +694,8 @@ def checkpoint_path(epoch: int, context: bool = False, root: str | os.PathLike =
 
 # ---- Sampling --------------------------------------------------------------------------------------------------------
 
-# What a network is to a sampler: (x_t, t / T as (B,), context or None) to the predicted noise.
-Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-# One step down: (x_t, t, t_prev, predicted noise, fresh noise) to x at t_prev.
-Step = Callable[[torch.Tensor, int, int, torch.Tensor, torch.Tensor], torch.Tensor]
+# To a sampler a `model` is any function of (x_t (B, C, H, W), t / T (B,), context (B, n_cfeat) or None) that returns the predicted noise, and a
+# `step` goes down once: (x_t, t, t_prev, predicted noise, fresh noise) to x at t_prev.
 
 
 def sampling_steps(n: int, T: int) -> list[int]:
@@ -715,16 +705,7 @@ def sampling_steps(n: int, T: int) -> list[int]:
     return [round(T * i / n) for i in range(n, -1, -1)]
 
 
-def denoise_add_noise(
-    x: torch.Tensor,
-    t: int,
-    pred_noise: torch.Tensor,
-    schedule: NoiseSchedule,
-    z: torch.Tensor | float = 0.0,
-    t_prev: int | None = None,
-    variance: str = "beta",
-    clip: bool = False,
-) -> torch.Tensor:
+def denoise_add_noise(x, t, pred_noise, schedule, z=0.0, t_prev=None, variance="beta", clip=False) -> Tensor:
     """One DDPM step from t to t_prev (t - 1 unless told otherwise): the posterior's mean plus sigma z. [DDPM] alg. 2.
 
     `z` is fresh noise like x (0: the mean alone). `variance` chooses sigma^2: "beta" or "beta_tilde" (smaller). `clip` keeps the implied
@@ -742,16 +723,7 @@ def denoise_add_noise(
     return mean + (beta if variance == "beta" else beta_tilde) ** 0.5 * z
 
 
-def denoise_ddim(
-    x: torch.Tensor,
-    t: int,
-    t_prev: int,
-    pred_noise: torch.Tensor,
-    schedule: NoiseSchedule,
-    eta: float = 0.0,
-    z: torch.Tensor | float = 0.0,
-    clip: bool = False,
-) -> torch.Tensor:
+def denoise_ddim(x, t, t_prev, pred_noise, schedule, eta=0.0, z=0.0, clip=False) -> Tensor:
     """One DDIM step from t to any t_prev below it: the implied x_0, noised again to t_prev in the same direction. [DDIM] eq. 12.
 
     `eta` 0 is deterministic, 1 has DDPM's beta-tilde as the variance of the fresh noise that z brings (eta above 0 needs z). Lesson 5.
@@ -779,15 +751,7 @@ def _evaluating(model):
 
 
 @torch.no_grad()
-def walk(
-    model: Denoiser,
-    schedule: NoiseSchedule,
-    x: torch.Tensor,
-    steps: Sequence[int],
-    step: Step,
-    context: torch.Tensor | None = None,
-    generator: torch.Generator | None = None,
-) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+def walk(model, schedule, x, steps, step, context=None, generator=None) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Walk x down a descending list of steps; yields (t, x at t, predicted noise at the step before) after each.
 
     The noise comes from a CPU generator, whatever the device, and one draw is made for each step, needed or not: the same generator
@@ -801,7 +765,7 @@ def walk(
         yield t_prev, x, pred_noise
 
 
-def _start(model, shape, x_T, context, generator) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _start(model, shape, x_T, context, generator) -> tuple[Tensor, Tensor | None]:
     """x_T and the context, on the model's device and in its dtype; x_T is drawn where it is not given."""
     if (shape is None) == (x_T is None):
         raise ValueError(f"give either shape=(N, C, H, W) or x_T; got shape={shape} and x_T {'given' if x_T is not None else 'None'}")
@@ -815,14 +779,12 @@ def _start(model, shape, x_T, context, generator) -> tuple[torch.Tensor, torch.T
 
 def _frames_kept(steps: Sequence[int], keep: int | Sequence[int]) -> set[int]:
     """The steps whose pictures are kept: `keep` of them, evenly, first and last included, or exactly those in the list."""
-    if keep == 1:
-        return {steps[-1]}
     if not isinstance(keep, (int, np.integer)):
         unknown = set(keep) - set(steps)
         if unknown:
             raise ValueError(f"keep names steps {sorted(unknown)} that this sampler does not visit; it visits {list(steps)}")
         return set(keep)
-    return {steps[round(i)] for i in np.linspace(0, len(steps) - 1, min(keep, len(steps)))}
+    return {steps[round(i)] for i in np.linspace(len(steps) - 1, 0, min(keep, len(steps)))}
 
 
 def _sample(model, schedule, shape, x_T, steps, step, context, generator, keep, progress):
@@ -837,23 +799,24 @@ def _sample(model, schedule, shape, x_T, steps, step, context, generator, keep, 
 
 
 def sample_ddpm(
-    model: Denoiser,
-    schedule: NoiseSchedule,
-    shape: tuple[int, ...] | None = None,
-    x_T: torch.Tensor | None = None,
-    context: torch.Tensor | None = None,
-    steps: int | None = None,
-    generator: torch.Generator | None = None,
-    keep: int | Sequence[int] = 16,
-    variance: str = "beta",
-    clip: bool = False,
-    noise_scale: float = 1.0,
-    progress: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    model,
+    schedule,
+    shape=None,
+    x_T=None,
+    context=None,
+    steps=None,
+    generator=None,
+    keep=16,
+    variance="beta",
+    clip=False,
+    noise_scale=1.0,
+    progress=False,
+) -> tuple[Tensor, Tensor]:
     """Draw pictures with DDPM: returns (samples (N, C, H, W), intermediate (frames, N, C, H, W) on the CPU). [DDPM] alg. 2.
 
-    Give `shape` or `x_T`. `steps` below T strides (lesson 5). `keep`: how many frames, or the list of steps to keep. `noise_scale` 0
-    leaves out the added noise (a fault, to be seen). Raises ValueError for what does not fit together. Lesson 4.
+    Give `shape` or `x_T`, both (N, C, H, W). `context` (N, n_cfeat). `steps` below T strides (lesson 5). `generator` on the CPU. `keep`: how many
+    frames, or the list of steps to keep. `variance`, `clip` as `denoise_add_noise`. `noise_scale` 0 leaves out the added noise (a fault, to be
+    seen). `progress` shows a bar. Raises ValueError for what does not fit together. Lesson 4.
     """
 
     def step(x, t, t_prev, pred_noise, z):
@@ -864,18 +827,8 @@ def sample_ddpm(
 
 
 def sample_ddim(
-    model: Denoiser,
-    schedule: NoiseSchedule,
-    shape: tuple[int, ...] | None = None,
-    x_T: torch.Tensor | None = None,
-    context: torch.Tensor | None = None,
-    steps: int = 20,
-    generator: torch.Generator | None = None,
-    keep: int | Sequence[int] = 16,
-    eta: float = 0.0,
-    clip: bool = False,
-    progress: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    model, schedule, shape=None, x_T=None, context=None, steps=20, generator=None, keep=16, eta=0.0, clip=False, progress=False
+) -> tuple[Tensor, Tensor]:
     """Draw pictures with DDIM in any number of steps from 1 to T: arguments and result as `sample_ddpm`. [DDIM] eq. 12. Lesson 5."""
 
     def step(x, t, t_prev, pred_noise, z):
@@ -884,18 +837,60 @@ def sample_ddim(
     return _sample(model, schedule, shape, x_T, sampling_steps(steps, schedule.T), step, context, generator, keep, progress)
 
 
+def _adams_bashforth(schedule: NoiseSchedule, clip: bool) -> Callable:
+    """DDIM steps along a weighted sum of up to four noise predictions: the straight line becomes a curve."""
+    weights = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+    past: list[Tensor] = []
+
+    def step(x, t, t_prev, pred_noise, z):
+        past[:] = [pred_noise, *past[:3]]
+        mixed = sum(w * noise for w, noise in zip(weights[len(past) - 1], past))
+        return denoise_ddim(x, t, t_prev, mixed, schedule, clip=clip)
+
+    return step
+
+
+def _second_order(schedule: NoiseSchedule, clip: bool) -> Callable:
+    """DDIM steps towards an x_0 extrapolated, in lambda = log(SNR) / 2, from this prediction and the one before."""
+    lambdas, past = schedule.snr.log() / 2, []
+
+    def step(x, t, t_prev, pred_noise, z):
+        x0 = predict_x0(x, t, pred_noise, schedule)
+        x0 = aim = x0.clamp(-1, 1) if clip else x0
+        if past and t_prev > 0:  # at t = 0 lambda is infinite: the last step is DDIM's
+            t_last, x0_last = past
+            aim = x0 + (x0 - x0_last) * float((lambdas[t_prev] - lambdas[t]) / (lambdas[t] - lambdas[t_last]) / 2)
+        past[:] = t, x0
+        towards = (x - float(schedule.ab[t]) ** 0.5 * aim) / float(1 - schedule.ab[t]) ** 0.5
+        return denoise_ddim(x, t, t_prev, towards, schedule)
+
+    return step
+
+
+def sample_multistep(
+    model, schedule, shape=None, x_T=None, context=None, steps=10, generator=None, keep=16, solver="2m", clip=False, progress=False
+) -> tuple[Tensor, Tensor]:
+    """Draw pictures in few steps by remembering what the network said before: arguments and result as `sample_ddpm`.
+
+    `solver` "2m" is DPM-Solver++(2M), [DPM++] alg. 2; "ipndm" is PNDM's linear multistep of order four, [PNDM] eq. 12, with lower orders
+    for the first three steps. Both are deterministic, and each step costs one call. Raises ValueError for another solver. Lesson 5.
+    """
+    if solver not in ("2m", "ipndm"):
+        raise ValueError(f"solver={solver!r} does not exist; expected '2m' or 'ipndm'")
+    step = _second_order(schedule, clip) if solver == "2m" else _adams_bashforth(schedule, clip)
+    return _sample(model, schedule, shape, x_T, sampling_steps(steps, schedule.T), step, context, generator, keep, progress)
+
+
 # ---- Measuring -------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def denoising_losses(
-    model: Denoiser, x: torch.Tensor, schedule: NoiseSchedule, steps: Sequence[int], c: torch.Tensor | None = None, seed: int = 0, batch: int = 100
-) -> torch.Tensor:
+def denoising_losses(model, x, schedule, steps, c=None, seed=0, batch=100) -> Tensor:
     """The noise-prediction error of each picture at each step: (len(steps), N), mean squared, the same noise for every model.
 
     On held-out pictures this tells learning from memorising; its standard error is std / sqrt(N). [DDPM] eq. 14. Lesson 4.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = Generator().manual_seed(seed)
     rows = []
     x, c = _start(model, None, x, c, None)
     with _evaluating(model):
@@ -910,7 +905,7 @@ def denoising_losses(
     return torch.stack(rows).cpu()
 
 
-def palette_distance(x: torch.Tensor | np.ndarray, palette: np.ndarray) -> np.ndarray:
+def palette_distance(x: Tensor | np.ndarray, palette: np.ndarray) -> np.ndarray:
     """How far each picture's pixels lie from the nearest colour of a palette (colours, 3) uint8: (N,), RMS, in units of 0 to 1.
 
     The course's sprites use exact colours, so real ones score 0. Lesson 4.
@@ -921,11 +916,45 @@ def palette_distance(x: torch.Tensor | np.ndarray, palette: np.ndarray) -> np.nd
     return (nearest.square().mean(1) / 3).sqrt().numpy()
 
 
-def nearest_pictures(x: torch.Tensor | np.ndarray, reference: torch.Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest reference picture to each picture: (distances (N,) as RMS over pixels and channels, 0 to 1; indices (N,)). Lesson 4."""
+def nearest_pictures(x: Tensor | np.ndarray, reference: Tensor | np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest reference pictures to each picture: (distances as RMS over pixels and channels, 0 to 1; indices), nearest first.
+
+    Both (N,), or (N, k) for k above 1. Lesson 4.
+    """
     ours, theirs = (torch.from_numpy(to_pictures(p) / 255).flatten(1) for p in (x, reference))
-    distances, indices = torch.cdist(ours, theirs).min(1)
-    return (distances / ours.shape[1] ** 0.5).numpy(), indices.numpy()
+    distances, indices = torch.cdist(ours, theirs).topk(k, largest=False)
+    return (distances.squeeze(1) / ours.shape[1] ** 0.5).numpy(), indices.squeeze(1).numpy()
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The Frechet distance of two sets of features (N, d), each taken for a Gaussian. [FID] eq. 6.
+
+    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in squared units of the features; small sets score too high: compare equal N. Lesson 4.
+    """
+    (mu_a, c_a), (mu_b, c_b) = ((rows.mean(0), np.atleast_2d(np.cov(rows, rowvar=False))) for rows in (a, b))
+    eigenvalues = np.linalg.eigvals(c_a @ c_b).real.clip(0)  # real and not negative, but for rounding
+    return float(np.square(mu_a - mu_b).sum() + np.trace(c_a + c_b) - 2 * np.sqrt(eigenvalues).sum())
+
+
+def precision_recall_density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, np.ndarray]:
+    """Four shares from neighbourhoods, the ball around each feature that reaches its k-th neighbour in its own set.
+
+    {"precision": (M,), "recall": (N,), "density": (M,), "coverage": (N,)}, one value a picture, whose means are the scores: precision, is a fake in a
+    real's ball; recall, is a real in a fake's; density, how many reals' balls hold a fake, over k; coverage, does a real's ball hold a fake.
+    `real` (N, d), `fake` (M, d). [PR] eq. 2, [PRDC] eq. 3 and 4. Lesson 4.
+    """
+    real, fake = torch.from_numpy(real), torch.from_numpy(fake)
+    real_radius, fake_radius = (torch.cdist(rows, rows).kthvalue(k + 1).values for rows in (real, fake))
+    between = torch.cdist(real, fake)
+    in_real, in_fake = between < real_radius[:, None], between < fake_radius
+    shares = {"precision": in_real.any(0), "recall": in_fake.any(1), "density": in_real.sum(0) / k, "coverage": in_real.any(1)}
+    return {name: share.double().numpy() for name, share in shares.items()}
+
+
+def memorised(pictures: Tensor | np.ndarray, training: Tensor | np.ndarray) -> np.ndarray:
+    """(N,) bool: is the nearest training picture less than a third as far as the second-nearest? [Memo] section 2. Lesson 4."""
+    first, second = nearest_pictures(pictures, training, k=2)[0].T
+    return first < second / 3
 
 
 # ---- Showing ---------------------------------------------------------------------------------------------------------
@@ -973,7 +1002,7 @@ def plot_sample(x_gen_store, n_sample, nrows, save_dir, fn, w, save=False):
     return animation
 
 
-def to_pictures(x: torch.Tensor | np.ndarray, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
+def to_pictures(x: Tensor | np.ndarray, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
     """Anything that holds pictures to (..., H, W, 3) uint8; uint8 arrays (..., H, W, 3) pass through.
 
     Tensors (..., C, H, W), C = 1 or 3, have `value_range` mapped to 0..255 and clipped: one fixed map, never one a picture. Lesson 3.
@@ -1020,14 +1049,7 @@ def _labelled(picture: Image.Image, rows: Sequence[str], columns: Sequence[str])
     return canvas
 
 
-def show_images(
-    x: torch.Tensor | np.ndarray,
-    columns: int | None = None,
-    zoom: int = 3,
-    rows: Sequence[str] = (),
-    titles: Sequence[str] = (),
-    value_range: tuple[float, float] = (-1.0, 1.0),
-) -> Image.Image:
+def show_images(x, columns=None, zoom=3, rows=(), titles=(), value_range=(-1.0, 1.0)) -> Image.Image:
     """A grid of pictures at a whole-number zoom, never blurred: (N, C, H, W) tensor or (N, H, W, 3) uint8 to a PIL image.
 
     `rows` labels the rows, `titles` the columns; `columns` is as many as there are titles, else 8. Lesson 1.
@@ -1041,7 +1063,7 @@ def show_images(
     return _labelled(_zoomed(_sheet(pictures, columns), zoom), rows, titles)
 
 
-def filmstrip(stores: Mapping[str, torch.Tensor], titles: Sequence[str] = (), zoom: int = 3) -> Image.Image:
+def filmstrip(stores: Mapping[str, Tensor], titles: Sequence[str] = (), zoom: int = 3) -> Image.Image:
     """One labelled row for each entry of {label: (pictures, C, H, W)}: time, epochs or samplers side by side. Lesson 4."""
     lengths = {len(store) for store in stores.values()}
     if len(lengths) != 1:
@@ -1061,20 +1083,18 @@ _PLAYER = """<div id="{id}" role="group" aria-label="{alt}">
 </div>
 <script>(() => {{
   const views = [...document.querySelectorAll("#{id}")], root = views.find(view => !view.dataset.ready) ?? views[0];
-  root.dataset.ready = "1";
   const canvas = root.querySelector("canvas"), last = root.querySelector("img"), bar = root.lastElementChild;
   const [button, slider, output] = bar.children, strip = new Image();
-  let timer = null;
+  let timer = null; root.dataset.ready = "1";
   const show = () => {{ output.textContent = "frame " + (+slider.value + 1) + " of {frames}";
     const end = +slider.value === {end};  /* the still picture has its exact colours */
     canvas.getContext("2d").drawImage(end ? last : strip, 0, end ? 0 : -slider.value * {height}); }};
   const pause = () => {{ clearInterval(timer); timer = null; button.textContent = "Play"; }};
   const play = () => {{ let wait = 0; button.textContent = "Pause"; timer = setInterval(() => {{
     if (!root.isConnected) return pause();
-    if (+slider.value < {end}) slider.value = +slider.value + 1; else if (++wait > 6) {{ slider.value = 0; wait = 0; }}
+    if (+slider.value < {end}) slider.value = +slider.value + 1; else if (++wait > 6) slider.value = wait = 0;
     show(); }}, {interval}); }};
-  button.onclick = () => timer ? pause() : play();
-  slider.oninput = () => {{ pause(); show(); }};
+  button.onclick = () => timer ? pause() : play(); slider.oninput = () => {{ pause(); show(); }};
   strip.onload = () => {{ last.style.display = "none"; canvas.hidden = bar.hidden = false; show();
     matchMedia("(prefers-reduced-motion: reduce)").matches ? pause() : play(); }};
   strip.src = "data:image/png;base64,{strip}";
@@ -1101,7 +1121,7 @@ class SpriteAnimation:
         """The player as HTML that needs nothing from the network."""
         n, height, width, _ = self.frames.shape
         return _PLAYER.format(
-            id=f"sprites-{uuid.uuid4().hex[:12]}", alt=html.escape(self.alt), width=width, height=height, css=width * self.zoom, frames=n, end=n - 1,
+            id=f"sprites-{os.urandom(6).hex()}", alt=html.escape(self.alt), width=width, height=height, css=width * self.zoom, frames=n, end=n - 1,
             labels="".join(f"<span>{html.escape(label)}</span>" for label in self.labels), interval=round(1000 / (fps or self.fps)),
             last=_png(Image.fromarray(self.frames[-1])), strip=_png(Image.fromarray(self.frames.reshape(-1, width, 3)), 96),
         )  # fmt: skip
@@ -1120,9 +1140,7 @@ class SpriteAnimation:
             pictures[0].save(temporary, "GIF", save_all=True, append_images=pictures[1:], duration=[pause] * (len(pictures) - 1) + [1000], loop=0)
 
 
-def animate(
-    store: torch.Tensor | np.ndarray | Mapping[str, torch.Tensor], columns: int | None = None, zoom: int = 3, fps: float = 8
-) -> SpriteAnimation:
+def animate(store, columns=None, zoom=3, fps=8) -> SpriteAnimation:
     """Animate (frames, N, C, H, W), or several such stores as labelled rows that move together: {label: store}. Lesson 4."""
     if not isinstance(store, Mapping):
         pictures = to_pictures(store)
@@ -1138,14 +1156,12 @@ def animate(
     return SpriteAnimation(frames, zoom, tuple(store), fps, alt="sampling, one row each: " + ", ".join(map(str, store)))
 
 
-def compare_checkpoints(
-    models: Mapping[str, nn.Module], sample: Callable[[nn.Module, torch.Generator], tuple[torch.Tensor, torch.Tensor]], seed: int = 0, zoom: int = 3
-) -> tuple[SpriteAnimation, dict[str, torch.Tensor]]:
+def compare_checkpoints(models, sample, seed=0, zoom=3) -> tuple[SpriteAnimation, dict[str, Tensor]]:
     """Sample every model from the same x_T with the same noise: (animation, a row a model; {label: samples}).
 
     `sample(model, generator)` calls a sampler; each model gets a generator with the same seed, so that only the weights differ. Lesson 4.
     """
-    results = {label: sample(model, torch.Generator().manual_seed(seed)) for label, model in models.items()}
+    results = {label: sample(model, Generator().manual_seed(seed)) for label, model in models.items()}
     animation = animate({label: frames for label, (_, frames) in results.items()}, zoom=zoom)
     return animation, {label: samples.cpu() for label, (samples, _) in results.items()}
 

@@ -10,6 +10,7 @@ decoded back to the factors that drew it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -281,3 +282,90 @@ def decode(images: np.ndarray, batch: int = 250) -> tuple[list[Specification], n
         found += [specification_at(CLASS_NAMES[k], int(answers[k][1][i])) for i, k in enumerate(classes)]
     difference = render_many(found).astype(np.float64) / 255 - images.astype(np.float64) / scale
     return found, np.sqrt(np.square(difference).mean((1, 2, 3)))
+
+
+# ---- Judging: is a picture a legal sprite, and is it a new one? ------------------------------------------------------
+
+# A picture is legal when no pixel of it is further than this from the sprite that it was decoded to. Fixed before any weights were
+# scored, with real sprites and `near_misses`: see there.
+LEGAL_ERROR = 0.15
+
+
+def pixel_errors(images: np.ndarray, specifications: Sequence[Specification]) -> np.ndarray:
+    """How far each pixel lies from its sprite: (N, 16, 16), root mean square over the channels, in units of 0 to 1.
+
+    `images` as for `decode`, whose first answer the `specifications` are. Raises ValueError when there are not as many of each. Lesson 4.
+    """
+    if len(images) != len(specifications):
+        raise ValueError(f"{len(images)} pictures and {len(specifications)} specifications; expected as many: decode(images) gives them")
+    scale = 255 if np.asarray(images).dtype == np.uint8 else 1
+    return np.sqrt(np.square(render_many(specifications) / 255 - np.asarray(images) / scale).mean(3))
+
+
+def are_legal(images: np.ndarray, specifications: Sequence[Specification]) -> np.ndarray:
+    """(N,) bool: whether the worst pixel of each picture is nearer than LEGAL_ERROR to its sprite; arguments as `pixel_errors`. Lesson 4.
+
+    Why the worst pixel, and not `decode`'s distance over the whole picture: a part may be ten pixels of 256, so that half of it in a wrong
+    colour hardly moves the distance, while noise that nobody sees moves it as much.
+    """
+    return pixel_errors(images, specifications).max((1, 2), initial=0.0) < LEGAL_ERROR
+
+
+def near_misses(specifications: Sequence[Specification], kind: str, seed: int = 0) -> np.ndarray:
+    """Pictures that are almost sprites, one for each specification or fewer: (M, 16, 16, 3) uint8. Lesson 4.
+
+    Each is its sprite with one factor changed in half of the pixels that it changes (the upper or the left half): a colour factor for
+    `kind` "colour" (two colours mixed in one part), a structure factor for "part" (half a hat on another head). Where fewer than four
+    pixels change there is no half, and no picture. LEGAL_ERROR refuses 95 of 100 of them and lets real sprites with Gaussian
+    noise of standard deviation 0.05 pass (tests/test_judging.py). Raises ValueError for another kind.
+    """
+    if kind not in ("colour", "part"):
+        raise ValueError(f"kind={kind!r} does not exist; expected 'colour' or 'part'")
+    rng = np.random.default_rng([seed, 7])
+    pictures = []
+    for specification in specifications:
+        family, legal = _FAMILIES[specification.class_name], factors_of(specification.class_name)
+        factor = str(rng.choice(list(family.COLOURS if kind == "colour" else family.STRUCTURE)))
+        other = str(rng.choice([value for value in legal[factor] if value != specification[factor]]))
+        picture = render(specification)
+        changed = render(specify(specification.class_name, **{**dict(specification.factors), factor: other}))
+        where = np.argwhere((picture != changed).any(2))
+        if len(where) >= 4:
+            y, x = where[where[:, rng.integers(2)].argsort(kind="stable")][: len(where) // 2].T
+            picture[y, x] = changed[y, x]
+            pictures.append(picture)
+    return np.stack(pictures) if pictures else np.zeros((0, SIZE, SIZE, 3), np.uint8)
+
+
+def are_new(specifications: Sequence[Specification], known: Sequence[dict[str, str]]) -> np.ndarray:
+    """(N,) bool: whether each specification is missing among `known`, dictionaries of factors such as `load_sprites("train").factors`. Lesson 4."""
+    seen = {frozenset(factors.items()) for factors in known}
+    return np.array([frozenset(s.as_dict().items()) not in seen for s in specifications], dtype=bool)
+
+
+def total_variation(ours: Sequence[dict[str, str]], theirs: Sequence[dict[str, str]]) -> float:
+    """How much the frequencies of factor values differ between two sets of sprites: 0 (not at all) to 1.
+
+    Half the sum of the absolute differences between two histograms, sum |p - q| / 2, for the classes and for each factor of each class,
+    averaged over these. A factor of a class that one set lacks counts as 1. Lesson 4.
+    """
+
+    def histogram(rows: Sequence[dict[str, str]], factor: str) -> dict[str, float]:
+        values = Counter(row[factor] for row in rows)
+        return {value: count / len(rows) for value, count in values.items()}
+
+    def distance(a: Sequence[dict[str, str]], b: Sequence[dict[str, str]], factor: str) -> float:
+        p, q = histogram(a, factor), histogram(b, factor)
+        return sum(abs(p.get(value, 0) - q.get(value, 0)) for value in p.keys() | q.keys()) / 2 if a and b else 1.0
+
+    distances = [distance(ours, theirs, "class")]
+    for name in CLASS_NAMES:
+        a, b = ([row for row in rows if row["class"] == name] for rows in (ours, theirs))
+        distances += [distance(a, b, factor) for factor in factors_of(name)]
+    return float(np.mean(distances))
+
+
+def distinct_by_chance(counts: dict[str, int]) -> float:
+    """How many different sprites are expected among fair draws with replacement, {class: how many}: sum of K (1 - (1 - 1/K)^n). Lesson 4."""
+    totals = {name: count_specifications(name) for name in counts}
+    return float(sum(total * -np.expm1(n * np.log1p(-1 / total)) for (name, n), total in zip(counts.items(), totals.values())))

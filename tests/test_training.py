@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -112,15 +113,21 @@ def test_average_weights_is_the_moving_average_of_weights_and_buffers():
 
 def test_bfloat16_is_taken_only_where_it_is_timed_faster(monkeypatch):
     """A clock that makes one of the two formats look slow decides, if the processor lists bfloat16; the random numbers stay untouched."""
-    flags, ticks = "flags: avx512f avx512_bf16", iter(())
+
+    class Clock(du.Timer):
+        def timeit(self, number):
+            super().timeit(number)
+            return SimpleNamespace(mean=seconds[torch.is_autocast_enabled("cpu")])
+
+    flags = "flags: avx512f avx512_bf16"
     monkeypatch.setattr(du.Path, "read_text", lambda self, encoding: flags)
-    monkeypatch.setattr(du.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(du, "Timer", Clock)
     state = torch.get_rng_state()
-    for seconds_bf16, seconds_fp32 in ((1.0, 2.0), (2.0, 1.0)):
-        ticks = iter([tick for _ in range(6) for tick in (0.0, seconds_bf16, 0.0, seconds_fp32)])
-        assert du.has_fast_bf16.__wrapped__("cpu") == (seconds_bf16 < seconds_fp32)
+    for bf16, fp32 in ((1.0, 2.0), (2.0, 1.0)):
+        seconds = {True: bf16, False: fp32}
+        assert du.has_fast_bf16.__wrapped__("cpu") == (bf16 < fp32)
     assert torch.equal(state, torch.get_rng_state())
-    flags, ticks = "flags: avx512f avx512_vnni", iter(())  # a look at the clock would raise StopIteration
+    flags, seconds = "flags: avx512f avx512_vnni", {}  # a look at the clock would raise KeyError
     assert not du.has_fast_bf16.__wrapped__("cpu") and not du.has_fast_bf16.__wrapped__("mps")
 
 
@@ -239,8 +246,8 @@ def train(monkeypatch, sprite_files):
 
 
 def command(train, monkeypatch, out, *extra, epochs=2):
-    """`python weights/train.py` with a network of 8 features and 200 sprites: two steps a pass."""
-    small = ["--n-feat", "8", "--limit", "200", "--epochs", str(epochs), "--threads", "1", "--device", "cpu", "--out", str(out)]
+    """`python weights/train.py` with a network of 8 features and 100 sprites: two steps a pass."""
+    small = ["--n-feat", "8", "--limit", "100", "--epochs", str(epochs), "--threads", "1", "--device", "cpu", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["train.py", *small, *extra])
     train.main()
 
@@ -289,7 +296,7 @@ def test_the_history_is_complete(train, monkeypatch, tmp_path):
     assert [row["epoch"] for row in history["epochs"]] == [0, 1, 2]
     for row in history["epochs"]:
         assert len(row["losses"]) == 2 and row["loss"] == pytest.approx(np.mean(row["losses"]), abs=1e-4) and row["seconds"] >= 0
-    assert history["settings"] | {"context": True, "n_feat": 8, "T": 500, "epochs": 3, "limit": 200, "p_drop": 0.1} == history["settings"]
+    assert history["settings"] | {"context": True, "n_feat": 8, "T": 500, "epochs": 3, "limit": 100, "p_drop": 0.1} == history["settings"]
     assert history["data"] == train.sha256(train.SPRITE_FILES) and set(history["data"]) == set(train.SPRITE_FILES)
     assert "cpu" in history["machine"] and str(torch.__version__) in history["machine"]
 

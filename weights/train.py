@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE.parent))
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 
 # Passes over the sprites in an epoch. More steps draw better (weights/README.md); the run with labels has had time for one pass only.
-PASSES = {"model": 3, "context": 1}
+PASSES = {"model": 5, "context": 1}
 
 SPRITE_FILES = ("sprites_16x16.npy", "sprite_labels_16x16.npy", "sprite_factors_16x16.csv")
 
@@ -36,10 +36,11 @@ class Settings:
     T: int = 500
     epochs: int = 32
     passes: int = 1  # over the training sprites in one epoch
-    batch: int = 100
-    learning_rate: float = 1e-3
+    batch: int = 50
+    learning_rate: float = 2e-3  # falls to 0 in a straight line
+    min_snr: float | None = 5.0
     p_drop: float = 0.1
-    ema_decay: float = 0.998
+    ema_decay: float = 0.999
     seed: int = 2026
     limit: int | None = None  # train on the first so many sprites only (tests)
 
@@ -119,7 +120,7 @@ class Run:
         started, losses = time.perf_counter(), []
         epoch_batches = batches(self.x, self.c, self.settings.batch, self.settings.passes, generator)
         p_drop = self.settings.p_drop if self.settings.context else None
-        steps = du.train_steps(self.model, epoch_batches, self.schedule, self.optimiser, p_drop, self.average, generator)
+        steps = du.train_steps(self.model, epoch_batches, self.schedule, self.optimiser, p_drop, self.average, generator, self.settings.min_snr)
         for loss in du.tqdm(steps, total=self.steps_an_epoch, desc=f"{self.settings.name} epoch {epoch}", mininterval=5):
             self.decay.step()
             losses.append(loss)
