@@ -7,7 +7,7 @@ values in [-1, 1] unless a docstring says otherwise; `t` is an integer step from
 Papers: [DDPM] Ho et al. 2020, arXiv:2006.11239. [DDIM] Song et al. 2021, arXiv:2010.02502. [iDDPM] Nichol & Dhariwal 2021, arXiv:2102.09672. [CFG]
 Ho & Salimans 2022, arXiv:2207.12598. [U-Net] Ronneberger et al. 2015, arXiv:1505.04597. [Min-SNR] Hang et al. 2023, arXiv:2303.09556. [PNDM] Liu et
 al. 2022, arXiv:2202.09778. [DPM++] Lu et al. 2022, arXiv:2211.01095. [FID] Heusel et al. 2017, arXiv:1706.08500. [PR] Kynkaanniemi et al. 2019,
-arXiv:1904.06991. [PRDC] Naeem et al. 2020, arXiv:2002.09797. [Memo] Gu et al. 2023, arXiv:2310.02664.
+arXiv:1904.06991. [PRDC] Naeem et al. 2020, arXiv:2002.09797. [Memo] Yoon et al. 2023, SPIGM workshop at ICML.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
     """Whether bfloat16 trains faster than float32 there; elsewhere it is emulated, or done at half speed.
 
     A CPU that lists bfloat16 among its features may still be slower with it, so it is timed: a convolution, there and back, in both
-    formats (half a second, once). Lesson 3.
+    formats (a second, once). Lesson 3.
     """
     kind = torch.device(device).type
     if kind == "cuda":
@@ -573,9 +573,11 @@ def drop_context(c: Tensor, p: float, generator: Generator | None = None) -> Ten
 def diffusion_loss(model, x, schedule, c=None, generator=None, min_snr=None) -> Tensor:
     """The simple loss: noise clean pictures x (B, C, H, W) to a random t each, ask for the noise, mean squared error. [DDPM] eq. 14.
 
-    `c` (B, n_cfeat) or None. `min_snr`, gamma, weighs each picture's error with min(gamma / SNR(t), 1): less for the steps that are almost
-    clean. [Min-SNR] section 3.4. Lesson 3.
+    `c` (B, n_cfeat) or None. `min_snr`, gamma > 0, weighs each picture's error with min(gamma / SNR(t), 1): less for the steps that are
+    almost clean. [Min-SNR] section 3.4. Lesson 3.
     """
+    if min_snr is not None and min_snr <= 0:
+        raise ValueError(f"min_snr={min_snr}; expected None (no weights) or a number above 0, such as 5")
     t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator).to(x.device)
     noise = torch.randn(x.shape, generator=generator).to(x)
     predicted = model(perturb_input(x, t, noise, schedule), t / schedule.T, c)
@@ -600,7 +602,8 @@ def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_u
 def train_steps(model, batches, schedule, optimiser, p_drop=None, average=None, generator=None, min_snr=None) -> Iterator[float]:
     """One training step for each batch (pictures, context); yields its loss, so that the caller owns the bar, the log and the clock.
 
-    `p_drop` is the share of contexts dropped; None trains without context. Runs where the model lies, in bfloat16 where that is done in
+    `batches`: (B, C, H, W) and (B, n_cfeat) or None. `p_drop` is the share of contexts dropped; None trains without context. `average` (from
+    `average_weights`) follows; `generator` and `min_snr` go to `diffusion_loss`. Runs where the model lies, in bfloat16 where that is done in
     hardware; leaves the model in train mode. Raises FloatingPointError, before the step, when the loss is no number. Lesson 3.
     """
     device = next(model.parameters()).device
@@ -798,20 +801,8 @@ def _sample(model, schedule, shape, x_T, steps, step, context, generator, keep, 
     return x, torch.stack(frames) if frames else x.new_zeros((0, *x.shape), device="cpu")
 
 
-def sample_ddpm(
-    model,
-    schedule,
-    shape=None,
-    x_T=None,
-    context=None,
-    steps=None,
-    generator=None,
-    keep=16,
-    variance="beta",
-    clip=False,
-    noise_scale=1.0,
-    progress=False,
-) -> tuple[Tensor, Tensor]:
+def sample_ddpm(model, schedule, shape=None, x_T=None, context=None, steps=None, generator=None, keep=16,
+                variance="beta", clip=False, noise_scale=1.0, progress=False) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Draw pictures with DDPM: returns (samples (N, C, H, W), intermediate (frames, N, C, H, W) on the CPU). [DDPM] alg. 2.
 
     Give `shape` or `x_T`, both (N, C, H, W). `context` (N, n_cfeat). `steps` below T strides (lesson 5). `generator` on the CPU. `keep`: how many
@@ -872,8 +863,8 @@ def sample_multistep(
 ) -> tuple[Tensor, Tensor]:
     """Draw pictures in few steps by remembering what the network said before: arguments and result as `sample_ddpm`.
 
-    `solver` "2m" is DPM-Solver++(2M), [DPM++] alg. 2; "ipndm" is PNDM's linear multistep of order four, [PNDM] eq. 12, with lower orders
-    for the first three steps. Both are deterministic, and each step costs one call. Raises ValueError for another solver. Lesson 5.
+    `solver` "2m" is DPM-Solver++(2M), [DPM++] alg. 2; "ipndm" is PNDM's four-term mixture for strides equal in t, [PNDM] eq. 12, with fewer
+    terms in the first three steps. Both are deterministic; a step costs one call. Raises ValueError for another solver. Lesson 5.
     """
     if solver not in ("2m", "ipndm"):
         raise ValueError(f"solver={solver!r} does not exist; expected '2m' or 'ipndm'")
@@ -917,33 +908,40 @@ def palette_distance(x: Tensor | np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def nearest_pictures(x: Tensor | np.ndarray, reference: Tensor | np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest reference pictures to each picture: (distances as RMS over pixels and channels, 0 to 1; indices), nearest first.
+    """The k nearest reference pictures, nearest first: (distances as RMS over pixels and channels, 0 to 1; indices), (N,), or (N, k) for k > 1.
 
-    Both (N,), or (N, k) for k above 1. Lesson 4.
+    Raises ValueError where the reference has fewer than k. Lesson 4.
     """
     ours, theirs = (torch.from_numpy(to_pictures(p) / 255).flatten(1) for p in (x, reference))
+    if not 1 <= k <= len(theirs):
+        raise ValueError(f"k={k}; expected 1 to {len(theirs)}, the number of reference pictures")
     distances, indices = torch.cdist(ours, theirs).topk(k, largest=False)
     return (distances.squeeze(1) / ours.shape[1] ** 0.5).numpy(), indices.squeeze(1).numpy()
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The Frechet distance of two sets of features (N, d), each taken for a Gaussian. [FID] eq. 6.
+    """The squared Frechet distance of two sets of features (N, d), (M, d), each taken for a Gaussian. [FID] eq. 6.
 
-    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in squared units of the features; small sets score too high: compare equal N. Lesson 4.
+    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in squared units of the features. Small sets score too high: compare equal N.
+    Raises ValueError for other shapes, or fewer than two rows. Lesson 4.
     """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(f"features have shapes {a.shape} and {b.shape}; expected (N, d) and (M, d), N and M at least 2")
     (mu_a, c_a), (mu_b, c_b) = ((rows.mean(0), np.atleast_2d(np.cov(rows, rowvar=False))) for rows in (a, b))
     eigenvalues = np.linalg.eigvals(c_a @ c_b).real.clip(0)  # real and not negative, but for rounding
     return float(np.square(mu_a - mu_b).sum() + np.trace(c_a + c_b) - 2 * np.sqrt(eigenvalues).sum())
 
 
 def precision_recall_density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, np.ndarray]:
-    """Four shares from neighbourhoods, the ball around each feature that reaches its k-th neighbour in its own set.
+    """Four scores from neighbourhoods: the open ball around each feature that reaches to its k-th neighbour in its own set.
 
     {"precision": (M,), "recall": (N,), "density": (M,), "coverage": (N,)}, one value a picture, whose means are the scores: precision, is a fake in a
     real's ball; recall, is a real in a fake's; density, how many reals' balls hold a fake, over k; coverage, does a real's ball hold a fake.
-    `real` (N, d), `fake` (M, d). [PR] eq. 2, [PRDC] eq. 3 and 4. Lesson 4.
+    `real` (N, d), `fake` (M, d). Raises ValueError unless 1 <= k < N, M. [PR] eq. 2, [PRDC] eq. 3 and 4. Lesson 4.
     """
-    real, fake = torch.from_numpy(real), torch.from_numpy(fake)
+    if not 1 <= k < min(len(real), len(fake)):
+        raise ValueError(f"k={k} with {len(real)} and {len(fake)} features; expected 1 <= k < the smaller number")
+    real, fake = (torch.as_tensor(rows, dtype=torch.float64) for rows in (real, fake))
     real_radius, fake_radius = (torch.cdist(rows, rows).kthvalue(k + 1).values for rows in (real, fake))
     between = torch.cdist(real, fake)
     in_real, in_fake = between < real_radius[:, None], between < fake_radius
@@ -952,8 +950,8 @@ def precision_recall_density_coverage(real: np.ndarray, fake: np.ndarray, k: int
 
 
 def memorised(pictures: Tensor | np.ndarray, training: Tensor | np.ndarray) -> np.ndarray:
-    """(N,) bool: is the nearest training picture less than a third as far as the second-nearest? [Memo] section 2. Lesson 4."""
-    first, second = nearest_pictures(pictures, training, k=2)[0].T
+    """(N,) bool: is the nearest training picture less than a third as far as the second-nearest, duplicates aside? [Memo]. Lesson 4."""
+    first, second = nearest_pictures(pictures, np.unique(to_pictures(training), axis=0), k=2)[0].T
     return first < second / 3
 
 
@@ -1159,7 +1157,8 @@ def animate(store, columns=None, zoom=3, fps=8) -> SpriteAnimation:
 def compare_checkpoints(models, sample, seed=0, zoom=3) -> tuple[SpriteAnimation, dict[str, Tensor]]:
     """Sample every model from the same x_T with the same noise: (animation, a row a model; {label: samples}).
 
-    `sample(model, generator)` calls a sampler; each model gets a generator with the same seed, so that only the weights differ. Lesson 4.
+    `sample(model, generator)` calls a sampler and returns its (samples, frames); each model gets a generator with the same seed, so that only
+    the weights differ. Lesson 4.
     """
     results = {label: sample(model, Generator().manual_seed(seed)) for label, model in models.items()}
     animation = animate({label: frames for label, (_, frames) in results.items()}, zoom=zoom)

@@ -44,15 +44,35 @@ def test_the_distance_over_the_whole_picture_would_be_a_worse_ruler():
     assert legal_share(noisy) > 0.99 and (FACTORY.decode(noisy)[1] < as_strict).mean() < 0.01
 
 
-def test_a_near_miss_is_its_sprite_but_for_half_of_one_factor():
-    specifications = some(40, 35)
-    for kind in ("colour", "part"):
-        pictures = FACTORY.near_misses(specifications, kind, seed=2)
-        np.testing.assert_array_equal(pictures, FACTORY.near_misses(specifications, kind, seed=2))
-        nearest = np.sqrt(np.square(pictures[:, None] / 255.0 - FACTORY.render_many(specifications)[None] / 255.0).mean((2, 3, 4))).min(1)
-        assert nearest.min() > 0 and np.median(nearest) < 0.2
+def neighbours(specification):
+    """Every sprite that differs in one factor, with that factor's name."""
+    for factor, values in FACTORY.factors_of(specification.class_name).items():
+        for value in values:
+            if value != specification[factor]:
+                yield factor, FACTORY.render(FACTORY.specify(specification.class_name, **{**dict(specification.factors), factor: value}))
+
+
+@pytest.mark.parametrize("kind", ["colour", "part"])
+def test_a_near_miss_is_half_way_to_a_sprite_with_one_other_factor(kind):
+    """Of the pixels in which it and some neighbour differ from the sprite, it has the neighbour's in half."""
+    for specification in some(4, 35):
+        picture = FACTORY.near_misses([specification], kind, seed=2)
+        if not len(picture):
+            continue
+        np.testing.assert_array_equal(picture, FACTORY.near_misses([specification], kind, seed=2))
+        sprite = FACTORY.render(specification)
+        changed = (picture[0] != sprite).any(2)
+        half_way = set()
+        for factor, other in neighbours(specification):
+            differs = (other != sprite).any(2)
+            if (picture[0] == other)[changed].all() and changed.sum() == differs.sum() // 2 and differs[changed].all():
+                half_way.add(factor in FACTORY._FAMILIES[specification.class_name].COLOURS)
+        assert (kind == "colour") in half_way
+
+
+def test_another_kind_of_near_miss_is_refused():
     with pytest.raises(ValueError, match="kind='hat' does not exist; expected 'colour' or 'part'"):
-        FACTORY.near_misses(specifications, "hat")
+        FACTORY.near_misses(some(1, 35), "hat")
 
 
 def test_one_wrong_pixel_is_enough():
@@ -85,10 +105,10 @@ def test_total_variation_of_histograms():
     assert FACTORY.total_variation(rows, one_skin) > small + 0.01
     lacking = [row for row in other if row["class"] != "food"]
     assert FACTORY.total_variation(rows, lacking) > small + 0.05
-    half = [{"class": "food", **dict(FACTORY.specification_at("food", i).factors)} for i in range(2)]
-    classes_only = FACTORY.total_variation(half[:1], half[:1])
-    histograms = 1 + sum(len(FACTORY.factors_of(name)) for name in FACTORY.CLASS_NAMES)
-    assert classes_only == pytest.approx(1 - (1 + len(FACTORY.factors_of("food"))) / histograms)
+    two = [FACTORY.specification_at("food", i).as_dict() for i in (0, 1)]
+    assert FACTORY.total_variation(two[:1], two[:1]) == 0  # classes that neither set has don't count
+    differing = sum(two[0][factor] != two[1][factor] for factor in FACTORY.factors_of("food"))
+    assert FACTORY.total_variation(two[:1], two[1:]) == pytest.approx(differing / (1 + len(FACTORY.factors_of("food"))))
 
 
 def test_distinct_by_chance_is_what_drawing_gives():

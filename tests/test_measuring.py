@@ -60,11 +60,33 @@ def test_precision_and_coverage_by_counting():
     assert found["density"].tolist() == [2, 2, 2, 0]
 
 
+def test_balls_are_open_as_in_prdc():
+    """A fake exactly as far from a real as that real's neighbour is outside."""
+    real = np.array([[0.0], [1.0], [5.0]])
+    for fake, inside in (([[-0.999], [90.0], [99.0]], 1), ([[-1.0], [90.0], [99.0]], 0)):
+        found = du.precision_recall_density_coverage(real, np.array(fake), k=1)
+        assert found["precision"][0] == inside and prdc.compute_prdc(real, np.array(fake), 1)["precision"] == found["precision"].mean()
+
+
+def test_features_that_cannot_be_compared_are_refused():
+    rows = np.zeros((4, 2))
+    with pytest.raises(ValueError, match=r"shapes \(4, 2\) and \(4, 3\); expected \(N, d\) and \(M, d\)"):
+        du.frechet_distance(rows, np.zeros((4, 3)))
+    with pytest.raises(ValueError, match="N and M at least 2"):
+        du.frechet_distance(rows[:1], rows)
+    for k in (0, 4):
+        with pytest.raises(ValueError, match=f"k={k} with 4 and 9 features; expected 1 <= k < the smaller number"):
+            du.precision_recall_density_coverage(rows, np.zeros((9, 2)), k)
+
+
 def test_memorised_are_copies_and_not_new_sprites():
     train, test = du.load_sprites("train").images[:1500], du.load_sprites("test").images[:100]
     nearly = train[:50].astype(int) + np.random.default_rng(0).integers(-3, 4, (50, 16, 16, 3))
     assert du.memorised(nearly.clip(0, 255).astype(np.uint8), train).mean() > 0.9
     assert du.memorised(test, train).mean() < 0.05
+    assert du.memorised(train[:20], np.concatenate((train, train))).all()  # a training set that repeats its pictures
+    with pytest.raises(ValueError, match="k=2; expected 1 to 1, the number of reference pictures"):
+        du.memorised(test, train[:1])
 
 
 def test_the_k_nearest_pictures_come_in_order():
@@ -93,3 +115,5 @@ def test_min_snr_weighs_each_picture_by_its_step():
     assert loss.item() == pytest.approx((weight * noise.square().mean((1, 2, 3)).numpy()).mean(), rel=1e-5)
     plain = du.diffusion_loss(model, x, schedule, None, torch.Generator().manual_seed(2))
     assert loss < plain
+    with pytest.raises(ValueError, match="min_snr=0; expected None .no weights. or a number above 0, such as 5"):
+        du.diffusion_loss(model, x, schedule, min_snr=0)

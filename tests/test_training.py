@@ -131,21 +131,23 @@ def test_bfloat16_is_taken_only_where_it_is_timed_faster(monkeypatch):
     assert not du.has_fast_bf16.__wrapped__("cpu") and not du.has_fast_bf16.__wrapped__("mps")
 
 
-def test_train_steps_is_the_plain_loop(monkeypatch):
+@pytest.mark.parametrize("min_snr", [None, 5.0])
+def test_train_steps_is_the_plain_loop(min_snr, monkeypatch):
     """In float32: the same weights, losses and average as the loop written out with the same random numbers."""
     monkeypatch.setattr(du, "has_fast_bf16", lambda device: False)
     ours, by_hand, batches = Tiny(), Tiny(), tiny_batches(5)
     by_hand.load_state_dict(ours.state_dict())
     average = du.average_weights(ours, 0.9)
     optimiser = torch.optim.Adam(ours.parameters(), 1e-2)
-    losses = list(du.train_steps(ours, iter(batches), SCHEDULE, optimiser, 0.5, average, torch.Generator().manual_seed(3)))
+    losses = list(du.train_steps(ours, iter(batches), SCHEDULE, optimiser, 0.5, average, torch.Generator().manual_seed(3), min_snr))
 
     optimiser, generator, expected = torch.optim.Adam(by_hand.parameters(), 1e-2), torch.Generator().manual_seed(3), []
     for x, c in batches:
         c = c * (torch.rand(8, 1, generator=generator) >= 0.5)
         t = torch.randint(1, 51, (8,), generator=generator)
         noise = torch.randn(x.shape, generator=generator)
-        loss = (by_hand(du.perturb_input(x, t, noise, SCHEDULE), t / 50, c) - noise).square().mean()
+        weight = torch.ones(8) if min_snr is None else (min_snr / SCHEDULE.snr[t]).clamp(max=1).float()
+        loss = (weight.view(8, 1, 1, 1) * (by_hand(du.perturb_input(x, t, noise, SCHEDULE), t / 50, c) - noise).square()).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

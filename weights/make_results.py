@@ -24,9 +24,12 @@ SAMPLERS = {
     "ddpm": (du.sample_ddpm, {}),
     "ddpm_tilde": (du.sample_ddpm, {"variance": "beta_tilde"}),
     "ddim": (du.sample_ddim, {}),
+    "2m": (du.sample_multistep, {"solver": "2m"}),
+    "ipndm": (du.sample_multistep, {"solver": "ipndm"}),
 }
 SAMPLER_STEPS = (500, 100, 50, 20, 10, 5)
-LOSS_STEPS = (5, 20, 50, 100, 200, 400)
+MULTISTEP_UP_TO = 50  # they are made for few steps
+LOSS_STEPS = tuple(range(25, 500, 50))  # evenly over all t, as training draws them
 SEED, N = 4, 64
 
 
@@ -74,22 +77,28 @@ def mean_and_error(values) -> dict[str, float]:
 
 
 def scores(pictures: np.ndarray, train: np.ndarray, palette: np.ndarray) -> dict:
+    factory = du.sprite_factory()
+    specifications, distances = factory.decode(pictures)
     return {
+        "legal": int(factory.are_legal(pictures, specifications).sum()),
+        "legal_distance": mean_and_error(distances),
         "palette_distance": mean_and_error(du.palette_distance(pictures, palette)),
         "nearest_training_picture": mean_and_error(du.nearest_pictures(pictures, train)[0]),
     }
 
 
 def epoch_losses(test: du.Sprites) -> dict:
-    """Held-out denoising loss of each epoch at each step, and the paired difference of epochs 24 and 31, all with standard errors."""
+    """Held-out loss of each epoch at each step, their weighted mean ("all"), and epochs 24 minus 31, paired; all with standard errors."""
     x = test.x[:300].contiguous(memory_format=torch.channels_last)
     losses = {epoch: du.denoising_losses(network(f"model_{epoch}"), x, du.NoiseSchedule.linear(), LOSS_STEPS) for epoch in EPOCHS}
     losses["trained"] = du.denoising_losses(network("model_trained"), x, du.NoiseSchedule.linear(), LOSS_STEPS)
+    snr = du.NoiseSchedule.linear().snr[list(LOSS_STEPS)]
+    weights = (5 / snr).clamp(max=1)[:, None]  # min-SNR, as the network was trained
     table = {
-        str(epoch): {"all": mean_and_error(rows.mean(0))} | {str(t): mean_and_error(row) for t, row in zip(LOSS_STEPS, rows)}
+        str(epoch): {"all": mean_and_error((weights * rows).mean(0))} | {str(t): mean_and_error(row) for t, row in zip(LOSS_STEPS, rows)}
         for epoch, rows in losses.items()
     }
-    return {"pictures": len(x), "steps": LOSS_STEPS, "losses": table, "24_minus_31": mean_and_error((losses[24] - losses[31]).mean(0))}
+    return {"pictures": len(x), "steps": LOSS_STEPS, "losses": table, "24_minus_31": mean_and_error((weights * (losses[24] - losses[31])).mean(0))}
 
 
 def main() -> None:
@@ -102,6 +111,8 @@ def main() -> None:
         results["sheets"][name] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images, palette)
     for steps in SAMPLER_STEPS:
         for label, (sample, options) in SAMPLERS.items():
+            if sample is du.sample_multistep and steps > MULTISTEP_UP_TO:
+                continue
             name = f"{label}_{steps}" if (label, steps) != ("ddpm", 500) else "model_trained"
             sheet = stored(name, "model_trained", sampled(name, sample, steps=steps, **options))
             results["samplers"][f"{label}_{steps}"] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images, palette)

@@ -1,4 +1,4 @@
-"""Train all that the course ships: `python weights/train.py` (on two cores about an hour and three quarters; much less on a GPU).
+"""Train all that the course ships: `python weights/train.py` (on two cores about two and a half hours; much less on a GPU).
 
 Three runs: `basic` (lesson 1's BasicUNet on digits), `model` (ContextUnet on sprites, no labels) and `context` (with labels, dropped 10 %
 of the time). After each epoch a checkpoint is written whole under weights/runs/; the same command goes on from there after an
@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 
-# Passes over the sprites in an epoch. More steps draw better (weights/README.md); the run with labels has had time for one pass only.
+# Passes over the sprites in an epoch: more steps draw better (weights/README.md).
 PASSES = {"model": 5, "context": 1}
 
 SPRITE_FILES = ("sprites_16x16.npy", "sprite_labels_16x16.npy", "sprite_factors_16x16.csv")
@@ -29,7 +29,7 @@ SPRITE_FILES = ("sprites_16x16.npy", "sprite_labels_16x16.npy", "sprite_factors_
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run of the ContextUnet depends on; the defaults are those of the shipped weights."""
+    """What a run of the ContextUnet depends on; each shipped history says what that run had."""
 
     context: bool
     n_feat: int = 64
@@ -177,8 +177,8 @@ def seconds_of(work, repeats: int) -> float:
 
 def speed(device: torch.device, repeats: int = 9) -> None:
     """Images a second of this training step against a plain float32 loop with the same network; seconds to draw 32 sprites."""
-    settings, x, schedule = Settings(context=True), torch.randn(100, 3, 16, 16), du.NoiseSchedule.linear()
-    c = torch.eye(5)[torch.arange(100) % 5]
+    settings, schedule = Settings(context=True), du.NoiseSchedule.linear()
+    x, c = torch.randn(settings.batch, 3, 16, 16), torch.eye(5)[torch.arange(settings.batch) % 5]
     plain = du.ContextUnet(3, settings.n_feat, 5, 16).to(device)
     plain_adam = torch.optim.Adam(plain.parameters(), settings.learning_rate)
     ours = du.ContextUnet(3, settings.n_feat, 5, 16).to(device, memory_format=torch.channels_last)
@@ -193,12 +193,12 @@ def speed(device: torch.device, repeats: int = 9) -> None:
         return loss.item()  # waits for a GPU, as our step does
 
     def our_step():
-        next(du.train_steps(ours, iter([(x, c)]), schedule, ours_adam, settings.p_drop, average))
+        next(du.train_steps(ours, iter([(x, c)]), schedule, ours_adam, settings.p_drop, average, None, settings.min_snr))
 
     print(machine(device))
     for name, step in (("plain float32 loop", plain_step), ("this recipe", our_step)):
         seconds = seconds_of(step, repeats)
-        print(f"{name}: {seconds:.3f} s a step of 100, {100 / seconds:.0f} images a second")
+        print(f"{name}: {seconds:.3f} s a step of {settings.batch}, {settings.batch / seconds:.0f} images a second")
     for name, draw in (("DDIM-20", lambda: du.sample_ddim(ours, schedule, (32, 3, 16, 16), steps=20)),
                        ("DDPM-500", lambda: du.sample_ddpm(ours, schedule, (32, 3, 16, 16)))):  # fmt: skip
         print(f"32 sprites with {name}: {seconds_of(draw, 1):.2f} s")
