@@ -357,7 +357,7 @@ def test_sampling_steps_descend_evenly_from_T_to_0(T, data):
     strides = -np.diff(steps)
     assert len(steps) == n + 1 and steps[0] == T and steps[-1] == 0
     assert strides.min() >= 1 and strides.max() - strides.min() <= 2
-    assert np.abs(np.array(steps) - np.linspace(T, 0, n + 1)).max() <= 0.5
+    assert np.abs(np.array(steps) - np.linspace(T, 0, n + 1)).max() <= 0.5 + 1e-9  # T = 231 in 90 steps: a tie, and linspace rounds
 
 
 def small_net() -> nn.Module:
