@@ -1019,13 +1019,10 @@ def to_pictures(x: Tensor | np.ndarray, value_range: tuple[float, float] = (-1.0
 
 def _sheet(pictures: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
     """(N, H, W, 3) uint8 to one canvas, row by row, white between and where the last row is short."""
-    n, height, width, _ = pictures.shape
-    rows = -(-n // columns)
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
-    for i, picture in enumerate(pictures):
-        y, x = (i // columns) * (height + gap) + gap, (i % columns) * (width + gap) + gap
-        sheet[y : y + height, x : x + width] = picture
-    return sheet
+    rows = -(-len(pictures) // columns)
+    tiles = np.pad(pictures, ((0, rows * columns - len(pictures)), (gap, 0), (gap, 0), (0, 0)), constant_values=255)
+    sheet = tiles.reshape(rows, columns, *tiles.shape[1:]).swapaxes(1, 2).reshape(rows * tiles.shape[1], -1, 3)
+    return np.pad(sheet, ((0, gap), (0, gap), (0, 0)), constant_values=255)
 
 
 def _zoomed(sheet: np.ndarray, zoom: int) -> Image.Image:
@@ -1149,8 +1146,7 @@ def animate(store, columns=None, zoom=3, fps=8) -> SpriteAnimation:
     if len(shapes) != 1:
         raise ValueError(f"the rows have shapes {sorted(shapes)}; expected the same number of frames and pictures in each")
     joined = np.concatenate([to_pictures(rows) for rows in store.values()], axis=1)
-    per_row = joined.shape[1] // len(store)
-    frames = np.stack([_sheet(frame, per_row) for frame in joined])
+    frames = np.stack([_sheet(frame, joined.shape[1] // len(store)) for frame in joined])
     return SpriteAnimation(frames, zoom, tuple(store), fps, alt="sampling, one row each: " + ", ".join(map(str, store)))
 
 
@@ -1169,11 +1165,16 @@ def show_source(thing: Callable | type):
     """The source of a function or class of this module as a listing, so that a lesson can put the formula beside it. Lesson 1."""
     from IPython.display import Markdown
 
+    def fill(docstring: re.Match) -> str:
+        texts = (" ".join(paragraph.split()).replace(' """', '"""') for paragraph in docstring[0].split("\n\n"))
+        return "\n\n".join(textwrap.fill(text, 110, initial_indent=docstring[1], subsequent_indent=docstring[1]) for text in texts)
+
     wrapped = []
-    for line in inspect.getsource(thing).splitlines():  # a page would break long lines in the middle of a word: break them at commas
+    for line in re.sub(r'( +)""".*?"""', fill, inspect.getsource(thing), flags=re.DOTALL).splitlines():
         indent = " " * (len(line) - len(line.lstrip()))
-        glued = indent + re.sub(r"(?<!,) ", "\0", line.lstrip())
-        wrapped.append(textwrap.fill(glued, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False).replace("\0", " "))
+        glued = re.sub(r"(?<!,) ", "\0", line.lstrip())  # a page would break long lines in the middle of a word: break them at commas
+        filled = textwrap.fill(glued, 110 - len(indent), break_long_words=False, break_on_hyphens=False)
+        wrapped.append(textwrap.indent(filled, indent).replace("\0", " "))
     return Markdown("```python\n" + "\n".join(wrapped) + "\n```")
 
 

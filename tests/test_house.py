@@ -103,10 +103,11 @@ def test_shipped_weights_are_half_precision_and_load_strictly(name):
 @pytest.mark.parametrize("name", ["model", "context_model"])
 def test_training_histories_are_whole_and_the_loss_fell(name):
     history = json.loads((du.WEIGHTS / f"{name}_history.json").read_text(encoding="utf8"))
-    settings = history["settings"]
-    assert settings["epochs"] == 32 == len(history["epochs"]) and settings["limit"] is None
-    assert settings["context"] == (name == "context_model")
-    assert all(len(row["losses"]) == settings["passes"] * -(-8800 // settings["batch"]) for row in history["epochs"])
+    assert [row["epoch"] for row in history["epochs"]] == list(range(32)) and history["stages"][-1]["epochs"] == 32
+    for stage in history["stages"]:
+        assert stage["context"] == (name == "context_model") and stage["limit"] is None
+        steps = stage["passes"] * -(-8800 // stage["batch"])
+        assert all(len(row["losses"]) == steps for row in history["epochs"][stage["first_epoch"] : stage["epochs"]])
     assert history["epochs"][-1]["loss"] < 0.5 * history["epochs"][0]["loss"]
 
 

@@ -1,6 +1,7 @@
 """Pictures are shown pixel for pixel in true colours, all of them; animations play without network and save as GIFs."""
 
 import base64
+import inspect
 import io
 import re
 
@@ -275,3 +276,17 @@ def test_explore_redraws_what_the_sliders_choose():
 def test_show_source_shows_the_code():
     assert "1 - schedule.ab" in du.show_source(du.perturb_input).data
     assert "class BasicUNet" in du.show_source(du.BasicUNet).data
+
+
+@pytest.mark.parametrize("thing", [du.NoiseSchedule, du.denoise_add_noise, du.sample_ddpm, du.diffusion_loss, du.ContextUnet])
+def test_a_listing_keeps_indentation_and_fits_the_page(thing):
+    """Long lines are broken, at commas in code and at spaces in docstrings; what they say stays the same."""
+    listing = du.show_source(thing).data.removeprefix("```python\n").removesuffix("\n```")
+    source = inspect.getsource(thing)
+    assert listing.replace("\n", "").replace(" ", "") == source.replace("\n", "").replace(" ", "")
+    docstrings = [re.findall(r'""".*?"""', text, flags=re.DOTALL) for text in (source, listing)]
+    assert max(len(line) for text in docstrings[1] for line in text.splitlines()) <= 110
+    prose = {line for text in docstrings[0] for line in text.splitlines()}
+    for line in filter(str.strip, source.splitlines()):
+        if line.strip() not in prose and line not in prose:  # short or long, a line of code begins where it began
+            assert any(shown.startswith(line[:20]) for shown in listing.splitlines()), line

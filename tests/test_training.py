@@ -249,6 +249,9 @@ def train(monkeypatch, sprite_files):
 
 def command(train, monkeypatch, out, *extra, epochs=2):
     """`python weights/train.py` with a network of 8 features and 100 sprites: two steps a pass."""
+    if "context" in extra:  # what it goes on from
+        torch.manual_seed(1)
+        du.save_weights(du.ContextUnet(3, 8, 5, 16), out / "model_trained.pth")
     small = ["--n-feat", "8", "--limit", "100", "--epochs", str(epochs), "--threads", "1", "--device", "cpu", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["train.py", *small, *extra])
     train.main()
@@ -274,17 +277,18 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(name, epochs_done, t
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     command(train, monkeypatch, whole, "--only", name)
     with monkeypatch.context() as patch:
-        interrupt_after(patch, int(2 * epochs_done * train.PASSES[name]))
+        interrupt_after(patch, int(2 * epochs_done * next(train.stages(name, 2)).passes))
         with pytest.raises(KeyboardInterrupt):
             command(train, patch, parts, "--only", name)
     stem = "context_model" if name == "context" else "model"
-    assert {f.name for f in parts.iterdir()} == {"runs", f"{stem}_0.pth"}
+    given = {"model_trained.pth"} if name == "context" else set()
+    assert {f.name for f in parts.iterdir()} == {"runs", f"{stem}_0.pth", *given}
     command(train, monkeypatch, parts, "--only", name)
-    assert {f.name for f in parts.iterdir()} == {"runs", *(f"{stem}_{end}" for end in ("0.pth", "1.pth", "trained.pth", "history.json"))}
+    assert {f.name for f in parts.iterdir()} == {"runs", *given, *(f"{stem}_{end}" for end in ("0.pth", "1.pth", "trained.pth", "history.json"))}
     for file in (f"{stem}_0.pth", f"{stem}_1.pth", f"{stem}_trained.pth"):
         one, other = du.load_state(whole / file), du.load_state(parts / file)
         assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-    one, other = (torch.load(folder / "runs" / f"{stem}.pt", weights_only=True) for folder in (whole, parts))
+    one, other = (torch.load(folder / "runs" / f"{stem}_from_0.pt", weights_only=True) for folder in (whole, parts))
     for key, value in one["model"].items():  # in full precision too
         assert torch.equal(value, other["model"][key])
     histories = [json.loads((folder / f"{stem}_history.json").read_text()) for folder in (whole, parts)]
@@ -298,9 +302,10 @@ def test_the_history_is_complete(train, monkeypatch, tmp_path):
     assert [row["epoch"] for row in history["epochs"]] == [0, 1, 2]
     for row in history["epochs"]:
         assert len(row["losses"]) == 2 and row["loss"] == pytest.approx(np.mean(row["losses"]), abs=1e-4) and row["seconds"] >= 0
-    assert history["settings"] | {"context": True, "n_feat": 8, "T": 500, "epochs": 3, "limit": 100, "p_drop": 0.1} == history["settings"]
+    (stage,) = history["stages"]
+    assert stage | {"context": True, "n_feat": 8, "T": 500, "epochs": 3, "limit": 100, "p_drop": 0.1} == stage
     assert history["data"] == train.sha256(train.SPRITE_FILES) and set(history["data"]) == set(train.SPRITE_FILES)
-    assert "cpu" in history["machine"] and str(torch.__version__) in history["machine"]
+    assert "cpu" in history["machines"][0] and str(torch.__version__) in history["machines"][0]
 
 
 def test_a_finished_run_trains_no_further(train, monkeypatch, tmp_path):
@@ -311,7 +316,7 @@ def test_a_finished_run_trains_no_further(train, monkeypatch, tmp_path):
 
 def test_other_settings_do_not_resume(train, monkeypatch, tmp_path):
     command(train, monkeypatch, tmp_path / "out", "--only", "model", epochs=1)
-    with pytest.raises(ValueError, match=r"model\.pt was written with other settings; remove it to start again, or give --out"):
+    with pytest.raises(ValueError, match=r"model_from_0\.pt was written with other settings; remove it to start again, or give --out"):
         command(train, monkeypatch, tmp_path / "out", "--only", "model", epochs=2)
 
 
@@ -322,6 +327,34 @@ def test_other_data_do_not_resume(train, monkeypatch, tmp_path, sprite_files):
     np.save(sprite_files / "sprites_16x16.npy", sprites)
     with pytest.raises(ValueError, match="written with other data"):
         command(train, monkeypatch, tmp_path / "out", "--only", "model", epochs=1)
+
+
+def test_the_second_stage_goes_on_from_the_weights_that_the_first_saved(train, monkeypatch, tmp_path):
+    """Epochs 0 and 1, then 2 with other passes and a rate that starts anew; one history tells both."""
+    second = {"start": "model_1.pth", "first_epoch": 2, "passes": 3, "learning_rate": 1e-9, "decay_epochs": 1}
+    monkeypatch.setattr(train, "STAGES", {"model": ({"epochs": 2, "passes": 1}, second)})
+    out = tmp_path / "out"
+    command(train, monkeypatch, out, "--only", "model", epochs=3)
+    history = json.loads((out / "model_history.json").read_text())
+    assert [stage["first_epoch"] for stage in history["stages"]] == [0, 2] and len(history["machines"]) == 2
+    assert [(row["epoch"], len(row["losses"])) for row in history["epochs"]] == [(0, 2), (1, 2), (2, 6)]
+    before, after = (du.load_state(out / f"model_{epoch}.pth") for epoch in (1, 2))
+    learnt = [key for key in before if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    assert all(torch.allclose(before[key], after[key], atol=1e-3) for key in learnt)  # a rate of 1e-9 leaves them where they were
+    first = du.load_state(out / "model_0.pth")
+    assert not all(torch.allclose(before[key], first[key], atol=1e-3) for key in learnt)
+
+
+def test_a_shorter_run_has_the_first_stages_and_its_rate_falls_to_zero(train):
+    assert [(s.first_epoch, s.epochs, s.decay_epochs) for s in train.stages("model", 32)] == [(0, 25, 32), (25, 32, 7)]
+    assert [(s.first_epoch, s.epochs, s.decay_epochs) for s in train.stages("model", 3)] == [(0, 3, 3)]
+    assert [(s.first_epoch, s.epochs, s.decay_epochs) for s in train.stages("model", 27)] == [(0, 25, 27), (25, 27, 2)]
+
+
+def test_a_stage_without_its_start_says_what_to_do(train, monkeypatch, tmp_path):
+    settings = train.Settings(True, n_feat=8, limit=100, start="model_trained.pth")
+    with pytest.raises(FileNotFoundError, match=r"model_trained\.pth does not exist; .* `python weights/train\.py` trains"):
+        train.Run(settings, torch.device("cpu"), tmp_path)
 
 
 def test_an_interrupted_checkpoint_leaves_the_one_before(train, monkeypatch, tmp_path):
