@@ -170,8 +170,8 @@ def write_history(path: Path, histories: list[dict]) -> None:
 
 def train_run(name: str, epochs: int, device: torch.device, out: Path, **settings) -> None:
     """All stages of a run, one after another, and their common history."""
-    histories = [Run(stage, device, out).train() for stage in stages(name, epochs, **settings)]
-    write_history(out / f"{'context_model' if name == 'context' else name}_history.json", histories)
+    runs = list(stages(name, epochs, **settings))
+    write_history(out / f"{runs[0].name}_history.json", [Run(stage, device, out).train() for stage in runs])
 
 
 def train_basic(device: torch.device, out: Path, steps: int = 1407, batch: int = 128, seed: int = 2026) -> None:
