@@ -18,6 +18,7 @@ import functools
 import html
 import inspect
 import io
+import itertools
 import os
 import random
 import re
@@ -50,9 +51,10 @@ __all__ = [  # first the libraries that `from diffusion_utilities import *` has 
     "CLASS_NAMES", "transform", "CustomDataset", "Sprites", "load_sprites", "load_digits", "load_sprite_folder", "load_sprite_sheet",
     "to_model_range", "sprite_factory", "NoiseSchedule", "perturb_input", "predict_x0", "posterior",
     "ResidualConvBlock", "UnetDown", "UnetUp", "EmbedFC", "ContextUnet", "BasicUNet", "count_parameters",
-    "corrupt", "diffusion_loss", "drop_context", "average_weights", "train_steps", "save_weights", "load_state", "load_weights", "checkpoint_path",
+    "corrupt", "diffusion_loss", "drop_context", "average_weights", "train_steps", "save_weights", "load_state", "load_weights",
     "sampling_steps", "denoise_add_noise", "denoise_ddim", "walk", "sample_ddpm", "sample_ddim", "sample_multistep",
-    "denoising_losses", "palette_distance", "nearest_pictures", "frechet_distance", "precision_recall_density_coverage", "memorised",
+    "denoising_losses", "nearest_pictures", "frechet_distance", "precision_recall_density_coverage", "memorised",
+    "feature_network", "sprite_features", "sprite_scores", "sprite_report",
     "unorm", "norm_all", "norm_torch", "gen_tst_context", "plot_grid", "plot_sample", "to_pictures", "show_images", "filmstrip",
     "SpriteAnimation", "animate", "compare_checkpoints", "show_source", "explore",
 ]  # fmt: skip
@@ -65,10 +67,7 @@ WEIGHTS = COURSE / "weights"
 
 
 def seed_everything(seed: int) -> Generator:
-    """Seed Python, NumPy and torch, and return a CPU generator with the same seed.
-
-    Samplers take that generator, so that one seed gives the same noise on every device. Lesson 1.
-    """
+    """Seed Python, NumPy and torch; returns a CPU generator with that seed, for samplers: the same noise on every device. Lesson 1."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -86,8 +85,7 @@ def default_device() -> torch.device:
 def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
     """Whether bfloat16 trains faster than float32 there; elsewhere it is emulated, or done at half speed.
 
-    A CPU that lists bfloat16 among its features may still be slower with it, so it is timed: a convolution, there and back, in both
-    formats (a second, once). Lesson 3.
+    A CPU that lists bfloat16 may still be slower with it: a convolution is timed, there and back, in both formats (a second, once). Lesson 3.
     """
     kind = torch.device(device).type
     if kind == "cuda":
@@ -123,7 +121,6 @@ def set_up(seed: int = 0) -> torch.device:
 # ---- Data ------------------------------------------------------------------------------------------------------------
 
 CLASS_NAMES = ("hero", "non-hero", "food", "spell", "side-facing")
-PARTS = ("train", "test", "compositional")
 
 # uint8 (H, W, C) in 0..255 to float (C, H, W) in [-1, 1]
 transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
@@ -154,10 +151,8 @@ def _load_array(path: str | os.PathLike) -> np.ndarray:
 
 def _check_sprites(sprites: np.ndarray, name: str) -> None:
     if sprites.ndim != 4 or sprites.shape[3] != 3 or sprites.dtype != np.uint8:
-        raise ValueError(
-            f"{name} holds {sprites.dtype} of shape {sprites.shape}; expected uint8 of shape (N, H, W, 3). "
-            "load_sprite_folder and load_sprite_sheet make such an array from PNGs"
-        )
+        found = f"{name} holds {sprites.dtype} of shape {sprites.shape}; expected uint8 of shape (N, H, W, 3)"
+        raise ValueError(f"{found}. load_sprite_folder and load_sprite_sheet make such an array from PNGs")
 
 
 class CustomDataset(Dataset):
@@ -171,10 +166,8 @@ class CustomDataset(Dataset):
         self.sprites, self.slabels = _load_array(sfilename), _load_array(lfilename)
         _check_sprites(self.sprites, str(sfilename))
         if self.slabels.ndim != 2 or len(self.slabels) != len(self.sprites):
-            raise ValueError(
-                f"{lfilename} has shape {self.slabels.shape} beside {len(self.sprites)} sprites; "
-                f"expected ({len(self.sprites)}, classes), a one-hot row for each sprite"
-            )
+            n = len(self.sprites)
+            raise ValueError(f"{lfilename} has shape {self.slabels.shape} beside {n} sprites; expected ({n}, classes), a one-hot row for each")
         self.transform, self.null_context = transform, null_context
         self.sprites_shape, self.slabel_shape = self.sprites.shape, self.slabels.shape
 
@@ -208,13 +201,11 @@ class Sprites:
         return len(self.images)
 
     @property
-    def x(self) -> Tensor:
-        """(N, 3, 16, 16) float32 in [-1, 1]."""
+    def x(self) -> Tensor:  # (N, 3, 16, 16) float32 in [-1, 1]
         return to_model_range(self.images)
 
     @property
-    def c(self) -> Tensor:
-        """(N, 5) float32, one-hot in the order of CLASS_NAMES."""
+    def c(self) -> Tensor:  # (N, 5) float32, one-hot in the order of CLASS_NAMES
         return torch.from_numpy(self.labels).float()
 
 
@@ -223,8 +214,8 @@ def load_sprites(part: str = "train", root: str | os.PathLike = DATA) -> Sprites
 
     Raises ValueError for another part, FileNotFoundError where `root` lacks a file. Lesson 3.
     """
-    if part not in PARTS:
-        raise ValueError(f"part={part!r} does not exist; expected one of {', '.join(PARTS)}")
+    if part not in ("train", "test", "compositional"):
+        raise ValueError(f"part={part!r} does not exist; expected one of train, test, compositional")
     images, labels = (_load_array(Path(root) / name) for name in ("sprites_16x16.npy", "sprite_labels_16x16.npy"))
     _check_sprites(images, "sprites_16x16.npy")
     path = Path(root) / "sprite_factors_16x16.csv"
@@ -420,10 +411,8 @@ class ResidualConvBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, is_res: bool = False) -> None:
         super().__init__()
-        self.same_channels = in_channels == out_channels
-        self.is_res = is_res
-        self.conv1 = self._convolution(in_channels, out_channels)
-        self.conv2 = self._convolution(out_channels, out_channels)
+        self.same_channels, self.is_res = in_channels == out_channels, is_res
+        self.conv1, self.conv2 = self._convolution(in_channels, out_channels), self._convolution(out_channels, out_channels)
 
     @staticmethod
     def _convolution(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -432,9 +421,7 @@ class ResidualConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x1 = self.conv1(x)
         x2 = self.conv2(x1)
-        if not self.is_res:
-            return x2
-        return ((x if self.same_channels else x1) + x2) / 2**0.5
+        return ((x if self.same_channels else x1) + x2) / 2**0.5 if self.is_res else x2
 
 
 class UnetDown(nn.Module):
@@ -456,11 +443,8 @@ class UnetUp(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.model = nn.Sequential(
-            nn.ConvTranspose2d(in_channels, out_channels, 2, 2),
-            ResidualConvBlock(out_channels, out_channels),
-            ResidualConvBlock(out_channels, out_channels),
-        )
+        convolutions = (ResidualConvBlock(out_channels, out_channels) for _ in range(2))
+        self.model = nn.Sequential(nn.ConvTranspose2d(in_channels, out_channels, 2, 2), *convolutions)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         return self.model(torch.cat((x, skip), 1))
@@ -676,23 +660,11 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     missing, surplus = own.keys() - state.keys(), state.keys() - own.keys()
     misshapen = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
     if missing or surplus or misshapen:
-        raise ValueError(
-            f"{path} does not fit this {type(model).__name__}: {len(missing)} entries missing, {len(surplus)} surplus, {len(misshapen)} of "
-            f"another shape; build the network with the sizes it was trained with (the shipped ones: ContextUnet(3, 64, 5, 16))"
-        )
+        counts = f"{len(missing)} entries missing, {len(surplus)} surplus, {len(misshapen)} of another shape"
+        hint = "build the network with the sizes it was trained with (the shipped ones: ContextUnet(3, 64, 5, 16))"
+        raise ValueError(f"{path} does not fit this {type(model).__name__}: {counts}; {hint}")
     model.load_state_dict(state)
     return model.eval()
-
-
-def checkpoint_path(epoch: int, context: bool = False, root: str | os.PathLike = WEIGHTS) -> Path:
-    """The file of a shipped epoch; raises FileNotFoundError that lists the epochs there are. Lesson 4."""
-    stem = "context_model_" if context else "model_"
-    path = Path(root) / f"{stem}{epoch}.pth"
-    if not path.exists():
-        found = (file.stem.removeprefix(stem) for file in Path(root).glob(f"{stem}*.pth"))
-        epochs = sorted(int(name) for name in found if name.isdigit())
-        raise FileNotFoundError(f"no weights of epoch {epoch} in {root}; there are epochs {epochs}")
-    return path
 
 
 # ---- Sampling --------------------------------------------------------------------------------------------------------
@@ -888,23 +860,10 @@ def denoising_losses(model, x, schedule, steps, c=None, seed=0, batch=100) -> Te
         for t in steps:
             noise = torch.randn(x.shape, generator=generator).to(x)
             x_t = perturb_input(x, t, noise, schedule)
-            predicted = [
-                model(x_t[i : i + batch], x.new_full((len(x_t[i : i + batch]),), t / schedule.T), None if c is None else c[i : i + batch])
-                for i in range(0, len(x), batch)
-            ]
+            contexts = itertools.repeat(None) if c is None else c.split(batch)
+            predicted = [model(some, some.new_full((len(some),), t / schedule.T), context) for some, context in zip(x_t.split(batch), contexts)]
             rows.append((torch.cat(predicted) - noise).square().flatten(1).mean(1))
     return torch.stack(rows).cpu()
-
-
-def palette_distance(x: Tensor | np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """How far each picture's pixels lie from the nearest colour of a palette (colours, 3) uint8: (N,), RMS, in units of 0 to 1.
-
-    The course's sprites use exact colours, so real ones score 0. Lesson 4.
-    """
-    pixels = torch.from_numpy(to_pictures(x) / 255).flatten(1, 2)  # float64: in float32, cdist loses four digits
-    colours = torch.from_numpy(np.asarray(palette) / 255)
-    nearest = torch.stack([torch.cdist(picture, colours).amin(1) for picture in pixels])
-    return (nearest.square().mean(1) / 3).sqrt().numpy()
 
 
 def nearest_pictures(x: Tensor | np.ndarray, reference: Tensor | np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -953,6 +912,55 @@ def memorised(pictures: Tensor | np.ndarray, training: Tensor | np.ndarray) -> n
     """(N,) bool: is the nearest training picture less than a third as far as the second-nearest, duplicates aside? [Memo]. Lesson 4."""
     first, second = nearest_pictures(pictures, np.unique(to_pictures(training), axis=0), k=2)[0].T
     return first < second / 3
+
+
+def feature_network(path: str | os.PathLike | None = WEIGHTS / "features.pth") -> nn.Sequential:
+    """The body of a small classifier of class and factors: (N, 3, 16, 16) in [-1, 1] to features (N, 64); `path=None` for random weights.
+
+    `weights/train.py` trains it, with a head that is then thrown away, as [FID] uses Inception's last layer but one. Lesson 4.
+    """
+    body = nn.Sequential(UnetDown(3, 32), UnetDown(32, 64), nn.Flatten(), nn.Linear(1024, 64))
+    return body if path is None else load_weights(body, path)
+
+
+@torch.no_grad()
+def sprite_features(pictures: Tensor | np.ndarray) -> np.ndarray:
+    """The features of pictures (N, 3, 16, 16) in [-1, 1] or (N, 16, 16, 3) uint8, rounded to uint8 first: (N, 64) float64. Lesson 4."""
+    network, x = feature_network(), to_model_range(to_pictures(pictures))
+    return torch.cat([network(some) for some in x.split(250)]).double().numpy()
+
+
+def sprite_scores(pictures, asked=None) -> dict[str, tuple[float, float, float]]:
+    """Every measure of a set of sprites against `train`: {measure: (value, low, high)}, the ends of a 95 % interval.
+
+    `pictures` as `sprite_features`, at least 20. `asked`: contexts (N, 5), a row of zeros asking nothing, or N dictionaries of factors. First
+    those of the factory's `summary`; then `memorised`; precision, recall, density and coverage against as many of `train`; FD against all. Lesson 4.
+    """
+    factory, train, pictures = sprite_factory(), load_sprites("train"), to_pictures(pictures)
+    if torch.is_tensor(asked):
+        asked = [{"class": CLASS_NAMES[int(row.argmax())]} if row.any() else {} for row in asked]
+    scores = factory.summary(pictures, train.factors, asked)
+    ours, theirs = sprite_features(pictures), sprite_features(train.images)
+    some = np.random.default_rng(0).permutation(len(theirs))[: len(ours)]
+    values = {"memorised": memorised(pictures, train.images)} | precision_recall_density_coverage(theirs[some], ours)
+    fd = factory.jackknife(lambda rows: frechet_distance(ours[rows], theirs), len(ours))
+    return scores | {name: factory.interval(each) for name, each in values.items()} | {"FD": fd}
+
+
+def sprite_report(samples, asked=None, n: int = 1000, seed: int = 0) -> str:
+    """The scores of the first n samples as a table beside those of held-out `test` sprites (the floor) and of fresh legal ones (the ceiling).
+
+    Arguments as `sprite_scores`. Raises ValueError for fewer than n samples: say n= to judge fewer, all columns with as many. Lesson 4.
+    """
+    if len(samples) < n:
+        raise ValueError(f"{len(samples)} samples for n={n}; draw more, or give n={len(samples)} (wider intervals, a larger FD)")
+    factory, test = sprite_factory(), load_sprites("test")
+    drawn = [s for name in CLASS_NAMES for s in factory.sample_specifications(-(-n // 5), seed, name)]
+    order = np.random.default_rng(seed).permutation
+    tests, fresh = order(len(test))[:n], [drawn[i] for i in order(len(drawn))[:n]]
+    ours = sprite_scores(samples[:n], None if asked is None else asked[:n])
+    floor, ceiling = sprite_scores(test.images[tests]), sprite_scores(factory.render_many(fresh))
+    return factory.score_table({"samples": ours, "test (floor)": floor, "fresh legal (ceiling)": ceiling}, n)
 
 
 # ---- Showing ---------------------------------------------------------------------------------------------------------
@@ -1072,34 +1080,28 @@ _PLAYER = """<div id="{id}" role="group" aria-label="{alt}">
 <div style="display:flex;flex-direction:column;justify-content:space-around;padding-right:4px;text-align:right">{labels}</div>
 <canvas role="img" aria-label="{alt}" width="{width}" height="{height}" hidden style="width:{css}px;image-rendering:pixelated"></canvas>
 <img src="data:image/png;base64,{last}" alt="{alt}, last frame" style="width:{css}px;image-rendering:pixelated;margin:0">
-</div>
-<div hidden><button type="button">Pause</button>
-<input type="range" min="0" max="{end}" value="0" aria-label="frame"> <output aria-live="off"></output></div>
-</div>
+</div><div hidden><button type="button">Pause</button>
+<input type="range" min="0" max="{end}" value="0" aria-label="frame"> <output aria-live="off"></output></div></div>
 <script>(() => {{
   const views = [...document.querySelectorAll("#{id}")], root = views.find(view => !view.dataset.ready) ?? views[0];
   const canvas = root.querySelector("canvas"), last = root.querySelector("img"), bar = root.lastElementChild;
-  const [button, slider, output] = bar.children, strip = new Image();
-  let timer = null; root.dataset.ready = "1";
+  const [button, slider, output] = bar.children, strip = new Image(); let timer = null; root.dataset.ready = "1";
   const show = () => {{ output.textContent = "frame " + (+slider.value + 1) + " of {frames}";
     const end = +slider.value === {end};  /* the still picture has its exact colours */
     canvas.getContext("2d").drawImage(end ? last : strip, 0, end ? 0 : -slider.value * {height}); }};
   const pause = () => {{ clearInterval(timer); timer = null; button.textContent = "Play"; }};
-  const play = () => {{ let wait = 0; button.textContent = "Pause"; timer = setInterval(() => {{
-    if (!root.isConnected) return pause();
-    if (+slider.value < {end}) slider.value = +slider.value + 1; else if (++wait > 6) slider.value = wait = 0;
-    show(); }}, {interval}); }};
+  const play = () => {{ let wait = 0; button.textContent = "Pause"; timer = setInterval(() => {{ if (!root.isConnected) return pause();
+    if (+slider.value < {end}) slider.value = +slider.value + 1; else if (++wait > 6) slider.value = wait = 0; show(); }}, {interval}); }};
   button.onclick = () => timer ? pause() : play(); slider.oninput = () => {{ pause(); show(); }};
   strip.onload = () => {{ last.style.display = "none"; canvas.hidden = bar.hidden = false; show();
     matchMedia("(prefers-reduced-motion: reduce)").matches ? pause() : play(); }};
-  strip.src = "data:image/png;base64,{strip}";
-}})();</script>"""
+  strip.src = "data:image/png;base64,{strip}"; }})();</script>"""
 
 
-def _png(picture: Image.Image, colours: int | None = None) -> str:
+def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    (picture.quantize(colours) if colours else picture).save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 class SpriteAnimation:
@@ -1118,7 +1120,8 @@ class SpriteAnimation:
         return _PLAYER.format(
             id=f"sprites-{os.urandom(6).hex()}", alt=html.escape(self.alt), width=width, height=height, css=width * self.zoom, frames=n, end=n - 1,
             labels="".join(f"<span>{html.escape(label)}</span>" for label in self.labels), interval=round(1000 / (fps or self.fps)),
-            last=_png(Image.fromarray(self.frames[-1])), strip=_png(Image.fromarray(self.frames.reshape(-1, width, 3)), 96),
+            last=base64.b64encode(_png(Image.fromarray(self.frames[-1]))).decode(),
+            strip=base64.b64encode(_png(Image.fromarray(self.frames.reshape(-1, width, 3)).quantize(96))).decode(),
         )  # fmt: skip
 
     _repr_html_ = to_jshtml
@@ -1189,12 +1192,9 @@ def explore(draw: Callable[..., Image.Image], **options: Sequence):
     sliders = {name: ipywidgets.SelectionSlider(options=list(v), description=name, **settings) for name, v in options.items()}
 
     def png() -> bytes:
-        buffer = io.BytesIO()
-        draw(**{name: slider.value for name, slider in sliders.items()}).save(buffer, "PNG")
-        return buffer.getvalue()
+        return _png(draw(**{name: slider.value for name, slider in sliders.items()}))
 
-    picture = ipywidgets.Image(value=png(), format="png")
+    picture = ipywidgets.Image(value=png(), format="png", layout={"width": "max-content"})
     for slider in sliders.values():
         slider.observe(lambda _: setattr(picture, "value", png()), names="value")
-    picture.layout.width = "max-content"
     return ipywidgets.VBox([*sliders.values(), picture])

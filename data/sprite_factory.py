@@ -11,7 +11,7 @@ decoded back to the factors that drew it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -179,6 +179,13 @@ def render_many(specifications: Sequence[Specification]) -> np.ndarray:
     return np.stack([render(s) for s in specifications]) if len(specifications) else np.zeros((0, SIZE, SIZE, 3), np.uint8)
 
 
+@cache
+def palette() -> np.ndarray:
+    """Every tone of every ramp, and white: (104, 3) uint8, in numerical order."""
+    ramps = [*FIXED.values(), *(ramp for family in _FAMILIES.values() for _, choices in family.COLOURS.values() for ramp in choices.values())]
+    return np.unique(np.concatenate([np.full((1, 3), 255, np.uint8), *map(_rgb, ramps)]), axis=0)
+
+
 @dataclass(frozen=True)
 class HeldOutPairs:
     """Pairs of values of two factors of a class that training never shows together."""
@@ -261,6 +268,12 @@ def _nearest_in_class(x: np.ndarray, class_name: str, chunk: int = 256) -> tuple
     return best, index
 
 
+def _in_unit_range(images: np.ndarray) -> np.ndarray:
+    """uint8 in 0..255, or floats already in 0..1, to float64 in 0..1."""
+    images = np.asarray(images)
+    return images.astype(np.float64) / (255 if images.dtype == np.uint8 else 1)
+
+
 def decode(images: np.ndarray, batch: int = 250) -> tuple[list[Specification], np.ndarray]:
     """The legal sprite nearest to each picture, and how far it is: `decode(render_many(s))` gives `s` back, with distances 0.
 
@@ -271,8 +284,8 @@ def decode(images: np.ndarray, batch: int = 250) -> tuple[list[Specification], n
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
         raise ValueError(f"pictures have shape {images.shape}; expected (N, {SIZE}, {SIZE}, 3): to_pictures turns a sampler's tensor into that")
-    scale = 255 if images.dtype == np.uint8 else 1
-    x = images.reshape(len(images), SIZE * SIZE * 3).astype(np.float32) / np.float32(scale)
+    exact = _in_unit_range(images)
+    x = exact.reshape(len(images), SIZE * SIZE * 3).astype(np.float32)
     if x.size and not (x.min() >= 0 and x.max() <= 1):
         raise ValueError(f"values run from {x.min()} to {x.max()}; expected uint8, or floats from 0 to 1 (unorm maps [-1, 1] there)")
     found = []
@@ -280,8 +293,7 @@ def decode(images: np.ndarray, batch: int = 250) -> tuple[list[Specification], n
         answers = [_nearest_in_class(x[start : start + batch], name) for name in CLASS_NAMES]
         classes = np.stack([distance for distance, _ in answers]).argmin(0)
         found += [specification_at(CLASS_NAMES[k], int(answers[k][1][i])) for i, k in enumerate(classes)]
-    difference = render_many(found).astype(np.float64) / 255 - images.astype(np.float64) / scale
-    return found, np.sqrt(np.square(difference).mean((1, 2, 3)))
+    return found, np.sqrt(np.square(render_many(found) / 255 - exact).mean((1, 2, 3)))
 
 
 # ---- Judging: is a picture a legal sprite, and is it a new one? ------------------------------------------------------
@@ -289,6 +301,8 @@ def decode(images: np.ndarray, batch: int = 250) -> tuple[list[Specification], n
 # A picture is legal when no pixel of it is further than this from the sprite that it was decoded to. Fixed before any weights were
 # scored, with real sprites and `near_misses`: see there.
 LEGAL_ERROR = 0.15
+# A pixel is off the palette when it is further than this from every colour of it: noise of this size leaves a sprite readable (`decode`).
+PALETTE_ERROR = 0.05
 
 
 def pixel_errors(images: np.ndarray, specifications: Sequence[Specification]) -> np.ndarray:
@@ -298,8 +312,22 @@ def pixel_errors(images: np.ndarray, specifications: Sequence[Specification]) ->
     """
     if len(images) != len(specifications):
         raise ValueError(f"{len(images)} pictures and {len(specifications)} specifications; expected as many: decode(images) gives them")
-    scale = 255 if np.asarray(images).dtype == np.uint8 else 1
-    return np.sqrt(np.square(render_many(specifications) / 255 - np.asarray(images) / scale).mean(3))
+    return np.sqrt(np.square(render_many(specifications) / 255 - _in_unit_range(images)).mean(3))
+
+
+def palette_errors(images: np.ndarray) -> np.ndarray:
+    """How far each pixel lies from the nearest colour of the palette: (N, 16, 16), root mean square over the channels, in units of 0 to 1.
+
+    `images` as for `decode`. Real sprites have 0 everywhere. Lesson 4.
+    """
+    pictures, colours = _in_unit_range(images).reshape(len(images), SIZE * SIZE, 1, 3), palette() / 255
+    nearest = np.array([np.square(picture - colours).mean(2).min(1) for picture in pictures])
+    return np.sqrt(nearest).reshape(len(images), SIZE, SIZE)
+
+
+def palette_distance(images: np.ndarray) -> np.ndarray:
+    """The root mean square of each picture's `palette_errors`: (N,), in units of 0 to 1. Lesson 4."""
+    return np.sqrt(np.square(palette_errors(images)).mean((1, 2)))
 
 
 def are_legal(images: np.ndarray, specifications: Sequence[Specification]) -> np.ndarray:
@@ -370,3 +398,92 @@ def distinct_by_chance(counts: dict[str, int]) -> float:
     """How many different sprites are expected among fair draws with replacement, {class: how many}: sum of K (1 - (1 - 1/K)^n). Lesson 4."""
     totals = {name: count_specifications(name) for name in counts}
     return float(sum(total * -np.expm1(n * np.log1p(-1 / total)) for (name, n), total in zip(counts.items(), totals.values())))
+
+
+def verdicts(
+    images: np.ndarray, known: Sequence[dict[str, str]], asked: Sequence[dict[str, str]] | None = None
+) -> tuple[list[dict[str, str]], dict[str, np.ndarray]]:
+    """What can be said of each picture by itself: (the factors it was decoded to, {measure: one value a picture}).
+
+    "legal" (N,) bool, "new among legal" for the legal ones (all, and those of each class), "off-palette pixels" (N,) from 0 to 1 and, for
+    each factor that `asked` names (N dictionaries such as {"class": "hero"}), "... as asked" for the pictures it was asked of. `known`: the
+    factors of the training sprites. Raises ValueError unless `asked` has one dictionary for each picture. Lesson 4.
+    """
+    if asked is not None and len(asked) != len(images):
+        raise ValueError(f"asked has {len(asked)} entries for {len(images)} pictures; give one dictionary of factors for each")
+    specifications, _ = decode(images)
+    found = [specification.as_dict() for specification in specifications]
+    legal, classes = are_legal(images, specifications), np.array([row["class"] for row in found])
+    new = are_new(specifications, known)
+    values = {"legal": legal, "new among legal": new[legal]}
+    values |= {f"new among legal, {name}": new[legal & (classes == name)] for name in CLASS_NAMES}
+    for factor in dict.fromkeys(factor for row in asked or () for factor in row):
+        values[f"{factor} as asked"] = np.array([row.get(factor) == want[factor] for row, want in zip(found, asked) if factor in want])
+    return found, values | {"off-palette pixels": (palette_errors(images) > PALETTE_ERROR).mean((1, 2))}
+
+
+# ---- Intervals: how far chance may have moved a score ----------------------------------------------------------------
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """(mean, low, high): the mean of independent values (N,) and its 95 % interval; all NaN for no values. Lesson 4.
+
+    For booleans Wilson's interval (1927), which stays inside 0 to 1 and has a width even where all agree; else mean -+ 1.96 standard errors.
+    """
+    n = len(values)
+    if not n:
+        return (float("nan"),) * 3
+    mean = float(np.mean(values))
+    if values.dtype == bool:
+        centre, shrink = (mean + 1.96**2 / (2 * n)) / (1 + 1.96**2 / n), 1 / (1 + 1.96**2 / n)
+        half = 1.96 * shrink * (mean * (1 - mean) / n + 1.96**2 / (4 * n * n)) ** 0.5
+        return mean, max(centre - half, 0.0), min(centre + half, 1.0)
+    half = 1.96 * float(np.std(values, ddof=1)) / n**0.5 if n > 1 else float("nan")
+    return mean, mean - half, mean + half
+
+
+def jackknife(statistic: Callable[[np.ndarray], float], n: int, groups: int = 20) -> tuple[float, float, float]:
+    """(value, low, high): `statistic(indices)` of all n pictures, and its 95 % interval when one group in turn is left out. Lesson 4.
+
+    Half-width 1.96 sqrt((g - 1) / g sum (s_i - mean s)^2), g groups, the delete-a-group jackknife: for what is no mean over pictures. Group i
+    is every g-th picture from i. Raises ValueError unless 2 <= groups <= n.
+    """
+    if not 2 <= groups <= n:
+        raise ValueError(f"groups={groups} of n={n} pictures; expected 2 <= groups <= n")
+    everyone = np.arange(n)
+    without = np.array([statistic(everyone[everyone % groups != group]) for group in range(groups)])
+    value = float(statistic(everyone))
+    half = 1.96 * float((groups - 1) / groups * np.square(without - without.mean()).sum()) ** 0.5
+    return value, value - half, value + half
+
+
+def summary(
+    images: np.ndarray, known: Sequence[dict[str, str]], asked: Sequence[dict[str, str]] | None = None
+) -> dict[str, tuple[float, float, float]]:
+    """All that the grammar says of a set of pictures: {measure: (value, low, high)}, the ends of a 95 % interval; arguments as `verdicts`.
+
+    The means of its measures; then of the set as a whole "total variation", the `total_variation` of factors against `known`, and "distinct",
+    different sprites over what fair draws of as many from each class would give. At least 20 pictures. Lesson 4.
+    """
+    found, values = verdicts(images, known, asked)
+
+    def distinct(rows: Sequence[int]) -> float:
+        counts = Counter(found[i]["class"] for i in rows)
+        return len({frozenset(found[i].items()) for i in rows}) / distinct_by_chance(counts)
+
+    return {name: interval(each) for name, each in values.items()} | {
+        "total variation": jackknife(lambda rows: total_variation([found[i] for i in rows], known), len(found)),
+        "distinct": jackknife(distinct, len(found)),
+    }
+
+
+def score_table(columns: dict[str, dict[str, tuple[float, float, float]]], n: int) -> str:
+    """{column: {measure: (value, low, high)}} as text to print, each value with its interval, n pictures a column. Lesson 4."""
+    names = dict.fromkeys(name for scores in columns.values() for name in scores)
+
+    def cell(scores: dict[str, tuple[float, float, float]], name: str) -> str:
+        return "{:.3f} ({:.3f} to {:.3f})".format(*scores[name]) if name in scores else ""
+
+    head = f"{f'n = {n:,} each':28s}" + "".join(f"{title:26s}" for title in columns)
+    rows = [f"{name:28s}" + "".join(f"{cell(scores, name):26s}" for scores in columns.values()) for name in names]
+    return "\n".join(line.rstrip() for line in (head, *rows))

@@ -202,15 +202,6 @@ def test_missing_weights_list_what_there_is(tmp_path):
         du.load_state(tmp_path / "nowhere" / "model_5.pth")
 
 
-def test_unknown_epoch_lists_the_epochs(tmp_path):
-    for name in ("model_0.pth", "model_12.pth", "model_4.pth", "model_trained.pth", "context_model_31.pth"):
-        (tmp_path / name).touch()
-    with expect(FileNotFoundError, "epoch 5", tmp_path, [0, 4, 12]):
-        du.checkpoint_path(5, root=tmp_path)
-    with expect(FileNotFoundError, "epoch 0", [31]):
-        du.checkpoint_path(0, context=True, root=tmp_path)
-
-
 def test_weights_that_would_run_code_are_not_run(tmp_path):
     path, bomb = tmp_path / "w.pth", Bomb(tmp_path / "ran")
     for save in (lambda: torch.save({"a": bomb}, path), lambda: path.write_bytes(pickle.dumps(bomb, protocol=2))):

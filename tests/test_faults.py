@@ -300,8 +300,8 @@ def test_fault_12_an_epoch_that_was_not_saved_is_said(tmp_path):
     for epoch in (0, 4, 31):
         (tmp_path / f"model_{epoch}.pth").touch()
         (tmp_path / f"context_model_{epoch}.pth").touch()
-    with pytest.raises(FileNotFoundError, match=r"epoch 24 .* there are epochs \[0, 4, 31\]"):
-        du.checkpoint_path(24, root=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"model_24.pth does not exist; in that folder: .*\bmodel_0.pth, model_31.pth, model_4.pth"):
+        du.load_weights(du.ContextUnet(3, 64, 5, 16), tmp_path / "model_24.pth")
 
 
 def test_fault_13_context_dropout_trained_and_guidance_never_used():

@@ -114,7 +114,7 @@ def test_training_histories_are_whole_and_the_loss_fell(name):
 def test_later_epochs_predict_the_noise_of_held_out_sprites_better():
     """Epoch 0, 4 and 31 on 100 test pictures at three steps, with the same noise: the loss falls from one to the next."""
     x, schedule = du.load_sprites("test").x[:100], du.NoiseSchedule.linear()
-    models = [du.load_weights(du.ContextUnet(3, 64, 5, 16), du.checkpoint_path(epoch)) for epoch in (0, 4, 31)]
+    models = [du.load_weights(du.ContextUnet(3, 64, 5, 16), du.WEIGHTS / f"model_{epoch}.pth") for epoch in (0, 4, 31)]
     losses = [float(du.denoising_losses(model, x, schedule, (20, 100, 300)).mean()) for model in models]
     assert losses[0] > losses[1] > losses[2]
 

@@ -542,13 +542,6 @@ def test_denoising_losses_of_known_denoisers():
     assert torch.equal(one, two)
 
 
-def test_palette_distance_is_the_rms_distance_to_the_nearest_colour():
-    palette = np.array([[0, 0, 0], [255, 255, 255]], dtype=np.uint8)
-    pictures = np.zeros((2, 4, 4, 3), dtype=np.uint8)
-    pictures[1, :2] = (51, 0, 0)  # half the pixels are 0.2 off in one channel of three
-    np.testing.assert_allclose(du.palette_distance(pictures, palette), [0, (0.2**2 / 3 / 2) ** 0.5], atol=1e-6)
-
-
 def test_nearest_pictures_finds_itself_and_measures_rms():
     reference = np.random.default_rng(0).integers(0, 200, (20, 8, 8, 3), dtype=np.uint8)
     distances, indices = du.nearest_pictures(reference[[4, 17]] + np.uint8(51), reference)

@@ -76,13 +76,13 @@ def mean_and_error(values) -> dict[str, float]:
     return {"mean": round(float(values.mean()), 5), "standard_error": round(float(values.std(ddof=1) / len(values) ** 0.5), 5)}
 
 
-def scores(pictures: np.ndarray, train: np.ndarray, palette: np.ndarray) -> dict:
+def scores(pictures: np.ndarray, train: np.ndarray) -> dict:
     factory = du.sprite_factory()
     specifications, distances = factory.decode(pictures)
     return {
         "legal": int(factory.are_legal(pictures, specifications).sum()),
         "legal_distance": mean_and_error(distances),
-        "palette_distance": mean_and_error(du.palette_distance(pictures, palette)),
+        "palette_distance": mean_and_error(factory.palette_distance(pictures)),
         "nearest_training_picture": mean_and_error(du.nearest_pictures(pictures, train)[0]),
     }
 
@@ -104,18 +104,17 @@ def epoch_losses(test: du.Sprites) -> dict:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     train, test = du.load_sprites("train"), du.load_sprites("test")
-    palette = np.unique(train.images.reshape(-1, 3), axis=0)
-    results = {"real_test": {"n": N} | scores(test.images[:N], train.images, palette), "sheets": {}, "samplers": {}}
+    results = {"real_test": {"n": N} | scores(test.images[:N], train.images), "sheets": {}, "samplers": {}}
     for name in SHEETS:
         sheet = stored(name, name, sampled(name, du.sample_ddpm))
-        results["sheets"][name] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images, palette)
+        results["sheets"][name] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images)
     for steps in SAMPLER_STEPS:
         for label, (sample, options) in SAMPLERS.items():
             if sample is du.sample_multistep and steps > MULTISTEP_UP_TO:
                 continue
             name = f"{label}_{steps}" if (label, steps) != ("ddpm", 500) else "model_trained"
             sheet = stored(name, "model_trained", sampled(name, sample, steps=steps, **options))
-            results["samplers"][f"{label}_{steps}"] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images, palette)
+            results["samplers"][f"{label}_{steps}"] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images)
     results["epochs"] = epoch_losses(test)
     with du._written_whole(HERE / "results.json") as temporary:
         Path(temporary).write_text(json.dumps(results, indent=1) + "\n", encoding="utf8")

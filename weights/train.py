@@ -1,8 +1,9 @@
-"""Train all that the course ships: `python weights/train.py` (on two cores about four hours; much less on a GPU).
+"""Train all that the course ships: `python weights/train.py` (on two cores about five hours; much less on a GPU).
 
-Three runs: `basic` (lesson 1's BasicUNet on digits), `model` (ContextUnet on sprites, no labels, in two stages) and `context` (goes on from
-`model` with labels, dropped 10 % of the time). After each epoch a checkpoint is written whole under weights/runs/; the same command goes on
-from there after an interruption, with the same random numbers. `--only model` trains one, `--threads 1` leaves a core to another run.
+Four runs: `basic` (lesson 1's BasicUNet on digits), `features` (the classifier of the measures), `model` (ContextUnet on sprites, no labels, in
+stages) and `context` (goes on from `model` with labels, dropped 10 % of the time). After each epoch of the last two a checkpoint is written
+whole under weights/runs/; the same command goes on from there after an interruption, with the same random numbers. `--only model` trains one,
+`--threads 1` leaves a core to another run.
 """
 
 import argparse
@@ -198,6 +199,50 @@ def train_basic(device: torch.device, out: Path, steps: int = 1407, batch: int =
     write_json(out / "basic_unet_history.json", history)
 
 
+def questions(factors: list[dict[str, str]], answers: dict[str, list[str]]) -> dict[str, torch.Tensor]:
+    """{factor: (N,) index of each sprite's value among the answers}; -100, which cross-entropy ignores, where its class lacks the factor."""
+    return {name: torch.tensor([values.index(row[name]) if name in row else -100 for row in factors]) for name, values in answers.items()}
+
+
+@torch.no_grad()
+def right_answers(body: torch.nn.Module, heads: torch.nn.ModuleDict, x: torch.Tensor, asked: dict[str, torch.Tensor]) -> dict[str, float]:
+    """{factor: the share of sprites, of those that have it, whose value is named rightly}."""
+    features = body(x)
+    answers = {name: heads[name](features).argmax(1).cpu() for name in asked}
+    return {name: round(float((answers[name] == target)[target >= 0].float().mean()), 4) for name, target in asked.items()}
+
+
+def train_features(device: torch.device, out: Path, epochs: int = 12, batch: int = 100, seed: int = 2026, limit: int | None = None) -> None:
+    """The classifier whose features FD and its kin compare: class and every factor at once, from clean sprites; only its body is kept."""
+    train, test = du.load_sprites("train"), du.load_sprites("test")
+    x, factors = train.x[:limit].to(device), train.factors[:limit]
+    every = train.factors + test.factors
+    answers = {name: sorted({row[name] for row in every if name in row}) for name in dict.fromkeys(name for row in every for name in row)}
+    asked = {name: target.to(device) for name, target in questions(factors, answers).items()}
+    generator = du.seed_everything(seed)
+    body = du.feature_network(None).to(device)
+    heads = torch.nn.ModuleDict({name: torch.nn.Linear(64, len(values)) for name, values in answers.items()}).to(device)
+    steps = epochs * -(-len(x) // batch)
+    optimiser = torch.optim.Adam([*body.parameters(), *heads.parameters()], 2e-3)
+    decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1 - step / steps))
+    started, losses = time.perf_counter(), []
+    for epoch in range(epochs):
+        for rows in du.tqdm(torch.randperm(len(x), generator=generator).split(batch), desc=f"features epoch {epoch}", mininterval=5):
+            features = body(x[rows])
+            each = [torch.nn.functional.cross_entropy(heads[name](features), target[rows], reduction="sum") for name, target in asked.items()]
+            loss = sum(each) / len(rows)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            decay.step()
+            losses.append(round(loss.item(), 4))
+    du.save_weights(body, out / "features.pth")
+    settings = {"epochs": epochs, "batch": batch, "seed": seed, "learning_rate": 2e-3, "pictures": len(x)}
+    accuracy = right_answers(body.eval(), heads, test.x.to(device), questions(test.factors, answers))
+    history = {"settings": settings, "data": sha256(SPRITE_FILES), "machine": machine(device), "seconds": round(time.perf_counter() - started, 1)}
+    write_json(out / "features_history.json", history | {"test_accuracy": accuracy, "losses": losses})
+
+
 def seconds_of(work, repeats: int) -> float:
     """Median seconds of a call, after one to warm up."""
     work()
@@ -240,7 +285,7 @@ def speed(device: torch.device, repeats: int = 9) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("basic", "model", "context"), help="train one of the three (default: all)")
+    parser.add_argument("--only", choices=("basic", "features", "model", "context"), help="train one of the four (default: all)")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for weights, histories and checkpoints (default: weights/)")
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--n-feat", type=int, default=Settings.n_feat)
@@ -259,6 +304,8 @@ def main() -> None:
         parser.error("these settings would overwrite the shipped weights; add --out FOLDER")
     if options.only in (None, "basic"):
         train_basic(device, options.out)
+    if options.only in (None, "features"):
+        train_features(device, options.out, limit=options.limit)
     for name in ("model", "context"):
         if options.only in (None, name):
             train_run(name, options.epochs, device, options.out, n_feat=options.n_feat, limit=options.limit)

@@ -1,0 +1,134 @@
+"""The ruler as a whole: the report, its intervals, its features, and that each known corruption moves the measure that ought to see it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import diffusion_utilities as du
+
+FACTORY = du.sprite_factory()
+
+
+def some(n: int, seed: int):
+    return [s for name in FACTORY.CLASS_NAMES for s in FACTORY.sample_specifications(n, seed, name)]
+
+
+# --------------------------------------------------------------------------------------------------------------- palette
+
+
+def test_the_palette_holds_every_colour_of_the_sprites_and_only_ramps():
+    colours = {tuple(row) for row in FACTORY.palette().tolist()}
+    packed = np.unique(np.load(du.DATA / "sprites_16x16.npy").astype(np.uint32) @ (65536, 256, 1))
+    used = {(code >> 16, code >> 8 & 255, code & 255) for code in packed.tolist()}
+    assert used <= colours and len(colours - used) <= 1 and (255, 255, 255) in colours
+
+
+def test_palette_errors_against_a_brute_force_search():
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    expected = np.array([min(((pixel / 255 - c / 255) ** 2).mean() for c in FACTORY.palette()) ** 0.5 for pixel in pictures.reshape(-1, 3)])
+    np.testing.assert_allclose(FACTORY.palette_errors(pictures).ravel(), expected, atol=1e-12)
+    np.testing.assert_allclose(FACTORY.palette_errors(pictures / 255), FACTORY.palette_errors(pictures), atol=1e-12)
+    np.testing.assert_allclose(FACTORY.palette_distance(pictures), (expected.reshape(3, -1) ** 2).mean(1) ** 0.5, atol=1e-12)
+    assert FACTORY.palette_distance(FACTORY.render_many(some(2, 1))).max() == 0
+
+
+# -------------------------------------------------------------------------------------------------------------- intervals
+
+
+@pytest.mark.parametrize("hits, n, low, high", [(0, 10, 0.0, 0.2775), (1, 10, 0.0179, 0.4042), (81, 263, 0.2553, 0.3662), (10, 10, 0.7225, 1.0)])
+def test_wilsons_interval_has_the_published_values(hits, n, low, high):
+    """81 of 263 is the example of Newcombe 1998 (Statistics in Medicine 17, table I, method 3); 0 and 10 of 10 in closed form z^2 / (n + z^2)."""
+    mean, lower, upper = FACTORY.interval(np.arange(n) < hits)
+    assert mean == pytest.approx(hits / n)
+    assert (lower, upper) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_intervals_cover_the_truth_19_times_in_20():
+    rng = np.random.default_rng(1)
+    covered = {"share": 0, "mean": 0, "jackknife": 0}
+    for _ in range(400):
+        share, values, normal = rng.random(60) < 0.3, rng.exponential(2.0, 200), rng.normal(0, 2.0, 200)
+        _, low, high = FACTORY.interval(share)
+        covered["share"] += low <= 0.3 <= high
+        _, low, high = FACTORY.interval(values)
+        covered["mean"] += low <= 2.0 <= high
+        _, low, high = FACTORY.jackknife(lambda rows, values=normal: values[rows].std(), len(normal))
+        covered["jackknife"] += low <= 2.0 <= high
+    assert all(0.88 <= count / 400 <= 0.98 for count in covered.values()), covered
+
+
+def test_the_jackknife_of_a_mean_is_the_standard_error_of_group_means():
+    values = np.random.default_rng(2).normal(size=100)
+    value, low, high = FACTORY.jackknife(lambda rows: values[rows].mean(), 100, groups=20)
+    groups = np.array([values[group::20].mean() for group in range(20)])
+    assert value == pytest.approx(values.mean())
+    assert (high - low) / 2 == pytest.approx(1.96 * groups.std(ddof=1) / 20**0.5)
+
+
+def test_no_values_and_too_few():
+    assert np.isnan(FACTORY.interval(np.zeros(0, dtype=bool))).all()
+    with pytest.raises(ValueError, match="groups=20 of n=7 pictures; expected 2 <= groups <= n"):
+        FACTORY.jackknife(np.sum, 7)
+
+
+# --------------------------------------------------------------------------------------------------------------- verdicts
+
+
+def test_verdicts_say_what_was_done_to_each_picture():
+    train, test = du.load_sprites("train"), du.load_sprites("test")
+    pictures = np.concatenate((train.images[:4], test.images[:6]))
+    pictures[0, 0, 0] = (0, 255, 0)  # one green pixel on the ground
+    asked = [dict(row) for row in (*train.factors[:4], *test.factors[:6])]
+    asked[1] = asked[1] | {"class": "spell" if asked[1]["class"] != "spell" else "food"}
+    asked[2] = {}
+    found, values = FACTORY.verdicts(pictures, train.factors, asked)
+    assert found[3:] == [dict(row) for row in (*train.factors[3:4], *test.factors[:6])]
+    assert values["legal"].tolist() == [False] + [True] * 9
+    assert values["new among legal"].tolist() == [False] * 3 + [True] * 6
+    assert sum(len(values[f"new among legal, {name}"]) for name in du.CLASS_NAMES) == 9
+    assert values["class as asked"].tolist() == [True, False] + [True] * 7  # the third was asked nothing
+    np.testing.assert_allclose(values["off-palette pixels"], [1 / 256] + [0] * 9)
+    with pytest.raises(ValueError, match="asked has 3 entries for 10 pictures"):
+        FACTORY.verdicts(pictures, train.factors, asked[:3])
+
+
+# --------------------------------------------------------------------------------------------------------------- features
+
+
+def test_features_know_the_factors_of_held_out_sprites():
+    """The shipped history: class right in 99 of 100 and every factor in 90; and a fresh linear head on the features finds the class."""
+    history = json.loads((du.WEIGHTS / "features_history.json").read_text())
+    assert history["test_accuracy"]["class"] >= 0.99 and min(history["test_accuracy"].values()) >= 0.9
+    train, test = du.load_sprites("train"), du.load_sprites("test")
+    ours, theirs = du.sprite_features(train.images[::4]), du.sprite_features(test.images)
+    assert ours.shape == (2200, 64) and ours.dtype == np.float64
+    head, *_ = np.linalg.lstsq(np.c_[ours, np.ones(len(ours))], train.labels[::4].astype(float), rcond=None)
+    right = (np.c_[theirs, np.ones(len(theirs))] @ head).argmax(1) == test.labels.argmax(1)
+    assert right.mean() > 0.97
+    np.testing.assert_allclose(du.sprite_features(du.to_model_range(test.images[:5])), theirs[:5], atol=1e-4)
+
+
+def test_features_are_small_and_say_when_they_are_missing(tmp_path):
+    assert (du.WEIGHTS / "features.pth").stat().st_size < 1_000_000
+    with pytest.raises(FileNotFoundError, match="features.pth does not exist"):
+        du.feature_network(tmp_path / "features.pth")
+
+
+# ----------------------------------------------------------------------------------------------------------------- report
+
+
+def test_a_report_has_the_floor_and_the_ceiling_beside_the_samples():
+    test = du.load_sprites("test")
+    text = du.sprite_report(du.to_model_range(test.images[::10]), torch.from_numpy(test.labels[::10]), n=100)
+    head, *rows = text.splitlines()
+    assert head.split() == ["n", "=", "100", "each", "samples", "test", "(floor)", "fresh", "legal", "(ceiling)"]
+    names = [row[:28].strip() for row in rows]
+    assert len(set(names)) == len(names)
+    assert {"legal", "new among legal", "class as asked", "FD", "precision", "recall", "density", "coverage", "memorised", "distinct"} <= set(names)
+    legal = rows[names.index("legal")]
+    assert legal.count("1.000 (0.963 to 1.000)") == 3
+    assert rows[names.index("class as asked")].count("1.000 (0.963 to 1.000)") == 1
+    with pytest.raises(ValueError, match="110 samples for n=1000; draw more, or give n=110"):
+        du.sprite_report(test.images[::10])
