@@ -904,8 +904,8 @@ def precision_recall_density_coverage(real: np.ndarray, fake: np.ndarray, k: int
     real_radius, fake_radius = (torch.cdist(rows, rows).kthvalue(k + 1).values for rows in (real, fake))
     between = torch.cdist(real, fake)
     in_real, in_fake = between < real_radius[:, None], between < fake_radius
-    shares = {"precision": in_real.any(0), "recall": in_fake.any(1), "density": in_real.sum(0) / k, "coverage": in_real.any(1)}
-    return {name: share.double().numpy() for name, share in shares.items()}
+    shares = {"precision": in_real.any(0), "recall": in_fake.any(1), "density": in_real.double().sum(0) / k, "coverage": in_real.any(1)}
+    return {name: share.numpy() for name, share in shares.items()}
 
 
 def memorised(pictures: Tensor | np.ndarray, training: Tensor | np.ndarray) -> np.ndarray:

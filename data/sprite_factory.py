@@ -478,12 +478,13 @@ def summary(
 
 
 def score_table(columns: dict[str, dict[str, tuple[float, float, float]]], n: int) -> str:
-    """{column: {measure: (value, low, high)}} as text to print, each value with its interval, n pictures a column. Lesson 4."""
+    """{column: {measure: (value, low, high)}} as text to print, each value (low, high), n pictures a column. Lesson 4."""
     names = dict.fromkeys(name for scores in columns.values() for name in scores)
 
     def cell(scores: dict[str, tuple[float, float, float]], name: str) -> str:
-        return "{:.3f} ({:.3f} to {:.3f})".format(*scores[name]) if name in scores else ""
+        known = name in scores and not np.isnan(scores[name]).any()
+        return "{} ({}, {})".format(*(f"{value:.{3 if abs(value) < 10 else 1}f}" for value in scores[name])) if known else "-"
 
-    head = f"{f'n = {n:,} each':28s}" + "".join(f"{title:26s}" for title in columns)
-    rows = [f"{name:28s}" + "".join(f"{cell(scores, name):26s}" for scores in columns.values()) for name in names]
+    head = f"{f'n = {n:,} each':30s}" + "".join(f"{title:24s}" for title in columns)
+    rows = [f"{name:30s}" + "".join(f"{cell(scores, name):24s}" for scores in columns.values()) for name in names]
     return "\n".join(line.rstrip() for line in (head, *rows))

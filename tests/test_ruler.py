@@ -1,5 +1,6 @@
 """The ruler as a whole: the report, its intervals, its features, and that each known corruption moves the measure that ought to see it."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -124,11 +125,60 @@ def test_a_report_has_the_floor_and_the_ceiling_beside_the_samples():
     text = du.sprite_report(du.to_model_range(test.images[::10]), torch.from_numpy(test.labels[::10]), n=100)
     head, *rows = text.splitlines()
     assert head.split() == ["n", "=", "100", "each", "samples", "test", "(floor)", "fresh", "legal", "(ceiling)"]
-    names = [row[:28].strip() for row in rows]
+    names = [row[:30].strip() for row in rows]
     assert len(set(names)) == len(names)
     assert {"legal", "new among legal", "class as asked", "FD", "precision", "recall", "density", "coverage", "memorised", "distinct"} <= set(names)
     legal = rows[names.index("legal")]
-    assert legal.count("1.000 (0.963 to 1.000)") == 3
-    assert rows[names.index("class as asked")].count("1.000 (0.963 to 1.000)") == 1
+    assert legal.count("1.000 (0.963, 1.000)") == 3
+    assert rows[names.index("class as asked")].count("1.000 (0.963, 1.000)") == 1
     with pytest.raises(ValueError, match="110 samples for n=1000; draw more, or give n=110"):
         du.sprite_report(test.images[::10])
+
+
+# ------------------------------------------------------------------------------------------------------------- corruptions
+
+
+@pytest.fixture(scope="module")
+def spoilt() -> dict[str, dict[str, tuple[float, float, float]]]:
+    """The scores of 200 real sprites and of 200 spoilt in each way that weights/make_results.py knows."""
+    spec = importlib.util.spec_from_file_location("make_results_for_tests", du.WEIGHTS / "make_results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    features, train = du.sprite_features, du.sprite_features(du.load_sprites("train").images)
+    with pytest.MonkeyPatch.context() as patch:  # the training sprites' features once, not eight times
+        patch.setattr(du, "sprite_features", lambda pictures: train if len(pictures) == len(train) else features(pictures))
+        return {name: du.sprite_scores(pictures) for name, pictures in module.real_sets(200).items()}
+
+
+SEEN_BY = (  # (corruption, measure, whether the measure rises)
+    ("blur", "legal", False),
+    ("blur", "off-palette pixels", True),
+    ("blur", "recall", False),
+    ("blur", "coverage", False),
+    ("blur", "FD", True),
+    ("hue shift", "legal", False),
+    ("hue shift", "off-palette pixels", True),
+    ("hue shift", "FD", True),
+    ("swapped parts", "legal", False),
+    ("mixed colours", "legal", False),
+    ("copies of training", "new among legal", False),
+    ("copies of training", "memorised", True),
+    ("no spells", "coverage", False),
+    ("no spells", "total variation", True),
+    ("no spells", "FD", True),
+)
+
+
+@pytest.mark.parametrize("name, measure, rises", SEEN_BY)
+def test_each_corruption_moves_the_measure_that_ought_to_see_it(name, measure, rises, spoilt):
+    """The two 95 % intervals don't touch."""
+    (_, low, high), (_, floor_low, floor_high) = spoilt[name][measure], spoilt["test (floor)"][measure]
+    assert low > floor_high if rises else high < floor_low
+
+
+def test_the_frechet_distance_alone_does_not_see_swapped_parts_or_mixed_colours(spoilt):
+    """Why the legal share is there: every one of these is spoilt, and FD stays where chance puts real sprites."""
+    floor = spoilt["test (floor)"]["FD"][0]
+    assert spoilt["swapped parts"]["FD"][0] < 1.2 * floor and spoilt["mixed colours"]["FD"][0] < 1.5 * floor
+    assert spoilt["swapped parts"]["legal"][0] < 0.02 and spoilt["mixed colours"]["legal"][0] < 0.15
+    assert spoilt["fresh legal (ceiling)"]["legal"][0] == spoilt["test (floor)"]["legal"][0] == 1

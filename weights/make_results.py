@@ -1,7 +1,8 @@
-"""Draw and score again what the lessons show as stored results: `python weights/make_results.py` (about 20 minutes on two cores).
+"""Draw and score again what the lessons show as stored results: `python weights/make_results.py` (about 40 minutes on two cores).
 
-Writes weights/results/*.npz (pictures, uint8) and weights/results.json (numbers). A sheet that is already there for the same weights is kept,
-so an interrupted run goes on where it stopped.
+Writes weights/results/*.npz (sheets of 64 pictures, uint8), weights/results.json (their numbers) and weights/scores.json (every measure of 1,000
+pictures a row: real ones, spoilt ones, and samples of each epoch). What is already there for the same weights is kept, so an interrupted run
+goes on where it stopped; `--only sheets` or `--only scores` does half.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.colors
 import numpy as np
 import torch
 
@@ -31,6 +33,8 @@ SAMPLER_STEPS = (500, 100, 50, 20, 10, 5)
 MULTISTEP_UP_TO = 50  # they are made for few steps
 LOSS_STEPS = tuple(range(25, 500, 50))  # evenly over all t, as training draws them
 SEED, N = 4, 64
+RULED = ("model_4", "model_8", "model_12", "model_16", "model_24", "model_31", "model_trained", "context_model_trained")
+RULED_N, RULED_STEPS, BATCH = 1000, 50, 250  # DDIM-50: for a curve over epochs good enough
 
 
 def network(name: str) -> torch.nn.Module:
@@ -55,9 +59,9 @@ def stored(name: str, weights: str, draw) -> dict[str, np.ndarray]:
     return content
 
 
-def contexts(name: str) -> torch.Tensor | None:
+def contexts(name: str, n: int = N) -> torch.Tensor | None:
     """Each class in turn for the weights that were trained with labels."""
-    return torch.eye(5)[torch.arange(N) % 5] if name.startswith("context") else None
+    return torch.eye(5)[torch.arange(n) % 5] if name.startswith("context") else None
 
 
 def sampled(name: str, sample, **options):
@@ -101,8 +105,79 @@ def epoch_losses(test: du.Sprites) -> dict:
     return {"pictures": len(x), "steps": LOSS_STEPS, "losses": table, "24_minus_31": mean_and_error((weights * (losses[24] - losses[31])).mean(0))}
 
 
-def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+def blurred(images: np.ndarray) -> np.ndarray:
+    """Each pixel the mean of its 3x3 neighbours, weighted 1, 2, 1 both ways; the border is repeated."""
+    padded = np.pad(images.astype(float), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    columns = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
+    return ((columns[:, :-2] + 2 * columns[:, 1:-1] + columns[:, 2:]) / 16).round().astype(np.uint8)
+
+
+def hue_shifted(images: np.ndarray, turn: float = 0.1) -> np.ndarray:
+    """Every hue turned by a tenth of the colour circle."""
+    hsv = matplotlib.colors.rgb_to_hsv(images / 255)
+    hsv[..., 0] = (hsv[..., 0] + turn) % 1
+    return (matplotlib.colors.hsv_to_rgb(hsv) * 255).round().astype(np.uint8)
+
+
+def real_sets(n: int = RULED_N, seed: int = 0) -> dict[str, np.ndarray]:
+    """The floor, the ceiling, and sets of real sprites spoilt in a known way: {name: (n or a few less, 16, 16, 3) uint8}."""
+    factory, train, test = du.sprite_factory(), du.load_sprites("train"), du.load_sprites("test")
+    order, images = np.random.default_rng(seed).permutation, test.images[np.random.default_rng(seed).permutation(len(test))]
+    sprites = factory.decode(images)[0]
+
+    def fresh(names) -> np.ndarray:
+        drawn = factory.render_many([s for name in names for s in factory.sample_specifications(-(-n // len(names)), seed, name)])
+        return drawn[order(len(drawn))[:n]]
+
+    return {
+        "test (floor)": images[:n],
+        "fresh legal (ceiling)": fresh(du.CLASS_NAMES),
+        "blur": blurred(images[:n]),
+        "hue shift": hue_shifted(images[:n]),
+        "swapped parts": factory.near_misses(sprites, "part", seed)[:n],
+        "mixed colours": factory.near_misses(sprites, "colour", seed)[:n],
+        "copies of training": train.images[order(len(train))[:n]],
+        "no spells": fresh([name for name in du.CLASS_NAMES if name != "spell"]),
+    }
+
+
+def rounded(scores: dict[str, tuple[float, float, float]]) -> dict[str, list[float]]:
+    return {name: [round(value, 4) for value in values] for name, values in scores.items() if not np.isnan(values).any()}
+
+
+def drawn_in_batches(name: str, n: int) -> np.ndarray:
+    generator, model, asked, pictures = torch.Generator().manual_seed(SEED), network(name), contexts(name, n), []
+    for start in range(0, n, BATCH):
+        size, c = min(BATCH, n - start), None if asked is None else asked[start : start + BATCH]
+        x, _ = du.sample_ddim(model, du.NoiseSchedule.linear(), (size, 3, 16, 16), context=c, steps=RULED_STEPS, generator=generator, keep=0)
+        pictures.append(du.to_pictures(x))
+    return np.concatenate(pictures)
+
+
+def make_scores(path: Path, n: int = RULED_N) -> None:
+    """scores.json: every measure, with its 95 % interval, of real sprites, of spoilt ones and of each epoch's samples."""
+    content = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"n": n, "sampler": f"DDIM-{RULED_STEPS}", "real": {}, "samples": {}}
+
+    def keep(part: str, name: str, drawn_with: str, pictures, asked=None) -> None:
+        if content[part].get(name, {}).get("drawn_with") != drawn_with:
+            content[part][name] = {"drawn_with": drawn_with, "scores": rounded(du.sprite_scores(pictures(), asked))}
+            write_json(path, content)
+            print(f"{name}: scored", flush=True)
+
+    ruler = hashlib.sha256((HERE / "features.pth").read_bytes() + repr((n, RULED_STEPS, SEED)).encode()).hexdigest()
+    for name, pictures in real_sets(n).items():
+        keep("real", name, ruler, lambda pictures=pictures: pictures)
+    for name in RULED:
+        digest = hashlib.sha256((HERE / f"{name}.pth").read_bytes() + ruler.encode()).hexdigest()
+        keep("samples", name, digest, lambda name=name: drawn_in_batches(name, n), contexts(name, n))
+
+
+def write_json(path: Path, content: dict) -> None:
+    with du._written_whole(path) as temporary:
+        Path(temporary).write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+
+
+def make_sheets() -> None:
     train, test = du.load_sprites("train"), du.load_sprites("test")
     results = {"real_test": {"n": N} | scores(test.images[:N], train.images), "sheets": {}, "samplers": {}}
     for name in SHEETS:
@@ -116,8 +191,17 @@ def main() -> None:
             sheet = stored(name, "model_trained", sampled(name, sample, steps=steps, **options))
             results["samplers"][f"{label}_{steps}"] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images)
     results["epochs"] = epoch_losses(test)
-    with du._written_whole(HERE / "results.json") as temporary:
-        Path(temporary).write_text(json.dumps(results, indent=1) + "\n", encoding="utf8")
+    write_json(HERE / "results.json", results)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("sheets", "scores"), help="one half (default: both)")
+    options = parser.parse_args()
+    if options.only != "scores":
+        make_sheets()
+    if options.only != "sheets":
+        make_scores(HERE / "scores.json")
 
 
 if __name__ == "__main__":
