@@ -90,10 +90,8 @@ def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf8") if kind == "cpu" else ""
-    except OSError:  # not Linux: the safe answer
-        return False
+    cpuinfo = Path("/proc/cpuinfo")  # not on Linux: no, the safe answer
+    flags = cpuinfo.read_text(encoding="utf8") if kind == "cpu" and cpuinfo.exists() else ""
     if "avx512_bf16" not in flags and "amx_bf16" not in flags:
         return False
     # ones, because random numbers drawn here would shift everyone else's
@@ -853,8 +851,7 @@ def denoising_losses(model, x, schedule, steps, c=None, seed=0, batch=100) -> Te
 
     On held-out pictures this tells learning from memorising; its standard error is std / sqrt(N). [DDPM] eq. 14. Lesson 4.
     """
-    generator = Generator().manual_seed(seed)
-    rows = []
+    generator, rows = Generator().manual_seed(seed), []
     x, c = _start(model, None, x, c, None)
     with _evaluating(model):
         for t in steps:
@@ -933,33 +930,35 @@ def sprite_features(pictures: Tensor | np.ndarray) -> np.ndarray:
 def sprite_scores(pictures, asked=None) -> dict[str, tuple[float, float, float]]:
     """Every measure of a set of sprites against `train`: {measure: (value, low, high)}, the ends of a 95 % interval.
 
-    `pictures` as `sprite_features`, at least 20. `asked`: contexts (N, 5), a row of zeros asking nothing, or N dictionaries of factors. First
-    those of the factory's `summary`; then `memorised`; precision, recall, density and coverage against as many of `train`; FD against all. Lesson 4.
+    `pictures` as `sprite_features`. `asked`: contexts (N, 5), a row of zeros asking nothing, or N dictionaries of factors. First those of the
+    factory's `summary` (and its errors); then `memorised`; the four of neighbourhoods against as many of `train`; FD against all. Lesson 4.
     """
     factory, train, pictures = sprite_factory(), load_sprites("train"), to_pictures(pictures)
-    if torch.is_tensor(asked):
-        asked = [{"class": CLASS_NAMES[int(row.argmax())]} if row.any() else {} for row in asked]
     scores = factory.summary(pictures, train.factors, asked)
     ours, theirs = sprite_features(pictures), sprite_features(train.images)
-    some = np.random.default_rng(0).permutation(len(theirs))[: len(ours)]
-    values = {"memorised": memorised(pictures, train.images)} | precision_recall_density_coverage(theirs[some], ours)
-    fd = factory.jackknife(lambda rows: frechet_distance(ours[rows], theirs), len(ours))
-    return scores | {name: factory.interval(each) for name, each in values.items()} | {"FD": fd}
+    some = theirs[np.random.default_rng(0).permutation(len(theirs))[: len(ours)]]
+    values = {"memorised": memorised(pictures, train.images)} | precision_recall_density_coverage(some, ours)
+
+    def of_the_set(rows):  # recall and coverage are shares of real ones, but it is the samples that chance might change
+        near = precision_recall_density_coverage(some, ours[rows])
+        return near["recall"].mean(), near["coverage"].mean(), frechet_distance(ours[rows], theirs)
+
+    scores |= {name: factory.interval(each) for name, each in values.items()}
+    return scores | dict(zip(("recall", "coverage", "FD"), factory.jackknife(of_the_set, len(ours))))
 
 
 def sprite_report(samples, asked=None, n: int = 1000, seed: int = 0) -> str:
     """The scores of the first n samples as a table beside those of held-out `test` sprites (the floor) and of fresh legal ones (the ceiling).
 
-    Arguments as `sprite_scores`. Raises ValueError for fewer than n samples: say n= to judge fewer, all columns with as many. Lesson 4.
+    Fresh ones are fair draws from the grammar: some of them are in training, others have held-out pairs. Arguments as `sprite_scores`. Raises
+    ValueError unless there are n samples and 20 <= n <= 1,100, the number of `test` sprites: all columns have as many. Lesson 4.
     """
-    if len(samples) < n:
-        raise ValueError(f"{len(samples)} samples for n={n}; draw more, or give n={len(samples)} (wider intervals, a larger FD)")
     factory, test = sprite_factory(), load_sprites("test")
-    drawn = [s for name in CLASS_NAMES for s in factory.sample_specifications(-(-n // 5), seed, name)]
-    order = np.random.default_rng(seed).permutation
-    tests, fresh = order(len(test))[:n], [drawn[i] for i in order(len(drawn))[:n]]
+    if not factory.GROUPS <= n <= min(len(samples), len(test)):
+        raise ValueError(f"n={n} of {len(samples)} samples; expected {factory.GROUPS} to {len(test)}, and no more than there are samples")
+    tests = test.images[np.random.default_rng(seed).permutation(len(test))[:n]]
     ours = sprite_scores(samples[:n], None if asked is None else asked[:n])
-    floor, ceiling = sprite_scores(test.images[tests]), sprite_scores(factory.render_many(fresh))
+    floor, ceiling = sprite_scores(tests), sprite_scores(factory.render_many(factory.draw_specifications(n, seed)))
     return factory.score_table({"samples": ours, "test (floor)": floor, "fresh legal (ceiling)": ceiling}, n)
 
 
@@ -1018,6 +1017,8 @@ def to_pictures(x: Tensor | np.ndarray, value_range: tuple[float, float] = (-1.0
     if torch.is_tensor(x) and x.dtype == torch.uint8:
         raise ValueError("pictures are a uint8 tensor; give the uint8 array (..., H, W, 3) itself, or to_model_range of it")
     x = torch.as_tensor(x).detach().float().cpu()
+    if x.isnan().any():
+        raise ValueError("pictures hold NaN: the network or the sampler that made them diverged")
     if x.ndim < 3 or x.shape[-3] not in (1, 3):
         raise ValueError(f"pictures have shape {tuple(x.shape)}; expected (..., 1 or 3, H, W)")
     low, high = value_range
@@ -1071,8 +1072,7 @@ def filmstrip(stores: Mapping[str, Tensor], titles: Sequence[str] = (), zoom: in
     lengths = {len(store) for store in stores.values()}
     if len(lengths) != 1:
         raise ValueError(f"the rows hold {sorted(lengths)} pictures; expected as many in each")
-    joined = np.concatenate([to_pictures(store) for store in stores.values()])
-    return show_images(joined, lengths.pop(), zoom, tuple(stores), titles)
+    return show_images(np.concatenate([to_pictures(store) for store in stores.values()]), lengths.pop(), zoom, tuple(stores), titles)
 
 
 _PLAYER = """<div id="{id}" role="group" aria-label="{alt}">

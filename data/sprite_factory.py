@@ -104,6 +104,13 @@ def sample_specifications(n: int, seed: int, class_name: str) -> list[Specificat
     return [specification_at(class_name, int(i)) for i in chosen]
 
 
+def draw_specifications(n: int, seed: int, class_names: Sequence[str] = CLASS_NAMES) -> list[Specification]:
+    """`n` fair draws with replacement: the classes in turn, any legal sprite of the class each time; the same for the same seed."""
+    rng = np.random.default_rng([seed, len(CLASS_NAMES)])
+    names = [class_names[i % len(class_names)] for i in range(n)]
+    return [specification_at(name, int(rng.integers(count_specifications(name)))) for name in names]
+
+
 def template_codes(template: str) -> tuple[np.ndarray, np.ndarray]:
     """A template's text as (codes, touched): (16, 16) uint8 pixel codes, and where it paints or cuts out.
 
@@ -183,7 +190,9 @@ def render_many(specifications: Sequence[Specification]) -> np.ndarray:
 def palette() -> np.ndarray:
     """Every tone of every ramp, and white: (104, 3) uint8, in numerical order."""
     ramps = [*FIXED.values(), *(ramp for family in _FAMILIES.values() for _, choices in family.COLOURS.values() for ramp in choices.values())]
-    return np.unique(np.concatenate([np.full((1, 3), 255, np.uint8), *map(_rgb, ramps)]), axis=0)
+    colours = np.unique(np.concatenate([np.full((1, 3), 255, np.uint8), *map(_rgb, ramps)]), axis=0)
+    colours.setflags(write=False)
+    return colours
 
 
 @dataclass(frozen=True)
@@ -269,9 +278,14 @@ def _nearest_in_class(x: np.ndarray, class_name: str, chunk: int = 256) -> tuple
 
 
 def _in_unit_range(images: np.ndarray) -> np.ndarray:
-    """uint8 in 0..255, or floats already in 0..1, to float64 in 0..1."""
+    """(N, 16, 16, 3) uint8 in 0..255, or floats already in 0..1, to float64 in 0..1. Raises ValueError for another shape or range."""
     images = np.asarray(images)
-    return images.astype(np.float64) / (255 if images.dtype == np.uint8 else 1)
+    if images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
+        raise ValueError(f"pictures have shape {images.shape}; expected (N, {SIZE}, {SIZE}, 3): to_pictures turns a sampler's tensor into that")
+    x = images.astype(np.float64) / (255 if images.dtype == np.uint8 else 1)
+    if x.size and not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError(f"values run from {x.min()} to {x.max()}; expected uint8, or floats from 0 to 1 (unorm maps [-1, 1] there)")
+    return x
 
 
 def decode(images: np.ndarray, batch: int = 250) -> tuple[list[Specification], np.ndarray]:
@@ -281,13 +295,8 @@ def decode(images: np.ndarray, batch: int = 250) -> tuple[list[Specification], n
     channels, in units of 0 to 1. Exact: for each structure every part takes its best ramp on its own pixels, and all structures are
     compared. The first call builds tables of 280 MB, in some seconds. Raises ValueError for another shape or range. Lesson 4.
     """
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
-        raise ValueError(f"pictures have shape {images.shape}; expected (N, {SIZE}, {SIZE}, 3): to_pictures turns a sampler's tensor into that")
     exact = _in_unit_range(images)
-    x = exact.reshape(len(images), SIZE * SIZE * 3).astype(np.float32)
-    if x.size and not (x.min() >= 0 and x.max() <= 1):
-        raise ValueError(f"values run from {x.min()} to {x.max()}; expected uint8, or floats from 0 to 1 (unorm maps [-1, 1] there)")
+    x = exact.reshape(len(exact), SIZE * SIZE * 3).astype(np.float32)
     found = []
     for start in range(0, len(x), batch):
         answers = [_nearest_in_class(x[start : start + batch], name) for name in CLASS_NAMES]
@@ -400,24 +409,47 @@ def distinct_by_chance(counts: dict[str, int]) -> float:
     return float(sum(total * -np.expm1(n * np.log1p(-1 / total)) for (name, n), total in zip(counts.items(), totals.values())))
 
 
+def as_factors(asked: Sequence[dict[str, str]] | np.ndarray, n: int) -> list[dict[str, str]]:
+    """What was asked of n pictures, as n dictionaries of factors such as {"class": "hero", "item": "sword"}; an empty one asks nothing.
+
+    `asked`: such dictionaries, or contexts (n, 5), one-hot rows in the order of CLASS_NAMES or rows of zeros. Raises ValueError for another
+    number or shape, for rows that are neither, and for a factor or a value that no class has. Lesson 4.
+    """
+    if len(asked) != n:
+        raise ValueError(f"asked has {len(asked)} entries for {n} pictures; give one for each")
+    if not n or not isinstance(asked[0], dict):
+        rows = np.asarray(asked, dtype=float)
+        one_hot = rows.ndim == 2 and rows.shape[1] == len(CLASS_NAMES) and np.isin(rows, (0, 1)).all() and (rows.sum(1) <= 1).all()
+        if n and not one_hot:
+            raise ValueError(f"asked has shape {rows.shape}; expected dictionaries of factors, or contexts ({n}, 5), each row one-hot or zero")
+        return [{"class": CLASS_NAMES[row.argmax()]} if row.any() else {} for row in rows]
+    legal = {"class": set(CLASS_NAMES)}
+    for name in CLASS_NAMES:
+        for factor, values in factors_of(name).items():
+            legal.setdefault(factor, set()).update(values)
+    for factor, value in {item for row in asked for item in row.items()}:
+        if value not in legal.get(factor, ()):
+            raise ValueError(f"asked for {factor}={value!r}, which no sprite has; expected {factor} among {sorted(legal.get(factor, legal))}")
+    return list(asked)
+
+
 def verdicts(
-    images: np.ndarray, known: Sequence[dict[str, str]], asked: Sequence[dict[str, str]] | None = None
+    images: np.ndarray, known: Sequence[dict[str, str]], asked: Sequence[dict[str, str]] | np.ndarray | None = None
 ) -> tuple[list[dict[str, str]], dict[str, np.ndarray]]:
     """What can be said of each picture by itself: (the factors it was decoded to, {measure: one value a picture}).
 
     "legal" (N,) bool, "new among legal" for the legal ones (all, and those of each class), "off-palette pixels" (N,) from 0 to 1 and, for
-    each factor that `asked` names (N dictionaries such as {"class": "hero"}), "... as asked" for the pictures it was asked of. `known`: the
-    factors of the training sprites. Raises ValueError unless `asked` has one dictionary for each picture. Lesson 4.
+    each factor that is asked for (`as_factors`), "... as asked" for the pictures it was asked of, legal or not. `known`: the factors of the
+    training sprites. Raises ValueError as `as_factors` and `decode`. Lesson 4.
     """
-    if asked is not None and len(asked) != len(images):
-        raise ValueError(f"asked has {len(asked)} entries for {len(images)} pictures; give one dictionary of factors for each")
+    asked = [] if asked is None else as_factors(asked, len(images))
     specifications, _ = decode(images)
     found = [specification.as_dict() for specification in specifications]
     legal, classes = are_legal(images, specifications), np.array([row["class"] for row in found])
     new = are_new(specifications, known)
     values = {"legal": legal, "new among legal": new[legal]}
     values |= {f"new among legal, {name}": new[legal & (classes == name)] for name in CLASS_NAMES}
-    for factor in dict.fromkeys(factor for row in asked or () for factor in row):
+    for factor in dict.fromkeys(factor for row in asked for factor in row):
         values[f"{factor} as asked"] = np.array([row.get(factor) == want[factor] for row, want in zip(found, asked) if factor in want])
     return found, values | {"off-palette pixels": (palette_errors(images) > PALETTE_ERROR).mean((1, 2))}
 
@@ -428,7 +460,8 @@ def verdicts(
 def interval(values: np.ndarray) -> tuple[float, float, float]:
     """(mean, low, high): the mean of independent values (N,) and its 95 % interval; all NaN for no values. Lesson 4.
 
-    For booleans Wilson's interval (1927), which stays inside 0 to 1 and has a width even where all agree; else mean -+ 1.96 standard errors.
+    For booleans Wilson's interval (1927), which stays inside 0 to 1 and has a width even where all agree; else mean -+ 1.96 standard errors
+    (a lone value has none).
     """
     n = len(values)
     if not n:
@@ -442,39 +475,49 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def jackknife(statistic: Callable[[np.ndarray], float], n: int, groups: int = 20) -> tuple[float, float, float]:
-    """(value, low, high): `statistic(indices)` of all n pictures, and its 95 % interval when one group in turn is left out. Lesson 4.
+GROUPS, T_QUANTILE = 20, 2.093  # Student's t with 19 degrees of freedom, 97.5 %
 
-    Half-width 1.96 sqrt((g - 1) / g sum (s_i - mean s)^2), g groups, the delete-a-group jackknife: for what is no mean over pictures. Group i
-    is every g-th picture from i. Raises ValueError unless 2 <= groups <= n.
+
+def check_number(n: int) -> None:
+    """Raises ValueError for fewer pictures than `jackknife` has groups. Lesson 4."""
+    if n < GROUPS:
+        raise ValueError(f"{n} pictures; expected at least {GROUPS}, the number of groups that the intervals are made of")
+
+
+def jackknife(statistic: Callable[[np.ndarray], Sequence[float]], n: int) -> list[tuple[float, float, float]]:
+    """[(value, low, high)]: each number that `statistic(indices)` returns of n pictures, and its 95 % interval. For what is no mean over pictures.
+
+    The delete-a-group jackknife: 20 random groups (so that an order of classes does no harm), each left out in turn, and a half-width of
+    2.093 sqrt(19/20 sum (s_i - mean s)^2). It is about the expected score of n pictures: what falls with n, as FD does, is not corrected.
+    Raises ValueError as `check_number`. Lesson 4.
     """
-    if not 2 <= groups <= n:
-        raise ValueError(f"groups={groups} of n={n} pictures; expected 2 <= groups <= n")
-    everyone = np.arange(n)
-    without = np.array([statistic(everyone[everyone % groups != group]) for group in range(groups)])
-    value = float(statistic(everyone))
-    half = 1.96 * float((groups - 1) / groups * np.square(without - without.mean()).sum()) ** 0.5
-    return value, value - half, value + half
+    check_number(n)
+    group = np.random.default_rng(0).permutation(n) % GROUPS
+    without = np.array([statistic(np.flatnonzero(group != left_out)) for left_out in range(GROUPS)])
+    values = np.array(statistic(np.arange(n)))
+    half = T_QUANTILE * ((GROUPS - 1) / GROUPS * np.square(without - without.mean(0)).sum(0)) ** 0.5
+    return list(zip(values.tolist(), (values - half).tolist(), (values + half).tolist()))
 
 
 def summary(
-    images: np.ndarray, known: Sequence[dict[str, str]], asked: Sequence[dict[str, str]] | None = None
+    images: np.ndarray, known: Sequence[dict[str, str]], asked: Sequence[dict[str, str]] | np.ndarray | None = None
 ) -> dict[str, tuple[float, float, float]]:
     """All that the grammar says of a set of pictures: {measure: (value, low, high)}, the ends of a 95 % interval; arguments as `verdicts`.
 
-    The means of its measures; then of the set as a whole "total variation", the `total_variation` of factors against `known`, and "distinct",
-    different sprites over what fair draws of as many from each class would give. At least 20 pictures. Lesson 4.
+    The means of its measures; then of the set as a whole, each picture taken for its nearest sprite, legal or not: "total variation", the
+    `total_variation` of factors against `known`, and "distinct", different sprites over what as many fair draws with replacement from each
+    class would give (a set without repetitions is just above 1). Raises ValueError for fewer than 20 pictures, and as `verdicts`. Lesson 4.
     """
+    check_number(len(images))
     found, values = verdicts(images, known, asked)
 
-    def distinct(rows: Sequence[int]) -> float:
-        counts = Counter(found[i]["class"] for i in rows)
-        return len({frozenset(found[i].items()) for i in rows}) / distinct_by_chance(counts)
+    def of_the_set(rows: Sequence[int]) -> tuple[float, float]:
+        some = [found[i] for i in rows]
+        counts = Counter(row["class"] for row in some)
+        return total_variation(some, known), len({frozenset(row.items()) for row in some}) / distinct_by_chance(counts)
 
-    return {name: interval(each) for name, each in values.items()} | {
-        "total variation": jackknife(lambda rows: total_variation([found[i] for i in rows], known), len(found)),
-        "distinct": jackknife(distinct, len(found)),
-    }
+    scores = {name: interval(each) for name, each in values.items()}
+    return scores | dict(zip(("total variation", "distinct"), jackknife(of_the_set, len(found))))
 
 
 def score_table(columns: dict[str, dict[str, tuple[float, float, float]]], n: int) -> str:

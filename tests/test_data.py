@@ -166,7 +166,7 @@ def test_each_single_value_is_common_in_training():
 
 
 def test_the_data_have_not_changed_since_the_weights_were_trained():
-    for history in ("model_history.json", "context_model_history.json"):
+    for history in ("model_history.json", "context_model_history.json", "features_history.json"):
         stored = json.loads((du.WEIGHTS / history).read_text(encoding="utf8"))["data"]
         assert stored == {name: hashlib.sha256((du.DATA / name).read_bytes()).hexdigest() for name in FILES[:3]}
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 
 import numpy as np
 import pytest
@@ -46,32 +47,63 @@ def test_wilsons_interval_has_the_published_values(hits, n, low, high):
     assert (lower, upper) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])
+def test_wilsons_interval_covers_the_share_19_times_in_20(share):
+    """Over all counts of 60, each as often as the binomial distribution has it."""
+    covered = 0.0
+    for hits in range(61):
+        _, low, high = FACTORY.interval(np.arange(60) < hits)
+        covered += math.comb(60, hits) * share**hits * (1 - share) ** (60 - hits) * (low <= share <= high)
+    assert 0.92 <= covered <= 0.98
+
+
 def test_intervals_cover_the_truth_19_times_in_20():
     rng = np.random.default_rng(1)
-    covered = {"share": 0, "mean": 0, "jackknife": 0}
+    covered = {"mean": 0, "jackknife": 0}
     for _ in range(400):
-        share, values, normal = rng.random(60) < 0.3, rng.exponential(2.0, 200), rng.normal(0, 2.0, 200)
-        _, low, high = FACTORY.interval(share)
-        covered["share"] += low <= 0.3 <= high
+        values, normal = rng.exponential(2.0, 200), rng.normal(0, 2.0, 200)
         _, low, high = FACTORY.interval(values)
         covered["mean"] += low <= 2.0 <= high
-        _, low, high = FACTORY.jackknife(lambda rows, values=normal: values[rows].std(), len(normal))
+        [(_, low, high)] = FACTORY.jackknife(lambda rows, values=normal: [values[rows].std()], len(normal))
         covered["jackknife"] += low <= 2.0 <= high
-    assert all(0.88 <= count / 400 <= 0.98 for count in covered.values()), covered
+    assert all(0.91 <= count / 400 <= 0.98 for count in covered.values()), covered
+
+
+def test_the_interval_of_the_frechet_distance_covers_its_expectation_at_that_n():
+    rng = np.random.default_rng(3)
+    theirs = rng.normal(size=(5000, 4))
+    expected = np.mean([du.frechet_distance(rng.normal(0.3, 1.2, (150, 4)), theirs) for _ in range(300)])
+    covered = 0
+    for _ in range(100):
+        ours = rng.normal(0.3, 1.2, (150, 4))
+        [(_, low, high)] = FACTORY.jackknife(lambda rows, ours=ours: [du.frechet_distance(ours[rows], theirs)], 150)
+        covered += low <= expected <= high
+    assert 88 <= covered <= 100
 
 
 def test_the_jackknife_of_a_mean_is_the_standard_error_of_group_means():
     values = np.random.default_rng(2).normal(size=100)
-    value, low, high = FACTORY.jackknife(lambda rows: values[rows].mean(), 100, groups=20)
-    groups = np.array([values[group::20].mean() for group in range(20)])
+    left_out = []
+    [(value, low, high)] = FACTORY.jackknife(lambda rows: left_out.append(np.setdiff1d(np.arange(100), rows)) or [values[rows].mean()], 100)
+    groups = np.array([values[group].mean() for group in left_out if len(group)])
+    assert len(groups) == 20 and sorted(np.concatenate(left_out)) == list(range(100))
     assert value == pytest.approx(values.mean())
-    assert (high - low) / 2 == pytest.approx(1.96 * groups.std(ddof=1) / 20**0.5)
+    assert (high - low) / 2 == pytest.approx(2.093 * groups.std(ddof=1) / 20**0.5, rel=1e-3)
+
+
+def test_an_order_of_classes_does_not_widen_the_interval():
+    """Classes in turn, as contexts ask for them: groups of every twentieth picture would each be of one class."""
+    values = np.arange(1000) % 5 + np.random.default_rng(4).normal(0, 0.01, 1000)
+    [(_, low, high)] = FACTORY.jackknife(lambda rows: [values[rows].mean()], 1000)
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 1000**0.5, rel=0.6)
 
 
 def test_no_values_and_too_few():
     assert np.isnan(FACTORY.interval(np.zeros(0, dtype=bool))).all()
-    with pytest.raises(ValueError, match="groups=20 of n=7 pictures; expected 2 <= groups <= n"):
+    with pytest.raises(ValueError, match="7 pictures; expected at least 20"):
         FACTORY.jackknife(np.sum, 7)
+    with pytest.raises(ValueError, match="7 pictures; expected at least 20"):
+        du.sprite_scores(du.load_sprites("test").images[:7])
 
 
 # --------------------------------------------------------------------------------------------------------------- verdicts
@@ -93,6 +125,40 @@ def test_verdicts_say_what_was_done_to_each_picture():
     np.testing.assert_allclose(values["off-palette pixels"], [1 / 256] + [0] * 9)
     with pytest.raises(ValueError, match="asked has 3 entries for 10 pictures"):
         FACTORY.verdicts(pictures, train.factors, asked[:3])
+
+
+def test_what_was_asked_is_read_from_contexts_and_from_factors():
+    expected = [{"class": "food"}, {}, {"class": "hero"}]
+    rows = np.array([[0, 0, 1, 0, 0], [0] * 5, [1, 0, 0, 0, 0]])
+    for asked in (rows, rows.astype(np.uint8), list(rows), torch.from_numpy(rows), torch.from_numpy(rows).float(), expected):
+        assert FACTORY.as_factors(asked, 3) == expected
+    assert FACTORY.as_factors(np.zeros((0, 5)), 0) == []
+    for asked in (torch.tensor([2, 0, 1]), np.full((3, 5), 0.5), np.ones((3, 5)), np.eye(4)[:3]):
+        with pytest.raises(ValueError, match=r"expected dictionaries of factors, or contexts \(3, 5\), each row one-hot or zero"):
+            FACTORY.as_factors(asked, 3)
+    with pytest.raises(ValueError, match="asked for class='Hero', which no sprite has; expected class among .*'hero'"):
+        FACTORY.as_factors([{"class": "Hero"}], 1)
+    with pytest.raises(ValueError, match="asked for klass='hero', which no sprite has; expected klass among .*'class'"):
+        FACTORY.as_factors([{"klass": "hero"}], 1)
+
+
+def test_fresh_sprites_are_fair_draws_with_replacement():
+    drawn = FACTORY.draw_specifications(6000, 0, ["food", "spell"])
+    assert [s.class_name for s in drawn[:4]] == ["food", "spell", "food", "spell"]
+    assert drawn == FACTORY.draw_specifications(6000, 0, ["food", "spell"]) != FACTORY.draw_specifications(6000, 1, ["food", "spell"])
+    assert len(set(drawn)) == pytest.approx(FACTORY.distinct_by_chance({"food": 3000, "spell": 3000}), rel=0.02)
+
+
+def test_pictures_that_are_none_are_refused():
+    x = torch.zeros(25, 3, 16, 16)
+    x[3, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="pictures hold NaN"):
+        du.sprite_scores(x)
+    for judge in (FACTORY.decode, FACTORY.palette_errors, FACTORY.palette_distance):
+        with pytest.raises(ValueError, match=r"pictures have shape \(25, 3, 16, 16\); expected \(N, 16, 16, 3\)"):
+            judge(torch.zeros(25, 3, 16, 16).numpy())
+        with pytest.raises(ValueError, match=r"values run from -1.0 to -1.0; expected uint8, or floats from 0 to 1"):
+            judge(np.full((1, 16, 16, 3), -1.0))
 
 
 # --------------------------------------------------------------------------------------------------------------- features
@@ -131,8 +197,11 @@ def test_a_report_has_the_floor_and_the_ceiling_beside_the_samples():
     legal = rows[names.index("legal")]
     assert legal.count("1.000 (0.963, 1.000)") == 3
     assert rows[names.index("class as asked")].count("1.000 (0.963, 1.000)") == 1
-    with pytest.raises(ValueError, match="110 samples for n=1000; draw more, or give n=110"):
-        du.sprite_report(test.images[::10])
+    for n in (1000, 10):
+        with pytest.raises(ValueError, match=f"n={n} of 110 samples; expected 20 to 1100, and no more than there are samples"):
+            du.sprite_report(test.images[::10], n=n)
+    with pytest.raises(ValueError, match="n=1200 of 1200 samples; expected 20 to 1100"):
+        du.sprite_report(np.zeros((1200, 16, 16, 3), np.uint8), n=1200)
 
 
 # ------------------------------------------------------------------------------------------------------------- corruptions
@@ -166,7 +235,14 @@ SEEN_BY = (  # (corruption, measure, whether the measure rises)
     ("no spells", "coverage", False),
     ("no spells", "total variation", True),
     ("no spells", "FD", True),
-)
+    ("few, repeated", "distinct", False),
+    ("few, repeated", "recall", False),
+    ("few, repeated", "coverage", False),
+    ("pixels shuffled", "legal", False),
+    ("pixels shuffled", "recall", False),
+    ("pixels shuffled", "coverage", False),
+    ("pixels shuffled", "FD", True),
+)  # precision and density see none of these: what the classifier cannot name lies in the middle of its features, inside many balls
 
 
 @pytest.mark.parametrize("name, measure, rises", SEEN_BY)
@@ -174,6 +250,12 @@ def test_each_corruption_moves_the_measure_that_ought_to_see_it(name, measure, r
     """The two 95 % intervals don't touch."""
     (_, low, high), (_, floor_low, floor_high) = spoilt[name][measure], spoilt["test (floor)"][measure]
     assert low > floor_high if rises else high < floor_low
+
+
+def test_classes_other_than_asked_are_counted():
+    test = du.load_sprites("test")
+    assert du.sprite_scores(test.images[:25], test.labels[:25])["class as asked"][0] == 1
+    assert du.sprite_scores(test.images[:25], np.roll(test.labels[:25], 1, axis=1))["class as asked"][0] == 0
 
 
 def test_the_frechet_distance_alone_does_not_see_swapped_parts_or_mixed_colours(spoilt):

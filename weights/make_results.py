@@ -7,6 +7,7 @@ goes on where it stopped; `--only sheets` or `--only scores` does half.
 
 import argparse
 import hashlib
+import inspect
 import json
 import sys
 import time
@@ -122,27 +123,33 @@ def hue_shifted(images: np.ndarray, turn: float = 0.1) -> np.ndarray:
 def real_sets(n: int = RULED_N, seed: int = 0) -> dict[str, np.ndarray]:
     """The floor, the ceiling, and sets of real sprites spoilt in a known way: {name: (n or a few less, 16, 16, 3) uint8}."""
     factory, train, test = du.sprite_factory(), du.load_sprites("train"), du.load_sprites("test")
-    order, images = np.random.default_rng(seed).permutation, test.images[np.random.default_rng(seed).permutation(len(test))]
+    images = test.images[np.random.default_rng(seed).permutation(len(test))]
     sprites = factory.decode(images)[0]
-
-    def fresh(names) -> np.ndarray:
-        drawn = factory.render_many([s for name in names for s in factory.sample_specifications(-(-n // len(names)), seed, name)])
-        return drawn[order(len(drawn))[:n]]
-
     return {
         "test (floor)": images[:n],
-        "fresh legal (ceiling)": fresh(du.CLASS_NAMES),
+        "fresh legal (ceiling)": factory.render_many(factory.draw_specifications(n, seed)),
         "blur": blurred(images[:n]),
         "hue shift": hue_shifted(images[:n]),
         "swapped parts": factory.near_misses(sprites, "part", seed)[:n],
         "mixed colours": factory.near_misses(sprites, "colour", seed)[:n],
-        "copies of training": train.images[order(len(train))[:n]],
-        "no spells": fresh([name for name in du.CLASS_NAMES if name != "spell"]),
+        "copies of training": train.images[np.random.default_rng(seed).permutation(len(train))[:n]],
+        "no spells": factory.render_many(factory.draw_specifications(n, seed, [name for name in du.CLASS_NAMES if name != "spell"])),
+        "few, repeated": images[np.arange(n) % (n // 20)],
+        "pixels shuffled": images[:n].reshape(-1, 256, 3)[:, np.random.default_rng(seed).permutation(256)].reshape(-1, 16, 16, 3),
     }
 
 
 def rounded(scores: dict[str, tuple[float, float, float]]) -> dict[str, list[float]]:
+    """For JSON, which has no NaN: without the measures that have no value, such as what is new where nothing is legal."""
     return {name: [round(value, 4) for value in values] for name, values in scores.items() if not np.isnan(values).any()}
+
+
+def ruler() -> str:
+    """A digest of all that a row of scores depends on beside its pictures: the grammar, the sprites, the classifier and the measures' code."""
+    files = [*sorted(du.DATA.glob("sprite*.py")), *sorted((du.DATA / "sprite_templates").glob("*.py")), *sorted(du.DATA.glob("sprite*_16x16.*"))]
+    measures = (du.sprite_scores, du.sprite_features, du.memorised, du.nearest_pictures, du.precision_recall_density_coverage, du.frechet_distance)
+    content = [file.read_bytes() for file in (*files, HERE / "features.pth")] + [inspect.getsource(f).encode() for f in (*measures, real_sets)]
+    return hashlib.sha256(b"".join(content)).hexdigest()
 
 
 def drawn_in_batches(name: str, n: int) -> np.ndarray:
@@ -156,20 +163,23 @@ def drawn_in_batches(name: str, n: int) -> np.ndarray:
 
 def make_scores(path: Path, n: int = RULED_N) -> None:
     """scores.json: every measure, with its 95 % interval, of real sprites, of spoilt ones and of each epoch's samples."""
-    content = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"n": n, "sampler": f"DDIM-{RULED_STEPS}", "real": {}, "samples": {}}
+    before = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"real": {}, "samples": {}}
+    content = {"n": n, "sampler": f"DDIM-{RULED_STEPS}", "real": {}, "samples": {}}
+    settings = repr((n, RULED_STEPS, SEED, BATCH)) + ruler()
 
     def keep(part: str, name: str, drawn_with: str, pictures, asked=None) -> None:
-        if content[part].get(name, {}).get("drawn_with") != drawn_with:
+        content[part][name] = before[part].get(name, {})
+        if content[part][name].get("drawn_with") != drawn_with:
             content[part][name] = {"drawn_with": drawn_with, "scores": rounded(du.sprite_scores(pictures(), asked))}
-            write_json(path, content)
+            write_json(path, {**content, "real": before["real"] | content["real"], "samples": before["samples"] | content["samples"]})
             print(f"{name}: scored", flush=True)
 
-    ruler = hashlib.sha256((HERE / "features.pth").read_bytes() + repr((n, RULED_STEPS, SEED)).encode()).hexdigest()
     for name, pictures in real_sets(n).items():
-        keep("real", name, ruler, lambda pictures=pictures: pictures)
+        keep("real", name, hashlib.sha256(settings.encode()).hexdigest(), lambda pictures=pictures: pictures)
     for name in RULED:
-        digest = hashlib.sha256((HERE / f"{name}.pth").read_bytes() + ruler.encode()).hexdigest()
+        digest = hashlib.sha256((HERE / f"{name}.pth").read_bytes() + settings.encode()).hexdigest()
         keep("samples", name, digest, lambda name=name: drawn_in_batches(name, n), contexts(name, n))
+    write_json(path, content)
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -213,7 +213,15 @@ def right_answers(body: torch.nn.Module, heads: torch.nn.ModuleDict, x: torch.Te
 
 
 def train_features(device: torch.device, out: Path, epochs: int = 12, batch: int = 100, seed: int = 2026, limit: int | None = None) -> None:
-    """The classifier whose features FD and its kin compare: class and every factor at once, from clean sprites; only its body is kept."""
+    """The classifier whose features FD and its kin compare: class and every factor at once, from clean sprites; only its body is kept.
+
+    A ruler must not change: a file that was trained with these settings on these data is left alone.
+    """
+    settings, path = {"epochs": epochs, "batch": batch, "seed": seed, "learning_rate": 2e-3, "limit": limit}, out / "features_history.json"
+    if path.exists() and (out / "features.pth").exists():
+        before = json.loads(path.read_text(encoding="utf8"))
+        if (before["settings"], before["data"]) == (settings, sha256(SPRITE_FILES)):
+            return print(f"{out / 'features.pth'} is there already; remove it to train it again")
     train, test = du.load_sprites("train"), du.load_sprites("test")
     x, factors = train.x[:limit].to(device), train.factors[:limit]
     every = train.factors + test.factors
@@ -237,10 +245,10 @@ def train_features(device: torch.device, out: Path, epochs: int = 12, batch: int
             decay.step()
             losses.append(round(loss.item(), 4))
     du.save_weights(body, out / "features.pth")
-    settings = {"epochs": epochs, "batch": batch, "seed": seed, "learning_rate": 2e-3, "pictures": len(x)}
-    accuracy = right_answers(body.eval(), heads, test.x.to(device), questions(test.factors, answers))
     history = {"settings": settings, "data": sha256(SPRITE_FILES), "machine": machine(device), "seconds": round(time.perf_counter() - started, 1)}
-    write_json(out / "features_history.json", history | {"test_accuracy": accuracy, "losses": losses})
+    shipped = du.feature_network(out / "features.pth").to(device)  # in half precision
+    accuracy = right_answers(shipped, heads, test.x.to(device), questions(test.factors, answers))
+    write_json(path, history | {"test_accuracy": accuracy, "losses": losses})
 
 
 def seconds_of(work, repeats: int) -> float:
