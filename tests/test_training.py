@@ -346,7 +346,7 @@ def test_the_second_stage_goes_on_from_the_weights_that_the_first_saved(train, m
 
 
 def test_a_shorter_run_has_the_first_stages_and_its_rate_falls_to_zero(train):
-    assert [(s.first_epoch, s.epochs, s.decay_epochs) for s in train.stages("model", 32)] == [(0, 25, 32), (25, 32, 7)]
+    assert [(s.first_epoch, s.epochs, s.decay_epochs) for s in train.stages("model", 32)] == [(0, 25, 32), (25, 29, 7), (29, 32, 3)]
     assert [(s.first_epoch, s.epochs, s.decay_epochs) for s in train.stages("model", 3)] == [(0, 3, 3)]
     assert [(s.first_epoch, s.epochs, s.decay_epochs) for s in train.stages("model", 27)] == [(0, 25, 27), (25, 27, 2)]
 

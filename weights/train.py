@@ -1,7 +1,7 @@
 """Train all that the course ships: `python weights/train.py` (on two cores about five hours; much less on a GPU).
 
 Four runs: `basic` (lesson 1's BasicUNet on digits), `features` (the classifier of the measures), `model` (ContextUnet on sprites, no labels, in
-stages) and `context` (goes on from `model` with labels, dropped 10 % of the time). After each epoch of the last two a checkpoint is written
+three stages) and `context` (goes on from `model` with labels, dropped 10 % of the time). After each epoch of the last two a checkpoint is written
 whole under weights/runs/; the same command goes on from there after an interruption, with the same random numbers. `--only model` trains one,
 `--threads 1` leaves a core to another run.
 """
@@ -50,12 +50,13 @@ class Settings:
         return "context_model" if self.context else "model"
 
 
-# The stages of each run. The second of `model` is a warm restart: a run that had fallen to a rate of 0 after epoch 31 drew 82 in 100 that
-# readers accepted, and nothing told of overfitting.
+# The stages of each run. The later ones of `model` are warm restarts: a run that had fallen to a rate of 0 after epoch 31 drew 82 in 100 that
+# readers accepted, one with a second stage up to epoch 31 drew 89, and nothing told of overfitting (weights/README.md).
 STAGES = {
     "model": (
         {"epochs": 25},
-        {"start": "model_24.pth", "first_epoch": 25, "passes": 16, "learning_rate": 1.2e-3, "decay_epochs": 7},
+        {"start": "model_24.pth", "first_epoch": 25, "epochs": 29, "passes": 16, "learning_rate": 1.2e-3, "decay_epochs": 7},
+        {"start": "model_28.pth", "first_epoch": 29, "passes": 40, "learning_rate": 1e-3, "decay_epochs": 3},
     ),
     "context": ({"start": "model_trained.pth", "passes": 1, "learning_rate": 1e-3},),
 }
