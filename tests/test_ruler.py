@@ -208,15 +208,30 @@ def test_a_report_has_the_floor_and_the_ceiling_beside_the_samples():
 
 
 @pytest.fixture(scope="module")
-def spoilt() -> dict[str, dict[str, tuple[float, float, float]]]:
-    """The scores of 200 real sprites and of 200 spoilt in each way that weights/make_results.py knows."""
+def make_results():
+    """weights/make_results.py as a module."""
     spec = importlib.util.spec_from_file_location("make_results_for_tests", du.WEIGHTS / "make_results.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_stored_scores_are_those_of_the_shipped_classifier(make_results):
+    stored = json.loads((du.WEIGHTS / "scores.json").read_text(encoding="utf8"))
+    sets, train = make_results.real_sets(stored["n"]), du.sprite_features(du.load_sprites("train").images)
+    assert sets.keys() == stored["real"].keys() and set(make_results.RULED) == stored["samples"].keys()
+    for name in ("test (floor)", "hue shift"):
+        again = du.frechet_distance(du.sprite_features(sets[name]), train)
+        assert again == pytest.approx(stored["real"][name]["scores"]["FD"][0], rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def spoilt(make_results) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """The scores of 200 real sprites and of 200 spoilt in each way that weights/make_results.py knows."""
     features, train = du.sprite_features, du.sprite_features(du.load_sprites("train").images)
     with pytest.MonkeyPatch.context() as patch:  # the training sprites' features once, not eight times
         patch.setattr(du, "sprite_features", lambda pictures: train if len(pictures) == len(train) else features(pictures))
-        return {name: du.sprite_scores(pictures) for name, pictures in module.real_sets(200).items()}
+        return {name: du.sprite_scores(pictures) for name, pictures in make_results.real_sets(200).items()}
 
 
 SEEN_BY = (  # (corruption, measure, whether the measure rises)

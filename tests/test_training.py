@@ -1,5 +1,6 @@
 """The training loop against computations by hand, and the program that trains what is shipped."""
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -343,6 +344,12 @@ def test_the_second_stage_goes_on_from_the_weights_that_the_first_saved(train, m
     assert all(torch.allclose(before[key], after[key], atol=1e-3) for key in learnt)  # a rate of 1e-9 leaves them where they were
     first = du.load_state(out / "model_0.pth")
     assert not all(torch.allclose(before[key], first[key], atol=1e-3) for key in learnt)
+
+
+def test_the_shipped_weights_came_from_these_stages(train):
+    """As JSON writes them; the run with labels is older than its stages (weights/README.md)."""
+    history = json.loads((du.WEIGHTS / "model_history.json").read_text(encoding="utf8"))
+    assert history["stages"] == [dataclasses.asdict(stage) for stage in train.stages("model", 32)]
 
 
 def test_a_shorter_run_has_the_first_stages_and_its_rate_falls_to_zero(train):

@@ -15,6 +15,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 from make_results import mean_and_error  # noqa: E402
+from train import write_json  # noqa: E402
 
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 
@@ -71,8 +72,7 @@ def main() -> None:
             train(learning_rate, batch, min_snr, options.pictures), options.samples
         )
         content["runs"].append(row | {"seconds": round(time.perf_counter() - started)})
-        with du._written_whole(options.out) as temporary:
-            Path(temporary).write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+        write_json(options.out, content)
 
 
 if __name__ == "__main__":

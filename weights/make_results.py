@@ -18,7 +18,9 @@ import numpy as np
 import torch
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+from train import write_json  # noqa: E402
+
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 
 EPOCHS = (0, 4, 8, 12, 16, 24, 31)
@@ -180,11 +182,6 @@ def make_scores(path: Path, n: int = RULED_N) -> None:
         digest = hashlib.sha256((HERE / f"{name}.pth").read_bytes() + settings.encode()).hexdigest()
         keep("samples", name, digest, lambda name=name: drawn_in_batches(name, n), contexts(name, n))
     write_json(path, content)
-
-
-def write_json(path: Path, content: dict) -> None:
-    with du._written_whole(path) as temporary:
-        Path(temporary).write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
 
 
 def make_sheets() -> None:
