@@ -4,10 +4,10 @@ Sections: set-up, data, noise, blocks and U-Nets, training, sampling, measuring,
 Each docstring ends with the lesson that explains the function. Pictures are tensors (N, channels, height, width) with
 values in [-1, 1] unless a docstring says otherwise; `t` is an integer step from 1 (least noise) to T (most); index 0 is the clean picture.
 
-Papers: [DDPM] Ho et al. 2020, arXiv:2006.11239. [DDIM] Song et al. 2021, arXiv:2010.02502. [iDDPM] Nichol & Dhariwal 2021, arXiv:2102.09672. [CFG]
-Ho & Salimans 2022, arXiv:2207.12598. [U-Net] Ronneberger et al. 2015, arXiv:1505.04597. [Min-SNR] Hang et al. 2023, arXiv:2303.09556. [PNDM] Liu et
-al. 2022, arXiv:2202.09778. [DPM++] Lu et al. 2022, arXiv:2211.01095. [FID] Heusel et al. 2017, arXiv:1706.08500. [PR] Kynkaanniemi et al. 2019,
-arXiv:1904.06991. [PRDC] Naeem et al. 2020, arXiv:2002.09797. [Memo] Yoon et al. 2023, SPIGM workshop at ICML.
+Papers, by arXiv number: [DDPM] Ho et al. 2020, 2006.11239. [DDIM] Song et al. 2021, 2010.02502. [iDDPM] Nichol & Dhariwal 2021, 2102.09672. [CFG]
+Ho & Salimans 2022, 2207.12598. [U-Net] Ronneberger et al. 2015, 1505.04597. [Min-SNR] Hang et al. 2023, 2303.09556. [PNDM] Liu et al. 2022,
+2202.09778. [Restart] Xu et al. 2023, 2306.14878. [DPM++] Lu et al. 2022, 2211.01095. [FID] Heusel et al. 2017, 1706.08500. [PR] Kynkaanniemi et al.
+2019, 1904.06991. [PRDC] Naeem et al. 2020, 2002.09797. [Memo] Yoon et al. 2023, SPIGM workshop at ICML.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import os
 import random
 import re
 import sys
-import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -45,25 +44,21 @@ from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
 __all__ = [  # first the libraries that `from diffusion_utilities import *` has always brought along, then section by section
-    "os", "np", "torch", "nn", "F", "plt", "make_grid", "save_image", "FuncAnimation", "PillowWriter", "Dataset", "DataLoader",
-    "transforms", "Image", "Path", "tqdm",
-    "COURSE", "DATA", "WEIGHTS", "set_up", "seed_everything", "default_device", "has_fast_bf16",
-    "CLASS_NAMES", "transform", "CustomDataset", "Sprites", "load_sprites", "load_digits", "load_sprite_folder", "load_sprite_sheet",
-    "to_model_range", "sprite_factory", "NoiseSchedule", "perturb_input", "predict_x0", "posterior",
-    "ResidualConvBlock", "UnetDown", "UnetUp", "EmbedFC", "ContextUnet", "BasicUNet", "count_parameters",
-    "corrupt", "diffusion_loss", "drop_context", "average_weights", "train_steps", "save_weights", "load_state", "load_weights",
-    "sampling_steps", "denoise_add_noise", "denoise_ddim", "walk", "sample_ddpm", "sample_ddim", "sample_multistep",
-    "denoising_losses", "nearest_pictures", "frechet_distance", "precision_recall_density_coverage", "memorised",
-    "feature_network", "sprite_features", "sprite_scores", "sprite_report",
-    "unorm", "norm_all", "norm_torch", "gen_tst_context", "plot_grid", "plot_sample", "to_pictures", "show_images", "filmstrip",
-    "SpriteAnimation", "animate", "compare_checkpoints", "show_source", "explore",
+    "os", "np", "torch", "nn", "F", "plt", "make_grid", "save_image", "FuncAnimation", "PillowWriter", "Dataset", "DataLoader", "transforms",
+    "Image", "Path", "tqdm", "COURSE", "DATA", "WEIGHTS", "set_up", "seed_everything", "default_device", "has_fast_bf16", "CLASS_NAMES", "transform",
+    "CustomDataset", "Sprites", "load_sprites", "load_digits", "load_sprite_folder", "load_sprite_sheet", "to_model_range", "sprite_factory",
+    "NoiseSchedule", "perturb_input", "predict_x0", "posterior", "ResidualConvBlock", "UnetDown", "UnetUp", "EmbedFC", "ContextUnet", "BasicUNet",
+    "count_parameters", "corrupt", "diffusion_loss", "drop_context", "average_weights", "train_steps", "save_weights", "load_state", "load_weights",
+    "sampling_steps", "restart_steps", "denoise_add_noise", "denoise_ddim", "walk", "sample_ddpm", "sample_ddim", "sample_multistep",
+    "denoising_losses", "nearest_pictures", "frechet_distance", "precision_recall_density_coverage", "memorised", "feature_network",
+    "sprite_features", "sprite_scores", "sprite_report", "unorm", "norm_all", "norm_torch", "gen_tst_context", "plot_grid", "plot_sample",
+    "to_pictures", "show_images", "filmstrip", "SpriteAnimation", "animate", "compare_checkpoints", "show_source", "explore",
 ]  # fmt: skip
 
 # ---- Set-up ----------------------------------------------------------------------------------------------------------
 
 COURSE = Path(__file__).resolve().parent
-DATA = COURSE / "data"
-WEIGHTS = COURSE / "weights"
+DATA, WEIGHTS = COURSE / "data", COURSE / "weights"
 
 
 def seed_everything(seed: int) -> Generator:
@@ -76,9 +71,7 @@ def seed_everything(seed: int) -> Generator:
 
 def default_device() -> torch.device:
     """CUDA where there is one, else Apple's MPS, else the CPU. Lesson 1."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 
 @functools.cache
@@ -119,7 +112,6 @@ def set_up(seed: int = 0) -> torch.device:
 # ---- Data ------------------------------------------------------------------------------------------------------------
 
 CLASS_NAMES = ("hero", "non-hero", "food", "spell", "side-facing")
-
 # uint8 (H, W, C) in 0..255 to float (C, H, W) in [-1, 1]
 transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
 
@@ -219,8 +211,7 @@ def load_sprites(part: str = "train", root: str | os.PathLike = DATA) -> Sprites
     path = Path(root) / "sprite_factors_16x16.csv"
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; `python data/make_sprites.py` writes it")
-    with path.open(encoding="utf8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(path.read_text(encoding="utf8").splitlines()))
     if not len(images) == len(labels) == len(rows):
         raise ValueError(f"{len(images)} sprites, {len(labels)} labels and {len(rows)} rows of factors in {root}; expected equal numbers")
     chosen = [i for i, row in enumerate(rows) if row["part"] == part]
@@ -441,8 +432,8 @@ class UnetUp(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        convolutions = (ResidualConvBlock(out_channels, out_channels) for _ in range(2))
-        self.model = nn.Sequential(nn.ConvTranspose2d(in_channels, out_channels, 2, 2), *convolutions)
+        wider = nn.ConvTranspose2d(in_channels, out_channels, 2, 2)
+        self.model = nn.Sequential(wider, ResidualConvBlock(out_channels, out_channels), ResidualConvBlock(out_channels, out_channels))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         return self.model(torch.cat((x, skip), 1))
@@ -475,16 +466,12 @@ class ContextUnet(nn.Module):
             raise ValueError(f"n_feat={n_feat}; expected a multiple of 8, for the group norms of 8 groups")
         self.in_channels, self.n_feat, self.n_cfeat, self.h = in_channels, n_feat, n_cfeat, height
         self.init_conv = ResidualConvBlock(in_channels, n_feat, is_res=True)
-        self.down1 = UnetDown(n_feat, n_feat)
-        self.down2 = UnetDown(n_feat, 2 * n_feat)
+        self.down1, self.down2 = UnetDown(n_feat, n_feat), UnetDown(n_feat, 2 * n_feat)
         self.to_vec = nn.Sequential(nn.AvgPool2d(height // 4), nn.GELU())
-        self.timeembed1 = EmbedFC(1, 2 * n_feat)
-        self.timeembed2 = EmbedFC(1, n_feat)
-        self.contextembed1 = EmbedFC(n_cfeat, 2 * n_feat)
-        self.contextembed2 = EmbedFC(n_cfeat, n_feat)
+        self.timeembed1, self.timeembed2 = EmbedFC(1, 2 * n_feat), EmbedFC(1, n_feat)
+        self.contextembed1, self.contextembed2 = EmbedFC(n_cfeat, 2 * n_feat), EmbedFC(n_cfeat, n_feat)
         self.up0 = nn.Sequential(nn.ConvTranspose2d(2 * n_feat, 2 * n_feat, height // 4, height // 4), nn.GroupNorm(8, 2 * n_feat), nn.ReLU())
-        self.up1 = UnetUp(4 * n_feat, n_feat)
-        self.up2 = UnetUp(2 * n_feat, n_feat)
+        self.up1, self.up2 = UnetUp(4 * n_feat, n_feat), UnetUp(2 * n_feat, n_feat)
         self.out = nn.Sequential(
             nn.Conv2d(2 * n_feat, n_feat, 3, padding=1), nn.GroupNorm(8, n_feat), nn.ReLU(), nn.Conv2d(n_feat, in_channels, 3, padding=1)
         )
@@ -574,9 +561,8 @@ def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_u
     """
 
     def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
-        if not old.is_floating_point():  # batch norm's counter
-            return new
-        return old.lerp(new, 1 - min(decay, (1 + float(n)) / (10 + float(n))))
+        share = 1 - min(decay, (1 + float(n)) / (10 + float(n)))
+        return old.lerp(new, share) if old.is_floating_point() else new  # new: batch norm's counter
 
     return torch.optim.swa_utils.AveragedModel(model, avg_fn=average, use_buffers=True)
 
@@ -613,14 +599,12 @@ def _written_whole(path: str | os.PathLike):
     """A temporary path beside `path` that takes its name only when the block has ended well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    os.close(handle)
+    temporary = path.with_name(f"{os.urandom(6).hex()}{path.suffix}")
     try:
         yield temporary
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def save_weights(model: nn.Module | Mapping, path: str | os.PathLike, half: bool = True) -> None:
@@ -671,11 +655,29 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
 # `step` goes down once: (x_t, t, t_prev, predicted noise, fresh noise) to x at t_prev.
 
 
-def sampling_steps(n: int, T: int) -> list[int]:
-    """n + 1 different steps from T down to 0, as evenly spaced as whole numbers can be, for any n from 1 to T. Lesson 5."""
+def sampling_steps(n: int | Sequence[int], T: int) -> list[int]:
+    """n + 1 different steps from T down to 0, as evenly spaced as whole numbers can be, for any n from 1 to T; a list is only checked. Lesson 5."""
+    if isinstance(n, Sequence):
+        if len(n) < 2 or n[0] != T or n[-1] != 0 or not all(0 < t <= T for t in n[1:-1]):
+            raise ValueError(f"steps={str(n)[:60]}; expected a number, or a list that starts with T = {T} and comes to 0 at its end only")
+        return list(n)
     if not 1 <= n <= T:
         raise ValueError(f"steps={n}; expected 1 to T = {T}")
     return [round(T * i / n) for i in range(n, -1, -1)]
+
+
+def restart_steps(rounds=((300, 120, 4), (200, 60, 8), (120, 20, 7)), T: int = 500, stride: int = 8, round_stride: int = 6) -> list[int]:
+    """A list of steps for a sampler that goes back: from T to 0, and on the way for each (high, low, times) so often from low up to high again.
+
+    Strides as long as told, the last of each descent shorter. These rounds make 495 calls of the network. [Restart] alg. 1. Lesson 4.
+    """
+    path, at = [], T
+    for high, low, times in rounds:
+        if not (0 < low < high <= T and low < at):
+            raise ValueError(f"round {(high, low, times)} after step {at}; expected 0 < low < high <= T = {T}, each low below the one before")
+        path += [*range(at, low, -stride), *[low, *range(high, low, -round_stride)] * times]
+        at = low
+    return [*path, *range(at, 0, -stride), 0]
 
 
 def denoise_add_noise(x, t, pred_noise, schedule, z=0.0, t_prev=None, variance="beta", clip=False) -> Tensor:
@@ -725,16 +727,21 @@ def _evaluating(model):
 
 @torch.no_grad()
 def walk(model, schedule, x, steps, step, context=None, generator=None) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Walk x down a descending list of steps; yields (t, x at t, predicted noise at the step before) after each.
+    """Walk x along a list of steps; yields (t, x at t, predicted noise at the step before) after each.
 
-    The noise comes from a CPU generator, whatever the device, and one draw is made for each step, needed or not: the same generator
-    state gives every model the same noise. A network is put into eval mode; a plain function must see to that itself. Lesson 4.
+    Where the list goes up, noise is added and the network is not asked (the prediction is None). The noise comes from a CPU generator, whatever the
+    device, and one draw is made for each step, needed or not: the same generator state gives every model the same noise. A network is put into eval
+    mode; a plain function must see to that itself. Lesson 4.
     """
     for t, t_prev in zip(steps[:-1], steps[1:]):
-        with _evaluating(model):
-            pred_noise = model(x, x.new_full((len(x),), t / schedule.T), context)
         z = torch.randn(x.shape, generator=generator).to(x)
-        x = step(x, t, t_prev, pred_noise, z)
+        if t_prev > t:
+            share, pred_noise = float(schedule.ab[t_prev] / schedule.ab[t]), None
+            x = share**0.5 * x + (1 - share) ** 0.5 * z
+        else:
+            with _evaluating(model):
+                pred_noise = model(x, x.new_full((len(x),), t / schedule.T), context)
+            x = step(x, t, t_prev, pred_noise, z)
         yield t_prev, x, pred_noise
 
 
@@ -751,22 +758,21 @@ def _start(model, shape, x_T, context, generator) -> tuple[Tensor, Tensor | None
 
 
 def _frames_kept(steps: Sequence[int], keep: int | Sequence[int]) -> set[int]:
-    """The steps whose pictures are kept: `keep` of them, evenly, first and last included, or exactly those in the list."""
-    if not isinstance(keep, (int, np.integer)):
-        unknown = set(keep) - set(steps)
-        if unknown:
-            raise ValueError(f"keep names steps {sorted(unknown)} that this sampler does not visit; it visits {list(steps)}")
-        return set(keep)
-    return {steps[round(i)] for i in np.linspace(len(steps) - 1, 0, min(keep, len(steps)))}
+    """Places in the list of steps whose pictures are kept: `keep` of them, evenly, the last and the first included, or wherever keep's steps are."""
+    if isinstance(keep, (int, np.integer)):
+        return {round(i) for i in np.linspace(len(steps) - 1, 0, min(keep, len(steps)))}
+    if unknown := set(keep) - set(steps):
+        raise ValueError(f"keep names steps {sorted(unknown)} that this sampler does not visit; it visits {list(steps)}")
+    return {i for i, t in enumerate(steps) if t in keep}
 
 
 def _sample(model, schedule, shape, x_T, steps, step, context, generator, keep, progress):
+    steps = sampling_steps(schedule.T if steps is None else steps, schedule.T)
     x, context = _start(model, shape, x_T, context, generator)
-    kept = _frames_kept(steps, keep)
-    frames = [x.cpu()] if steps[0] in kept else []
+    frames = [x.cpu()] if 0 in (kept := _frames_kept(steps, keep)) else []
     trip = walk(model, schedule, x, steps, step, context, generator)
-    for t, x, _ in tqdm(trip, total=len(steps) - 1, leave=False, disable=not progress, desc="sampling"):
-        if t in kept:
+    for i, (_, x, _) in enumerate(tqdm(trip, total=len(steps) - 1, leave=False, disable=not progress, desc="sampling"), start=1):
+        if i in kept:
             frames.append(x.cpu())
     return x, torch.stack(frames) if frames else x.new_zeros((0, *x.shape), device="cpu")
 
@@ -775,16 +781,16 @@ def sample_ddpm(model, schedule, shape=None, x_T=None, context=None, steps=None,
                 variance="beta", clip=False, noise_scale=1.0, progress=False) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Draw pictures with DDPM: returns (samples (N, C, H, W), intermediate (frames, N, C, H, W) on the CPU). [DDPM] alg. 2.
 
-    Give `shape` or `x_T`, both (N, C, H, W). `context` (N, n_cfeat). `steps` below T strides (lesson 5). `generator` on the CPU. `keep`: how many
-    frames, or the list of steps to keep. `variance`, `clip` as `denoise_add_noise`. `noise_scale` 0 leaves out the added noise (a fault, to be
-    seen). `progress` shows a bar. Raises ValueError for what does not fit together. Lesson 4.
+    Give `shape` or `x_T`, both (N, C, H, W). `context` (N, n_cfeat). `steps` below T strides (lesson 5); a list of steps is walked as it stands
+    (`restart_steps`). `generator` on the CPU. `keep`: how many frames, or the list of steps to keep. `variance`, `clip` as `denoise_add_noise`.
+    `noise_scale` 0 leaves out the added noise (a fault, to be seen). `progress` shows a bar. Raises ValueError for what does not fit together.
+    Lesson 4.
     """
 
     def step(x, t, t_prev, pred_noise, z):
         return denoise_add_noise(x, t, pred_noise, schedule, noise_scale * z, t_prev, variance, clip)
 
-    visited = sampling_steps(schedule.T if steps is None else steps, schedule.T)
-    return _sample(model, schedule, shape, x_T, visited, step, context, generator, keep, progress)
+    return _sample(model, schedule, shape, x_T, steps, step, context, generator, keep, progress)
 
 
 def sample_ddim(
@@ -795,7 +801,7 @@ def sample_ddim(
     def step(x, t, t_prev, pred_noise, z):
         return denoise_ddim(x, t, t_prev, pred_noise, schedule, eta, z, clip)
 
-    return _sample(model, schedule, shape, x_T, sampling_steps(steps, schedule.T), step, context, generator, keep, progress)
+    return _sample(model, schedule, shape, x_T, steps, step, context, generator, keep, progress)
 
 
 def _adams_bashforth(schedule: NoiseSchedule, clip: bool) -> Callable:
@@ -836,10 +842,10 @@ def sample_multistep(
     `solver` "2m" is DPM-Solver++(2M), [DPM++] alg. 2; "ipndm" is PNDM's four-term mixture for strides equal in t, [PNDM] eq. 12, with fewer
     terms in the first three steps. Both are deterministic; a step costs one call. Raises ValueError for another solver. Lesson 5.
     """
-    if solver not in ("2m", "ipndm"):
-        raise ValueError(f"solver={solver!r} does not exist; expected '2m' or 'ipndm'")
+    if solver not in ("2m", "ipndm") or isinstance(steps, Sequence):
+        raise ValueError(f"solver={solver!r}, steps={str(steps)[:60]}; expected '2m' or 'ipndm', and a number of steps")
     step = _second_order(schedule, clip) if solver == "2m" else _adams_bashforth(schedule, clip)
-    return _sample(model, schedule, shape, x_T, sampling_steps(steps, schedule.T), step, context, generator, keep, progress)
+    return _sample(model, schedule, shape, x_T, steps, step, context, generator, keep, progress)
 
 
 # ---- Measuring -------------------------------------------------------------------------------------------------------
@@ -1021,8 +1027,7 @@ def to_pictures(x: Tensor | np.ndarray, value_range: tuple[float, float] = (-1.0
         raise ValueError("pictures hold NaN: the network or the sampler that made them diverged")
     if x.ndim < 3 or x.shape[-3] not in (1, 3):
         raise ValueError(f"pictures have shape {tuple(x.shape)}; expected (..., 1 or 3, H, W)")
-    low, high = value_range
-    x = ((x - low) / (high - low)).clamp(0, 1).mul(255).round().byte()
+    x = ((x - value_range[0]) / (value_range[1] - value_range[0])).clamp(0, 1).mul(255).round().byte()
     return x.movedim(-3, -1).expand(*x.shape[:-3], *x.shape[-2:], 3).numpy()
 
 
@@ -1034,12 +1039,9 @@ def _sheet(pictures: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
     return np.pad(sheet, ((0, gap), (0, gap), (0, 0)), constant_values=255)
 
 
-def _zoomed(sheet: np.ndarray, zoom: int) -> Image.Image:
-    return Image.fromarray(sheet.repeat(zoom, axis=0).repeat(zoom, axis=1))
-
-
-def _labelled(picture: Image.Image, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
-    """Write a label left of each of the evenly spaced rows, and above each column."""
+def _labelled(sheet: np.ndarray, zoom: int, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
+    """Enlarge a canvas; write a label left of each of the evenly spaced rows, and above each column."""
+    picture = Image.fromarray(sheet.repeat(zoom, axis=0).repeat(zoom, axis=1))
     font, rows, columns = ImageFont.load_default(13), [*map(str, rows)], [*map(str, columns)]
     left = max((int(font.getlength(label)) + 8 for label in rows), default=0)
     top = 20 if columns else 0
@@ -1064,7 +1066,7 @@ def show_images(x, columns=None, zoom=3, rows=(), titles=(), value_range=(-1.0, 
     if pictures.ndim != 4 or not len(pictures):
         raise ValueError(f"pictures have shape {pictures.shape}; expected (N, H, W, 3) or a tensor (N, C, H, W), N at least 1")
     columns = columns or len(titles) or min(8, len(pictures))
-    return _labelled(_zoomed(_sheet(pictures, columns), zoom), rows, titles)
+    return _labelled(_sheet(pictures, columns), zoom, rows, titles)
 
 
 def filmstrip(stores: Mapping[str, Tensor], titles: Sequence[str] = (), zoom: int = 3) -> Image.Image:
@@ -1099,8 +1101,7 @@ _PLAYER = """<div id="{id}" role="group" aria-label="{alt}">
 
 
 def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer := io.BytesIO(), "PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -1128,7 +1129,7 @@ class SpriteAnimation:
 
     def picture(self, frame: int = -1) -> Image.Image:
         """One frame, enlarged, with its labels."""
-        return _labelled(_zoomed(self.frames[frame], self.zoom), self.labels, ())
+        return _labelled(self.frames[frame], self.zoom, self.labels, ())
 
     def save(self, path: str | os.PathLike, fps: float | None = None) -> None:
         """Write an endless GIF, whole or not at all; the last frame stays for a second."""
@@ -1156,8 +1157,7 @@ def animate(store, columns=None, zoom=3, fps=8) -> SpriteAnimation:
 def compare_checkpoints(models, sample, seed=0, zoom=3) -> tuple[SpriteAnimation, dict[str, Tensor]]:
     """Sample every model from the same x_T with the same noise: (animation, a row a model; {label: samples}).
 
-    `sample(model, generator)` calls a sampler and returns its (samples, frames); each model gets a generator with the same seed, so that only
-    the weights differ. Lesson 4.
+    `sample(model, generator)` returns a sampler's (samples, frames); each generator has the same seed, so only the weights differ. Lesson 4.
     """
     results = {label: sample(model, Generator().manual_seed(seed)) for label, model in models.items()}
     animation = animate({label: frames for label, (_, frames) in results.items()}, zoom=zoom)
