@@ -1,9 +1,9 @@
 """Train all that the course ships: `python weights/train.py` (on two cores about five hours; much less on a GPU).
 
 Four runs: `basic` (lesson 1's BasicUNet on digits), `features` (the classifier of the measures), `model` (ContextUnet on sprites, no labels, in
-three stages) and `context` (goes on from `model` with labels, dropped 10 % of the time). After each epoch of the last two a checkpoint is written
-whole under weights/runs/; the same command goes on from there after an interruption, with the same random numbers. `--only model` trains one,
-`--threads 1` leaves a core to another run.
+three stages) and `context` (with labels, dropped 10 % of the time). After each epoch of the last two a checkpoint is written whole under
+weights/runs/; the same command goes on from there after an interruption, with the same random numbers. `--only model` trains one, `--threads 1`
+leaves a core to another run.
 """
 
 import argparse
@@ -58,7 +58,8 @@ STAGES = {
         {"start": "model_24.pth", "first_epoch": 25, "epochs": 29, "passes": 16, "learning_rate": 1.2e-3, "decay_epochs": 7},
         {"start": "model_28.pth", "first_epoch": 29, "passes": 40, "learning_rate": 1e-3, "decay_epochs": 3},
     ),
-    "context": ({"start": "model_trained.pth", "passes": 1, "learning_rate": 1e-3},),
+    # From the beginning, because what had learnt to draw without labels hardly listens to them any more (weights/README.md).
+    "context": ({"passes": 1, "batch": 100, "learning_rate": 1e-3, "min_snr": None, "ema_decay": 0.998},),
 }
 
 
