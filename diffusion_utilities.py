@@ -1,8 +1,7 @@
 """The one helper module of the course: diffusion models from scratch, on two CPU cores.
 
-Sections: set-up, data, noise, blocks and U-Nets, training, sampling, measuring, showing, exploring.
-Each docstring ends with the lesson that explains the function. Pictures are tensors (N, channels, height, width) with
-values in [-1, 1] unless a docstring says otherwise; `t` is an integer step from 1 (least noise) to T (most); index 0 is the clean picture.
+Each docstring ends with the lesson that explains the function. Pictures are tensors (N, channels, height, width) with values in [-1, 1] unless a
+docstring says otherwise; `t` is an integer step from 1 (least noise) to T (most); index 0 is the clean picture.
 
 Papers, by arXiv number: [DDPM] Ho et al. 2020, 2006.11239. [DDIM] Song et al. 2021, 2010.02502. [iDDPM] Nichol & Dhariwal 2021, 2102.09672. [CFG]
 Ho & Salimans 2022, 2207.12598. [U-Net] Ronneberger et al. 2015, 1505.04597. [Min-SNR] Hang et al. 2023, 2303.09556. [PNDM] Liu et al. 2022,
@@ -123,7 +122,6 @@ def sprite_factory():
     if str(DATA) not in sys.path:
         sys.path.append(str(DATA))
     import sprite_factory
-
     return sprite_factory
 
 
@@ -226,7 +224,6 @@ def load_digits(name: str = "mnist", root: str | os.PathLike = DATA, download: b
     ship with the course, with one printed line that says so. Raises ValueError for another name. Lesson 1.
     """
     from torchvision import datasets
-
     sets = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
     if name not in sets:
         raise ValueError(f"name={name!r} does not exist; expected one of {', '.join(sets)}")
@@ -283,8 +280,7 @@ def load_sprite_sheet(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a picture file that holds a sheet of {tile}x{tile} tiles")
-    sheet = _open_picture(Path(path))
-    height, width = sheet.shape[:2]
+    height, width, _ = (sheet := _open_picture(Path(path))).shape
     if tile < 1 or height % tile or width % tile:
         raise ValueError(f"{path} is {width}x{height} pixels, which tile={tile} does not divide; give the tile size that the sheet was drawn with")
     tiles = sheet.reshape(height // tile, tile, width // tile, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
@@ -597,8 +593,7 @@ def train_steps(model, batches, schedule, optimiser, p_drop=None, average=None, 
 @contextmanager
 def _written_whole(path: str | os.PathLike):
     """A temporary path beside `path` that takes its name only when the block has ended well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    (path := Path(path)).parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{os.urandom(6).hex()}{path.suffix}")
     try:
         yield temporary
@@ -655,26 +650,33 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
 # `step` goes down once: (x_t, t, t_prev, predicted noise, fresh noise) to x at t_prev.
 
 
-def sampling_steps(n: int | Sequence[int], T: int) -> list[int]:
-    """n + 1 different steps from T down to 0, as evenly spaced as whole numbers can be, for any n from 1 to T; a list is only checked. Lesson 5."""
-    if isinstance(n, Sequence):
-        if len(n) < 2 or n[0] != T or n[-1] != 0 or not all(0 < t <= T for t in n[1:-1]):
-            raise ValueError(f"steps={str(n)[:60]}; expected a number, or a list that starts with T = {T} and comes to 0 at its end only")
-        return list(n)
-    if not 1 <= n <= T:
-        raise ValueError(f"steps={n}; expected 1 to T = {T}")
-    return [round(T * i / n) for i in range(n, -1, -1)]
+def sampling_steps(steps: int | Sequence[int], T: int) -> list[int]:
+    """That many + 1 different steps from T down to 0, as evenly spaced as whole numbers can be, for any number from 1 to T.
+
+    A list is only checked: whole numbers that start with T, come to 0 at the end only and never stand still; it may rise (lesson 4). Lesson 5.
+    """
+    if not isinstance(steps, (int, np.integer)):
+        path = [*steps]
+        if len(path) < 2 or path[0] != T or path[-1] != 0 or any(t == after or t not in range(1, T + 1) for t, after in zip(path, path[1:])):
+            raise ValueError(f"steps={str(path)[:60]}; expected a number, or whole numbers that start with T = {T} and come to 0 at the end only")
+        return [int(t) for t in path]
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps={steps}; expected 1 to T = {T}")
+    return [round(T * i / steps) for i in range(steps, -1, -1)]
 
 
 def restart_steps(rounds=((300, 120, 4), (200, 60, 8), (120, 20, 7)), T: int = 500, stride: int = 8, round_stride: int = 6) -> list[int]:
-    """A list of steps for a sampler that goes back: from T to 0, and on the way for each (high, low, times) so often from low up to high again.
+    """Steps from T to 0 for a sampler that goes back: at `low`, so many times up to `high` and down again, for each (high, low, times).
 
-    Strides as long as told, the last of each descent shorter. These rounds make 495 calls of the network. [Restart] alg. 1. Lesson 4.
+    `stride` is the length of a step on the way, `round_stride` in the rounds; where it does not fit the last is shorter. The defaults make 495
+    calls of the network. Raises ValueError for rounds that go nowhere. [Restart] alg. 1. Lesson 4.
     """
+    if stride < 1 or round_stride < 1:
+        raise ValueError(f"stride={stride}, round_stride={round_stride}; expected whole numbers, 1 or more")
     path, at = [], T
     for high, low, times in rounds:
-        if not (0 < low < high <= T and low < at):
-            raise ValueError(f"round {(high, low, times)} after step {at}; expected 0 < low < high <= T = {T}, each low below the one before")
+        if not (0 < low < high <= T and low < at and times >= 0):
+            raise ValueError(f"round {(high, low, times)} after step {at}; expected 0 < low < high <= T = {T}, each low below the last, times >= 0")
         path += [*range(at, low, -stride), *[low, *range(high, low, -round_stride)] * times]
         at = low
     return [*path, *range(at, 0, -stride), 0]
@@ -726,12 +728,12 @@ def _evaluating(model):
 
 
 @torch.no_grad()
-def walk(model, schedule, x, steps, step, context=None, generator=None) -> Iterator[tuple[int, Tensor, Tensor]]:
+def walk(model, schedule, x, steps, step, context=None, generator=None) -> Iterator[tuple[int, Tensor, Tensor | None]]:
     """Walk x along a list of steps; yields (t, x at t, predicted noise at the step before) after each.
 
-    Where the list goes up, noise is added and the network is not asked (the prediction is None). The noise comes from a CPU generator, whatever the
-    device, and one draw is made for each step, needed or not: the same generator state gives every model the same noise. A network is put into eval
-    mode; a plain function must see to that itself. Lesson 4.
+    Where the list rises, x gets the noise that it lacks there, and the network is not asked (its prediction is None). Noise comes from a CPU
+    generator, whatever the device, and one draw is made for each step, needed or not: the same generator state gives every model the same noise. A
+    network is put into eval mode; a plain function must see to that itself. Lesson 4.
     """
     for t, t_prev in zip(steps[:-1], steps[1:]):
         z = torch.randn(x.shape, generator=generator).to(x)
@@ -781,10 +783,9 @@ def sample_ddpm(model, schedule, shape=None, x_T=None, context=None, steps=None,
                 variance="beta", clip=False, noise_scale=1.0, progress=False) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Draw pictures with DDPM: returns (samples (N, C, H, W), intermediate (frames, N, C, H, W) on the CPU). [DDPM] alg. 2.
 
-    Give `shape` or `x_T`, both (N, C, H, W). `context` (N, n_cfeat). `steps` below T strides (lesson 5); a list of steps is walked as it stands
-    (`restart_steps`). `generator` on the CPU. `keep`: how many frames, or the list of steps to keep. `variance`, `clip` as `denoise_add_noise`.
-    `noise_scale` 0 leaves out the added noise (a fault, to be seen). `progress` shows a bar. Raises ValueError for what does not fit together.
-    Lesson 4.
+    Give `shape` or `x_T`, both (N, C, H, W). `context` (N, n_cfeat). `steps` below T strides (lesson 5); a list is walked as it stands
+    (`restart_steps`). `generator` on the CPU. `keep`: how many frames, or which steps (each visit). `variance`, `clip` as `denoise_add_noise`.
+    `noise_scale` 0 leaves out the added noise (a fault). `progress` shows a bar. Raises ValueError for what does not fit. Lesson 4.
     """
 
     def step(x, t, t_prev, pred_noise, z):
@@ -796,7 +797,7 @@ def sample_ddpm(model, schedule, shape=None, x_T=None, context=None, steps=None,
 def sample_ddim(
     model, schedule, shape=None, x_T=None, context=None, steps=20, generator=None, keep=16, eta=0.0, clip=False, progress=False
 ) -> tuple[Tensor, Tensor]:
-    """Draw pictures with DDIM in any number of steps from 1 to T: arguments and result as `sample_ddpm`. [DDIM] eq. 12. Lesson 5."""
+    """Draw pictures with DDIM in any number of steps from 1 to T, or along a list: arguments and result as `sample_ddpm`. [DDIM] eq. 12. Lesson 5."""
 
     def step(x, t, t_prev, pred_noise, z):
         return denoise_ddim(x, t, t_prev, pred_noise, schedule, eta, z, clip)
@@ -840,10 +841,12 @@ def sample_multistep(
     """Draw pictures in few steps by remembering what the network said before: arguments and result as `sample_ddpm`.
 
     `solver` "2m" is DPM-Solver++(2M), [DPM++] alg. 2; "ipndm" is PNDM's four-term mixture for strides equal in t, [PNDM] eq. 12, with fewer
-    terms in the first three steps. Both are deterministic; a step costs one call. Raises ValueError for another solver. Lesson 5.
+    terms in the first three steps. Both are deterministic; a step costs one call. Raises ValueError for another solver, or a list of steps. Lesson 5.
     """
-    if solver not in ("2m", "ipndm") or isinstance(steps, Sequence):
-        raise ValueError(f"solver={solver!r}, steps={str(steps)[:60]}; expected '2m' or 'ipndm', and a number of steps")
+    if solver not in ("2m", "ipndm"):
+        raise ValueError(f"solver={solver!r} does not exist; expected '2m' or 'ipndm'")
+    if not isinstance(steps, (int, np.integer)):
+        raise ValueError(f"steps={str(steps)[:60]}; expected a number of steps: what a solver remembers would outlive a way up")
     step = _second_order(schedule, clip) if solver == "2m" else _adams_bashforth(schedule, clip)
     return _sample(model, schedule, shape, x_T, steps, step, context, generator, keep, progress)
 
@@ -1043,8 +1046,7 @@ def _labelled(sheet: np.ndarray, zoom: int, rows: Sequence[str], columns: Sequen
     """Enlarge a canvas; write a label left of each of the evenly spaced rows, and above each column."""
     picture = Image.fromarray(sheet.repeat(zoom, axis=0).repeat(zoom, axis=1))
     font, rows, columns = ImageFont.load_default(13), [*map(str, rows)], [*map(str, columns)]
-    left = max((int(font.getlength(label)) + 8 for label in rows), default=0)
-    top = 20 if columns else 0
+    left, top = max((int(font.getlength(label)) + 8 for label in rows), default=0), 20 if columns else 0
     canvas = Image.new("RGB", (left + picture.width, top + picture.height), "white")
     canvas.paste(picture, (left, top))
     draw = ImageDraw.Draw(canvas)
@@ -1167,7 +1169,6 @@ def compare_checkpoints(models, sample, seed=0, zoom=3) -> tuple[SpriteAnimation
 def show_source(thing: Callable | type):
     """The source of a function or class of this module as a listing, so that a lesson can put the formula beside it. Lesson 1."""
     from IPython.display import Markdown
-
     def fill(docstring: re.Match) -> str:
         texts = (" ".join(paragraph.split()).replace(' """', '"""') for paragraph in docstring[0].split("\n\n"))
         return "\n\n".join(textwrap.fill(text, 110, initial_indent=docstring[1], subsequent_indent=docstring[1]) for text in texts)
@@ -1187,7 +1188,6 @@ def show_source(thing: Callable | type):
 def explore(draw: Callable[..., Image.Image], **options: Sequence):
     """A slider for each named list of options above the picture that `draw(**chosen)` returns; redrawn in place. Lesson 4."""
     import ipywidgets
-
     settings = {"continuous_update": False, "style": {"description_width": "initial"}}
     sliders = {name: ipywidgets.SelectionSlider(options=list(v), description=name, **settings) for name, v in options.items()}
 

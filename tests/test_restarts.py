@@ -1,5 +1,6 @@
 """Sampling that goes back: the list of steps, the noise added on the way up, and what comes out, against closed forms and a loop by hand."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -35,21 +36,36 @@ def test_a_list_of_steps_is_its_descents_one_after_another(data):
     assert du.sampling_steps(du.restart_steps(rounds, T, stride, round_stride), T) == expected + descent(at, 0, stride)
 
 
-@pytest.mark.parametrize("rounds", [[(100, 100, 1)], [(600, 100, 1)], [(100, 0, 1)], [(300, 120, 1), (300, 120, 1)], [(100, 50, 1), (300, 60, 1)]])
+@pytest.mark.parametrize(
+    "rounds", [[(100, 100, 1)], [(600, 100, 1)], [(100, 0, 1)], [(300, 120, 1), (300, 120, 1)], [(100, 50, 1), (300, 60, 1)], [(300, 120, -1)]]
+)
 def test_rounds_that_go_nowhere_are_refused(rounds):
     with pytest.raises(ValueError, match=r"round .* expected 0 < low < high <= T = 500"):
         du.restart_steps(rounds)
 
 
-@pytest.mark.parametrize("steps", [[], [500], [400, 0], [500, 10], [500, 0, 10, 0], [500, 501, 0], [500, -1, 0]])
+@pytest.mark.parametrize("strides", [{"stride": 0}, {"round_stride": 0}, {"stride": -8}])
+def test_strides_that_lead_nowhere_are_refused(strides):
+    with pytest.raises(ValueError, match="expected whole numbers, 1 or more"):
+        du.restart_steps(**strides)
+
+
+@pytest.mark.parametrize("steps", [[], [500], [400, 0], [500, 10], [500, 0, 10, 0], [500, 501, 0], [500, -1, 0], [500, 500, 0], [500, 250.5, 0]])
 def test_a_list_that_is_no_way_from_T_to_0_is_refused_before_any_work(steps):
-    with pytest.raises(ValueError, match="starts with T = 500 and comes to 0 at its end only"):
+    with pytest.raises(ValueError, match="start with T = 500 and come to 0 at the end only"):
         du.sample_ddpm(lambda *_: pytest.fail("the network was asked"), SCHEDULE, (1, 3, 4, 4), steps=steps)
 
 
-def test_multistep_solvers_refuse_a_list_because_their_memory_would_outlive_the_way_up():
+@pytest.mark.parametrize("kind", [tuple, np.array, torch.tensor])
+def test_a_list_may_be_of_any_kind(kind):
+    steps = du.sampling_steps(kind([500, 100, 200, 0]), 500)
+    assert steps == [500, 100, 200, 0] and all(type(t) is int for t in steps)
+
+
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_multistep_solvers_refuse_a_list_because_their_memory_would_outlive_the_way_up(kind):
     with pytest.raises(ValueError, match="a number of steps"):
-        du.sample_multistep(bell(0, 1, SCHEDULE), SCHEDULE, (1, 3, 4, 4), steps=du.restart_steps())
+        du.sample_multistep(bell(0, 1, SCHEDULE), SCHEDULE, (1, 3, 4, 4), steps=kind(du.restart_steps()))
 
 
 @pytest.mark.parametrize("low, high", [(20, 120), (120, 300), (0, 500)])
