@@ -219,10 +219,25 @@ def make_results():
 def test_the_stored_scores_are_those_of_the_shipped_classifier(make_results):
     stored = json.loads((du.WEIGHTS / "scores.json").read_text(encoding="utf8"))
     sets, train = make_results.real_sets(stored["n"]), du.sprite_features(du.load_sprites("train").images)
-    assert sets.keys() == stored["real"].keys() and set(make_results.RULED) == stored["samples"].keys()
+    assert sets.keys() == stored["real"].keys() and {*make_results.RULED, *make_results.RULED_DDPM} == stored["samples"].keys()
     for name in ("test (floor)", "hue shift"):
         again = du.frechet_distance(du.sprite_features(sets[name]), train)
         assert again == pytest.approx(stored["real"][name]["scores"]["FD"][0], rel=0.01)
+
+
+def test_a_stored_sheet_is_drawn_again_when_the_sampler_s_options_change(make_results, monkeypatch, tmp_path):
+    drawn = []
+
+    def draw(model):
+        drawn.append(model)
+        return np.zeros((2, 16, 16, 3), np.uint8)
+
+    (tmp_path / "some.pth").write_bytes(b"weights")
+    monkeypatch.setattr(make_results, "HERE", tmp_path)
+    monkeypatch.setattr(make_results, "network", lambda name: name)
+    for options in ((), (), ({"steps": [500, 0]},), ({"steps": [500, 0]},), ({"steps": [500, 10, 0]},)):
+        make_results.stored("sheet", "some", draw, options)
+    assert len(drawn) == 3
 
 
 @pytest.fixture(scope="module")

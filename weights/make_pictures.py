@@ -63,13 +63,13 @@ def lesson_5():
 
 
 def main() -> None:
-    save("front", du.show_images(sheet("model_31")[:48], columns=16, zoom=4))
+    save("front", du.show_images(sheet("restarts")[:48], columns=16, zoom=4))
     for lesson in (lesson_1, lesson_2, lesson_3, lesson_4, lesson_5):
         save(lesson.__name__, lesson())
     for epoch in (0, 4, 12, 31):
         save(f"epoch_{epoch}", du.show_images(sheet(f"model_{epoch}"), columns=16, zoom=3))
-    for name in ("model_trained", "context_model_trained"):
-        save(name, du.show_images(sheet(name), columns=16 if name == "model_trained" else 15, zoom=3))
+    for name, columns in (("restarts", 16), ("model_trained", 16), ("context_model_trained", 15)):
+        save(name, du.show_images(sheet(name), columns=columns, zoom=3))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Draw and score again what the lessons show as stored results: `python weights/make_results.py` (about 40 minutes on two cores).
+"""Draw and score again what the lessons show as stored results: `python weights/make_results.py` (about an hour on two cores).
 
 Writes weights/results/*.npz (sheets of 64 pictures, uint8), weights/results.json (their numbers) and weights/scores.json (every measure of 1,000
-pictures a row: real ones, spoilt ones, and samples of each epoch). What is already there for the same weights is kept, so an interrupted run
-goes on where it stopped; `--only sheets` or `--only scores` does half.
+pictures a row: real ones, spoilt ones, and samples of each epoch and of several samplers). What is already there for the same weights is kept, so
+an interrupted run goes on where it stopped; `--only sheets` or `--only scores` does half.
 """
 
 import argparse
@@ -38,15 +38,21 @@ LOSS_STEPS = tuple(range(25, 500, 50))  # evenly over all t, as training draws t
 SEED, N = 4, 64
 RULED = ("model_4", "model_8", "model_12", "model_16", "model_24", "model_31", "model_trained", "context_model_trained")
 RULED_N, RULED_STEPS, BATCH = 1000, 50, 250  # DDIM-50: for a curve over epochs good enough
+RESTARTS = {"steps": du.restart_steps(), "variance": "beta_tilde", "clip": True}
+RULED_DDPM = {  # row: (weights, options of sample_ddpm); the second is like the third, but never goes back
+    "model_31, DDPM-500": ("model_31", {}),
+    "model_31, DDPM-495": ("model_31", RESTARTS | {"steps": 495}),
+    "model_31, restarts": ("model_31", RESTARTS),
+}
 
 
 def network(name: str) -> torch.nn.Module:
     return du.load_weights(du.ContextUnet(3, 64, 5, 16), HERE / f"{name}.pth").to(memory_format=torch.channels_last)
 
 
-def stored(name: str, weights: str, draw) -> dict[str, np.ndarray]:
-    """results/{name}.npz, drawn again only when the weights or the settings it was drawn with have changed."""
-    path, settings = HERE / "results" / f"{name}.npz", repr((SEED, N, name)).encode()
+def stored(name: str, weights: str, draw, options: tuple = ()) -> dict[str, np.ndarray]:
+    """results/{name}.npz, drawn again only when the weights or the settings it was drawn with have changed: `options` that name does not tell."""
+    path, settings = HERE / "results" / f"{name}.npz", repr((SEED, N, name, *options)).encode()
     digest = hashlib.sha256((HERE / f"{weights}.pth").read_bytes() + settings).hexdigest()
     if path.exists():
         with np.load(path) as file:
@@ -154,18 +160,19 @@ def ruler() -> str:
     return hashlib.sha256(b"".join(content)).hexdigest()
 
 
-def drawn_in_batches(name: str, n: int) -> np.ndarray:
+def drawn_in_batches(name: str, n: int, sample, **options) -> np.ndarray:
     generator, model, asked, pictures = torch.Generator().manual_seed(SEED), network(name), contexts(name, n), []
     for start in range(0, n, BATCH):
         size, c = min(BATCH, n - start), None if asked is None else asked[start : start + BATCH]
-        x, _ = du.sample_ddim(model, du.NoiseSchedule.linear(), (size, 3, 16, 16), context=c, steps=RULED_STEPS, generator=generator, keep=0)
+        x, _ = sample(model, du.NoiseSchedule.linear(), (size, 3, 16, 16), context=c, generator=generator, keep=0, **options)
         pictures.append(du.to_pictures(x))
     return np.concatenate(pictures)
 
 
 def make_scores(path: Path, n: int = RULED_N) -> None:
-    """scores.json: every measure, with its 95 % interval, of real sprites, of spoilt ones and of each epoch's samples."""
+    """scores.json: every measure, with its 95 % interval, of real sprites, of spoilt ones, of each epoch's samples and of the rows of RULED_DDPM."""
     before = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"real": {}, "samples": {}}
+    # the sampler of all rows but RULED_DDPM's, which name theirs
     content = {"n": n, "sampler": f"DDIM-{RULED_STEPS}", "real": {}, "samples": {}}
     settings = repr((n, RULED_STEPS, SEED, BATCH)) + ruler()
 
@@ -180,7 +187,10 @@ def make_scores(path: Path, n: int = RULED_N) -> None:
         keep("real", name, hashlib.sha256(settings.encode()).hexdigest(), lambda pictures=pictures: pictures)
     for name in RULED:
         digest = hashlib.sha256((HERE / f"{name}.pth").read_bytes() + settings.encode()).hexdigest()
-        keep("samples", name, digest, lambda name=name: drawn_in_batches(name, n), contexts(name, n))
+        keep("samples", name, digest, lambda name=name: drawn_in_batches(name, n, du.sample_ddim, steps=RULED_STEPS), contexts(name, n))
+    for row, (name, options) in RULED_DDPM.items():
+        digest = hashlib.sha256((HERE / f"{name}.pth").read_bytes() + repr((settings, options)).encode()).hexdigest()
+        keep("samples", row, digest, lambda name=name, options=options: drawn_in_batches(name, n, du.sample_ddpm, **options))
     write_json(path, content)
 
 
@@ -190,6 +200,8 @@ def make_sheets() -> None:
     for name in SHEETS:
         sheet = stored(name, name, sampled(name, du.sample_ddpm))
         results["sheets"][name] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images)
+    sheet = stored("restarts", "model_31", sampled("restarts", du.sample_ddpm, **RESTARTS), (RESTARTS,))
+    results["restarts"] = {"n": N, "seconds": float(sheet["seconds"])} | scores(sheet["pictures"], train.images)
     for steps in SAMPLER_STEPS:
         for label, (sample, options) in SAMPLERS.items():
             if sample is du.sample_multistep and steps > MULTISTEP_UP_TO:
