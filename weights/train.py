@@ -58,7 +58,7 @@ STAGES = {
         {"start": "model_24.pth", "first_epoch": 25, "epochs": 29, "passes": 16, "learning_rate": 1.2e-3, "decay_epochs": 7},
         {"start": "model_28.pth", "first_epoch": 29, "passes": 40, "learning_rate": 1e-3, "decay_epochs": 3},
     ),
-    # From the beginning, because what had learnt to draw without labels hardly listens to them any more (weights/README.md).
+    # From the beginning, because what had learnt to draw without labels listens less to them (weights/README.md).
     "context": ({"passes": 1, "batch": 100, "learning_rate": 1e-3, "min_snr": None, "ema_decay": 0.998},),
 }
 
