@@ -35,6 +35,20 @@ def seeded():
     np.random.seed(0)
 
 
+@pytest.fixture(scope="session")
+def program():
+    """A function that loads one of the programs in weights/, fresh at each call, as a module: program("train")."""
+
+    def load(name: str):
+        spec = importlib.util.spec_from_file_location(f"{name}_for_tests", ROOT / "weights" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # a dataclass looks its module up there
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
 @pytest.fixture
 def course_environment() -> dict[str, str]:
     """The environment of a subprocess that must find nothing of this repository by itself: offline, and without windows."""

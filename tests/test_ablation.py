@@ -1,6 +1,5 @@
 """The program behind lesson 3's table of settings, with small numbers."""
 
-import importlib.util
 import json
 import sys
 
@@ -10,11 +9,9 @@ import diffusion_utilities as du
 
 
 @pytest.fixture
-def ablation(monkeypatch):
+def ablation(program, monkeypatch):
     monkeypatch.syspath_prepend(str(du.WEIGHTS))
-    spec = importlib.util.spec_from_file_location("ablation_for_tests", du.WEIGHTS / "ablation.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = program("ablation")
     for name, value in {"FEATURES": 8, "HELD_OUT": 10, "SAMPLING_STEPS": 2, "LOSS_STEPS": (20, 200)}.items():
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module, "CHANGES", module.CHANGES[:1] + module.CHANGES[-1:])
@@ -49,10 +46,9 @@ def test_other_settings_are_refused(ablation, monkeypatch, tmp_path, capsys):
     assert "remove it or give another --out" in (said := capsys.readouterr().err) and "would overwrite the shipped results" in said
 
 
-def test_the_stored_table_has_a_row_for_each_change(ablation):
+def test_the_stored_table_has_a_row_for_each_change(program, monkeypatch):
+    monkeypatch.syspath_prepend(str(du.WEIGHTS))
     stored = json.loads((du.WEIGHTS / "ablation.json").read_text())
-    spec = importlib.util.spec_from_file_location("ablation_as_it_is", du.WEIGHTS / "ablation.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = program("ablation")
     assert [(row["learning_rate"], row["batch"], row["min_snr"]) for row in stored["runs"]] == list(module.CHANGES)
     assert stored["settings"] == {"features": module.FEATURES, "pictures": module.PICTURES, "held_out": module.HELD_OUT, "samples": module.SAMPLES}

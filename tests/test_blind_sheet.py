@@ -1,6 +1,5 @@
 """The sheets on which samples are judged by eye, and the count of what readers said."""
 
-import importlib.util
 import json
 import sys
 
@@ -13,12 +12,8 @@ import diffusion_utilities as du
 
 
 @pytest.fixture(scope="module")
-def blind():
-    """weights/blind_sheet.py as a module."""
-    spec = importlib.util.spec_from_file_location("blind_sheet_for_tests", du.WEIGHTS / "blind_sheet.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def blind(program):
+    return program("blind_sheet")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The ruler as a whole: the report, its intervals, its features, and that each known corruption moves the measure that ought to see it."""
 
-import importlib.util
 import json
 import math
 
@@ -208,12 +207,8 @@ def test_a_report_has_the_floor_and_the_ceiling_beside_the_samples():
 
 
 @pytest.fixture(scope="module")
-def make_results():
-    """weights/make_results.py as a module."""
-    spec = importlib.util.spec_from_file_location("make_results_for_tests", du.WEIGHTS / "make_results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def make_results(program):
+    return program("make_results")
 
 
 def test_the_stored_scores_are_those_of_the_shipped_classifier(make_results):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
 import json
 import sys
 from types import SimpleNamespace
@@ -237,12 +236,9 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
 
 
 @pytest.fixture
-def train(monkeypatch, sprite_files):
+def train(program, monkeypatch, sprite_files):
     """weights/train.py as a module, with stand-in sprites."""
-    spec = importlib.util.spec_from_file_location("train_for_tests", du.COURSE / "weights" / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # its dataclass looks itself up there
-    spec.loader.exec_module(module)
+    module = program("train")
     monkeypatch.setattr(du, "DATA", sprite_files)
     monkeypatch.setattr(du, "load_sprites", functools.partial(du.load_sprites, root=sprite_files))
     return module
