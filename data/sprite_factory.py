@@ -305,6 +305,70 @@ def decode(images: np.ndarray, batch: int = 250) -> tuple[list[Specification], n
     return found, np.sqrt(np.square(render_many(found) / 255 - exact).mean((1, 2, 3)))
 
 
+# ---- Denoising ideally: what a network could know of a noisy picture at best ----------------------------------------
+
+
+def _mean_of_class(y: np.ndarray, variance: float, class_name: str, chunk: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """(log of the mean likelihood plus |y|^2 / (2 variance), mean sprite) of one class for noisy pictures y (N, 768): the sum over all its
+    sprites, made of sums over each part's ramps, since the noise of one part's pixels says nothing of another part's ramp."""
+    structures, colours, patterns, energies = _dictionary(class_name)
+    total, mean = np.full(len(y), -np.inf), np.zeros(y.shape)
+    for start in range(0, len(structures), chunk):
+        part = patterns[start : start + chunk].reshape(-1, y.shape[1])
+        logs = ((2 * (y @ part.T) - energies[start : start + chunk].reshape(-1)) / (2 * variance)).reshape(len(y), -1, patterns.shape[1])
+        weights, evidence, first = np.ones(logs.shape, np.float32), logs[..., 0].astype(np.float64), 1
+        for _, ramps in colours:
+            mine = logs[..., first : first + len(ramps)]
+            peak = mine.max(2, keepdims=True)
+            weights[..., first : first + len(ramps)] = np.exp(mine - peak)
+            sums = weights[..., first : first + len(ramps)].sum(2, keepdims=True)
+            weights[..., first : first + len(ramps)] /= sums
+            evidence += (peak + np.log(sums))[..., 0]
+            first += len(ramps)
+        new = np.maximum(total, evidence.max(1))
+        shares, kept = np.exp(evidence - new[:, None]), np.exp(total - new)
+        sums = kept + shares.sum(1)
+        mixed = (weights * (shares / sums[:, None]).astype(np.float32)[..., None]).reshape(len(y), -1) @ part
+        total, mean = new + np.log(sums), mean * (kept / sums)[:, None] + mixed
+    return total - np.log(count_specifications(class_name)), mean
+
+
+def denoise_ideally(noisy: np.ndarray, std: float, class_shares: Sequence[float] = (0.2,) * 5) -> np.ndarray:
+    """The best guess of the sprite behind noise: the mean E[x | y] of all 1,363,920 legal sprites x, weighted by how well they explain y.
+
+    `noisy`: (N, 16, 16, 3) floats, y = x + std * noise in units where a sprite runs from 0 to 1; `std` > 0; `class_shares`: how common each
+    class is, equally likely sprites in each. Returns (N, 16, 16, 3) floats. No denoiser has a smaller expected squared error on sprites drawn
+    so; exact up to rounding, for each structure sums over each part's ramps. `ideal_noise` has it for
+    diffusion's x_t. Raises ValueError for another shape, std or shares. Lesson 4.
+    """
+    noisy, shares = np.asarray(noisy, dtype=np.float32), np.asarray(class_shares, dtype=float)
+    if noisy.ndim != 4 or noisy.shape[1:] != (SIZE, SIZE, 3) or not np.isfinite(noisy).all():
+        raise ValueError(f"noisy pictures have shape {noisy.shape}; expected (N, {SIZE}, {SIZE}, 3), finite numbers")
+    if not std > 0:
+        raise ValueError(f"std={std}; expected the noise's standard deviation, above 0")
+    if shares.shape != (len(CLASS_NAMES),) or not (shares >= 0).all() or not shares.sum() > 0:
+        raise ValueError(f"class_shares={class_shares}; expected {len(CLASS_NAMES)} numbers, none below 0 and not all 0, in the order of CLASS_NAMES")
+    y = noisy.reshape(len(noisy), -1)
+    names = [name for name, share in zip(CLASS_NAMES, shares) if share]
+    answers = [_mean_of_class(y, std**2, name) for name in names]
+    logs = np.stack([evidence for evidence, _ in answers]) + np.log(shares[shares > 0])[:, None]
+    weights = np.exp(logs - logs.max(0))
+    return sum((weights / weights.sum(0))[k][:, None] * mean for k, (_, mean) in enumerate(answers)).reshape(noisy.shape)
+
+
+def ideal_noise(x_t: np.ndarray, alpha_bar: float, class_shares: Sequence[float] = (0.2,) * 5) -> np.ndarray:
+    """The noise in x_t that `denoise_ideally` implies: what the best possible network would answer.
+
+    `x_t`: (N, 3, 16, 16) floats, sqrt(alpha_bar) * sprites in [-1, 1] + sqrt(1 - alpha_bar) * noise, 0 < alpha_bar < 1; returns the same shape.
+    Raises ValueError for another alpha_bar, and as `denoise_ideally`. Lesson 4.
+    """
+    if not 0 < alpha_bar < 1:
+        raise ValueError(f"alpha_bar={alpha_bar}; expected a number between 0 and 1: schedule.ab[t] for one t from 1 to T")
+    noisy = (np.moveaxis(np.asarray(x_t), 1, -1) / alpha_bar**0.5 + 1) / 2
+    clean = 2 * np.moveaxis(denoise_ideally(noisy, (1 / alpha_bar - 1) ** 0.5 / 2, class_shares), -1, 1) - 1
+    return ((x_t - alpha_bar**0.5 * clean) / (1 - alpha_bar) ** 0.5).astype(np.float32)
+
+
 # ---- Judging: is a picture a legal sprite, and is it a new one? ------------------------------------------------------
 
 # A picture is legal when no pixel of it is further than this from the sprite that it was decoded to. Fixed before any weights were
