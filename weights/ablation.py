@@ -1,54 +1,183 @@
-"""What single settings of the training are worth: `python weights/ablation.py` (about half an hour on two cores).
+"""What single settings of the training are worth: `python weights/ablation.py` (about an hour on two cores).
 
 Trains one small ContextUnet (32 features, no labels) for each row of CHANGES, on as many pictures each, and writes weights/ablation.json.
+Each row has one core, and as many rows as the machine has cores run side by side: small networks gain little from a second core.
 A row that is there already is kept, so an interrupted run goes on where it stopped; remove the file to start again.
 """
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from scipy.optimize import linear_sum_assignment  # not among the lessons' packages: tests/requirements.txt
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-from make_results import mean_and_error  # noqa: E402
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+from make_results import mean_and_error, rounded  # noqa: E402
 from train import write_json  # noqa: E402
 
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 
-# (learning rate, batch, gamma of min-SNR or None); the first has the published settings
-CHANGES = ((1e-3, 100, None), (2e-3, 100, None), (4e-3, 100, None), (1e-3, 50, None), (2e-3, 50, None), (2e-3, 100, 5.0))
-FEATURES, PICTURES, WARM_UP, SEED = 32, 100_000, 50, 1
-LOSS_STEPS, HELD_OUT, SAMPLES, SAMPLING_STEPS = (5, 20, 50, 100, 200, 300, 400), 600, 128, 50
+
+@dataclass(frozen=True)
+class Change:
+    """A recipe: `target` is what the network is asked for, `weights` how its squared error is weighted over the steps, `average` an EMA,
+    `decay` whether the learning rate falls to 0, `assigned` whether each picture of a batch gets the noise that lies nearest
+    (Li et al. 2024, Immiscible Diffusion)."""
+
+    learning_rate: float = 2e-3
+    batch: int = 50
+    target: str = "noise"  # or "x0", "velocity", "mean"
+    weights: str = "none"  # or "min-SNR" (gamma 5), or "bound": those of the variational bound
+    average: bool = False
+    decay: bool = True
+    assigned: bool = False
+    seed: int = 1
 
 
-def train(learning_rate: float, batch: int, min_snr: float | None, pictures: int) -> torch.nn.Module:
-    """A learning rate that rises over the first WARM_UP steps and then falls linearly to 0."""
-    torch.manual_seed(SEED)
-    generator, schedule, x = torch.Generator().manual_seed(SEED), du.NoiseSchedule.linear(), du.load_sprites("train").x
-    model = du.ContextUnet(3, FEATURES, 5, 16).to(memory_format=torch.channels_last)
-    optimiser, steps = torch.optim.Adam(model.parameters(), learning_rate, fused=True), pictures // batch
-    for i in du.tqdm(range(steps), mininterval=5):
-        optimiser.param_groups[0]["lr"] = learning_rate * min(1 - i / steps, (i + 1) / WARM_UP)
-        rows = torch.randint(len(x), (batch,), generator=generator)
-        loss = du.diffusion_loss(model, x[rows], schedule, None, generator, min_snr)
+BASE = Change()
+CHANGES = {
+    "base: 2e-3, batch 50": BASE,
+    "base, second seed": replace(BASE, seed=2),
+    "base, third seed": replace(BASE, seed=3),
+    "min-SNR": replace(BASE, weights="min-SNR"),
+    "average": replace(BASE, average=True),
+    "min-SNR and average": replace(BASE, weights="min-SNR", average=True),
+    "target x0": replace(BASE, target="x0"),
+    "target velocity": replace(BASE, target="velocity"),
+    "target mean": replace(BASE, target="mean"),
+    "weights of the bound": replace(BASE, weights="bound"),
+    "target mean, weights of the bound": replace(BASE, target="mean", weights="bound"),
+    "constant learning rate": replace(BASE, decay=False),
+    "constant learning rate, average": replace(BASE, decay=False, average=True),
+    "noise assigned in the batch": replace(BASE, assigned=True),
+    "batch 100": replace(BASE, batch=100),
+    "1e-3": replace(BASE, learning_rate=1e-3),
+    "1e-3, batch 100 (published)": replace(BASE, learning_rate=1e-3, batch=100),
+    "4e-3, batch 100": replace(BASE, learning_rate=4e-3, batch=100),
+}
+FEATURES, PICTURES, WARM_UP, DECAY = 32, 100_000, 50, 0.999
+LOSS_STEPS, HELD_OUT, SAMPLES, SAMPLING_STEPS, BATCH = (5, 20, 50, 100, 200, 300, 400), 600, 1000, 50, 250
+
+
+def tables(schedule: du.NoiseSchedule) -> dict[str, torch.Tensor]:
+    return {"signal": schedule.ab.sqrt(), "spread": (1 - schedule.ab).sqrt(), "a": schedule.a, "b": schedule.b}
+
+
+def aim(target: str, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: du.NoiseSchedule) -> torch.Tensor:
+    """What a network with this target should answer at x_t: the conversions of lesson 2, section 10."""
+    signal, spread, a, b = (table[t].view(-1, 1, 1, 1).to(x0) for table in tables(schedule).values())
+    if target == "mean":  # of the posterior, [DDPM] eq. 11
+        return (signal * x0 + spread * noise - b / spread * noise) / a.sqrt()
+    return {"noise": noise, "x0": x0, "velocity": signal * noise - spread * x0}[target]
+
+
+def to_noise(target: str, answer: torch.Tensor, x: torch.Tensor, t: torch.Tensor, schedule: du.NoiseSchedule) -> torch.Tensor:
+    """The noise in x_t that such an answer implies."""
+    signal, spread, a, b = (table[t].view(-1, 1, 1, 1).to(x) for table in tables(schedule).values())
+    if target == "noise":
+        return answer
+    if target == "x0":
+        return (x - signal * answer) / spread
+    if target == "velocity":
+        return spread * x + signal * answer
+    return (x - a.sqrt() * answer) * spread / b
+
+
+def step_weights(change: Change, schedule: du.NoiseSchedule) -> torch.Tensor:
+    """(T + 1,) weights of the squared error of this target at each t, with mean 1 over t = 1..T, so that learning rates compare."""
+    if change.weights == "none":
+        return torch.ones_like(schedule.b)
+    if change.weights == "min-SNR":  # not brought to mean 1: as `diffusion_loss` has it
+        return (5 / schedule.snr).clamp(max=1)
+    weights = 1 / (2 * schedule.b)  # |mu - mu_theta|^2 / (2 sigma^2) with sigma^2 = beta, [DDPM] eq. 8
+    if change.target == "noise":  # [DDPM] eq. 12
+        weights = weights * schedule.b**2 / (schedule.a * (1 - schedule.ab))
+    return weights / weights[1:].mean()
+
+
+class Denoiser(torch.nn.Module):
+    """A network with another target, for samplers, which ask for the noise."""
+
+    def __init__(self, network: torch.nn.Module, target: str, schedule: du.NoiseSchedule):
+        super().__init__()
+        self.network, self.target, self.schedule = network, target, schedule
+
+    def forward(self, x, t, c=None):
+        steps = (t * self.schedule.T).round().long().reshape(-1).expand(len(x))
+        return to_noise(self.target, self.network(x, t, c), x, steps, self.schedule)
+
+
+def nearest_noise(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """The same noise in another order: the assignment to the pictures with the smallest sum of squared distances."""
+    apart = torch.cdist(x.flatten(1), noise.flatten(1)).square()
+    return noise[torch.from_numpy(linear_sum_assignment(apart.numpy())[1])]
+
+
+def train(change: Change, pictures: int) -> torch.nn.Module:
+    """A learning rate that rises over the first WARM_UP steps and then, with `decay`, falls linearly to 0."""
+    torch.manual_seed(change.seed)
+    generator, schedule, clean = torch.Generator().manual_seed(change.seed), du.NoiseSchedule.linear(), du.load_sprites("train").x
+    model, weights = du.ContextUnet(3, FEATURES, 5, 16).to(memory_format=torch.channels_last), step_weights(change, schedule).float()
+    average = du.average_weights(model, DECAY)
+    optimiser, steps = torch.optim.Adam(model.parameters(), change.learning_rate, fused=True), pictures // change.batch
+    for i in range(steps):
+        optimiser.param_groups[0]["lr"] = change.learning_rate * min(1 - i / steps if change.decay else 1, (i + 1) / WARM_UP)
+        x = clean[torch.randint(len(clean), (change.batch,), generator=generator)]
+        t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator)
+        noise = torch.randn(x.shape, generator=generator)
+        noise = nearest_noise(x, noise) if change.assigned else noise
+        answer = model(du.perturb_input(x, t, noise, schedule), t / schedule.T)
+        loss = (weights[t].view(-1, 1, 1, 1) * (answer - aim(change.target, x, noise, t, schedule)).square()).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return model.eval()
+        if change.average:
+            average.update_parameters(model)
+    return Denoiser(average.module if change.average else model, change.target, schedule).eval()
 
 
 def score(model: torch.nn.Module, samples: int) -> dict:
-    """Held-out loss without weights at LOSS_STEPS, and the distance of samples to the nearest legal sprite."""
+    """Held-out error of the implied noise at LOSS_STEPS; of samples, the distance to the nearest legal sprite, and the ruler's scores."""
     schedule, x = du.NoiseSchedule.linear(), du.load_sprites("test").x[:HELD_OUT]
     losses = du.denoising_losses(model, x, schedule, LOSS_STEPS).mean(1)
-    generator = torch.Generator().manual_seed(4)
-    drawn, _ = du.sample_ddpm(model, schedule, (samples, 3, 16, 16), steps=SAMPLING_STEPS, variance="beta_tilde", generator=generator, keep=1)
-    _, distances = du.sprite_factory().decode(du.to_pictures(drawn))
-    return {"held_out_loss": {str(t): round(float(loss), 4) for t, loss in zip(LOSS_STEPS, losses)}, "legal_distance": mean_and_error(distances)}
+    options = {"steps": SAMPLING_STEPS, "variance": "beta_tilde", "clip": True, "generator": torch.Generator().manual_seed(4), "keep": 0}
+    sizes = [min(BATCH, samples - start) for start in range(0, samples, BATCH)]
+    pictures = du.to_pictures(torch.cat([du.sample_ddpm(model, schedule, (size, 3, 16, 16), **options)[0] for size in sizes]))
+    _, distances = du.sprite_factory().decode(pictures)
+    scores = rounded(du.sprite_scores(pictures))
+    return {
+        "held_out_loss": {str(t): round(float(loss), 4) for t, loss in zip(LOSS_STEPS, losses)},
+        "legal_distance": mean_and_error(distances),
+        "scores": {name: scores[name] for name in ("legal", "coverage", "FD")},
+    }
+
+
+def row(change: Change, pictures: int, samples: int) -> dict:
+    """One row of the table; runs in a process of its own, on one core."""
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    model = train(change, pictures)
+    seconds = round(time.perf_counter() - started)
+    return {"change": asdict(change), "seconds": seconds} | score(model, samples)
+
+
+def answers(changes: dict[str, Change], pictures: int, samples: int, workers: int) -> Iterator[tuple[str, dict]]:
+    """(name, row) as they get done; a single worker is this process."""
+    if workers == 1:
+        yield from ((name, row(change, pictures, samples)) for name, change in changes.items())
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        names = {pool.submit(row, change, pictures, samples): name for name, change in changes.items()}
+        yield from ((names[run], run.result()) for run in as_completed(names))
 
 
 def main() -> None:
@@ -56,23 +185,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "ablation.json")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="training pictures a row (with repetitions)")
     parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rows that run side by side, each on one core")
     options = parser.parse_args()
     if options.out.resolve() == HERE / "ablation.json" and (options.pictures, options.samples) != (PICTURES, SAMPLES):
         parser.error("these settings would overwrite the shipped results; add --out FILE")
     settings = {"features": FEATURES, "pictures": options.pictures, "held_out": HELD_OUT, "samples": options.samples}
-    content = json.loads(options.out.read_text(encoding="utf8")) if options.out.exists() else {"settings": settings, "runs": []}
+    content = json.loads(options.out.read_text(encoding="utf8")) if options.out.exists() else {"settings": settings, "runs": {}}
     if content["settings"] != settings:
         parser.error(f"{options.out} has other settings ({content['settings']}); remove it or give another --out")
-    done = {(row["learning_rate"], row["batch"], row["min_snr"]) for row in content["runs"]}
-    for learning_rate, batch, min_snr in CHANGES:
-        if (learning_rate, batch, min_snr) in done:
-            continue
-        started = time.perf_counter()
-        row = {"learning_rate": learning_rate, "batch": batch, "min_snr": min_snr} | score(
-            train(learning_rate, batch, min_snr, options.pictures), options.samples
-        )
-        content["runs"].append(row | {"seconds": round(time.perf_counter() - started)})
+    wanted = {name: change for name, change in CHANGES.items() if content["runs"].get(name, {}).get("change") != asdict(change)}
+    for name, answer in answers(wanted, options.pictures, options.samples, options.workers):
+        content["runs"][name] = answer
+        content["runs"] = {name: content["runs"][name] for name in CHANGES if name in content["runs"]}  # in the order of the table
         write_json(options.out, content)
+        print(name, answer, flush=True)
 
 
 if __name__ == "__main__":
