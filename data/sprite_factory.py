@@ -309,8 +309,9 @@ def decode(images: np.ndarray, batch: int = 250) -> tuple[list[Specification], n
 
 
 def _mean_of_class(y: np.ndarray, variance: float, class_name: str, chunk: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """(log of the mean likelihood plus |y|^2 / (2 variance), mean sprite) of one class for noisy pictures y (N, 768): the sum over all its
-    sprites, made of sums over each part's ramps, since the noise of one part's pixels says nothing of another part's ramp."""
+    """Of one class, for noisy pictures y (N, 768): the log of the mean of exp(-|y - x|^2 / (2 variance)) over its sprites x, plus
+    |y|^2 / (2 variance); and the sprites' mean with these weights. Given the structure no pixel belongs to two parts, so that the sum over all
+    colours is a product of sums over each part's ramps."""
     structures, colours, patterns, energies = _dictionary(class_name)
     total, mean = np.full(len(y), -np.inf), np.zeros(y.shape)
     for start in range(0, len(structures), chunk):
@@ -320,15 +321,18 @@ def _mean_of_class(y: np.ndarray, variance: float, class_name: str, chunk: int =
         for _, ramps in colours:
             mine = logs[..., first : first + len(ramps)]
             peak = mine.max(2, keepdims=True)
-            weights[..., first : first + len(ramps)] = np.exp(mine - peak)
+            weights[..., first : first + len(ramps)] = np.exp(np.maximum(mine - peak, -50))  # numbers below 1e-38 would be slow
             sums = weights[..., first : first + len(ramps)].sum(2, keepdims=True)
             weights[..., first : first + len(ramps)] /= sums
             evidence += (peak + np.log(sums))[..., 0]
             first += len(ramps)
-        new = np.maximum(total, evidence.max(1))
+        new = np.maximum(total, evidence.max(1))  # what was summed so far and this chunk, over one largest term: exp must not overflow
         shares, kept = np.exp(evidence - new[:, None]), np.exp(total - new)
         sums = kept + shares.sum(1)
-        mixed = (weights * (shares / sums[:, None]).astype(np.float32)[..., None]).reshape(len(y), -1) @ part
+        shares = np.where(shares > 1e-12 * sums[:, None], shares / sums[:, None], 0).astype(np.float32)
+        live = shares.any(0)  # at little noise hardly any structure explains y: leave the others out of the sum
+        terms = weights[:, live] * shares[:, live, None]
+        mixed = terms.reshape(len(y), -1) @ patterns[start : start + chunk][live].reshape(-1, y.shape[1])
         total, mean = new + np.log(sums), mean * (kept / sums)[:, None] + mixed
     return total - np.log(count_specifications(class_name)), mean
 
@@ -339,7 +343,7 @@ def denoise_ideally(noisy: np.ndarray, std: float, class_shares: Sequence[float]
     `noisy`: (N, 16, 16, 3) floats, y = x + std * noise in units where a sprite runs from 0 to 1; `std` > 0; `class_shares`: how common each
     class is, equally likely sprites in each. Returns (N, 16, 16, 3) floats. No denoiser has a smaller expected squared error on sprites drawn
     so; exact up to rounding, for each structure sums over each part's ramps. `ideal_noise` has it for
-    diffusion's x_t. Raises ValueError for another shape, std or shares. Lesson 4.
+    diffusion's x_t. The first call builds the tables of `decode`. Raises ValueError for another shape, std or shares. Lesson 4.
     """
     noisy, shares = np.asarray(noisy, dtype=np.float32), np.asarray(class_shares, dtype=float)
     if noisy.ndim != 4 or noisy.shape[1:] != (SIZE, SIZE, 3) or not np.isfinite(noisy).all():
@@ -359,7 +363,8 @@ def denoise_ideally(noisy: np.ndarray, std: float, class_shares: Sequence[float]
 def ideal_noise(x_t: np.ndarray, alpha_bar: float, class_shares: Sequence[float] = (0.2,) * 5) -> np.ndarray:
     """The noise in x_t that `denoise_ideally` implies: what the best possible network would answer.
 
-    `x_t`: (N, 3, 16, 16) floats, sqrt(alpha_bar) * sprites in [-1, 1] + sqrt(1 - alpha_bar) * noise, 0 < alpha_bar < 1; returns the same shape.
+    `x_t`: (N, 3, 16, 16) floats, sqrt(alpha_bar) * sprites in [-1, 1] + sqrt(1 - alpha_bar) * noise, 0 < alpha_bar < 1,
+    one for all; returns float32 of the same shape.
     Raises ValueError for another alpha_bar, and as `denoise_ideally`. Lesson 4.
     """
     if not 0 < alpha_bar < 1:

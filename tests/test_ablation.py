@@ -78,6 +78,12 @@ def test_min_snr_weights_are_those_of_the_training_loss(shipped):
         assert float(weighted / plain) == pytest.approx(float(weights[t]), rel=1e-5)
 
 
+@pytest.mark.parametrize(("target", "weights"), [("x0", "min-SNR"), ("velocity", "bound"), ("mean", "min-SNR"), ("noise", "other")])
+def test_weights_that_a_target_does_not_have_are_refused(shipped, target, weights):
+    with pytest.raises(ValueError, match=f"weights='{weights}' not known for target='{target}'"):
+        shipped.step_weights(shipped.Change(target=target, weights=weights), SCHEDULE)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_network_that_always_answers_right_draws_the_picture(shipped, target):
     x0 = torch.linspace(-1, 1, 48, dtype=torch.float64).view(1, 3, 4, 4)

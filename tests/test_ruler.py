@@ -214,7 +214,8 @@ def make_results(program):
 def test_the_stored_scores_are_those_of_the_shipped_classifier(make_results):
     stored = json.loads((du.WEIGHTS / "scores.json").read_text(encoding="utf8"))
     sets, train = make_results.real_sets(stored["n"]), du.sprite_features(du.load_sprites("train").images)
-    assert sets.keys() == stored["real"].keys() and {*make_results.RULED, *make_results.RULED_DDPM} == stored["samples"].keys()
+    assert sets.keys() == stored["real"].keys()
+    assert {*make_results.RULED, *make_results.RULED_DDPM, *make_results.fast_rows()} == stored["samples"].keys()
     for name in ("test (floor)", "hue shift"):
         again = du.frechet_distance(du.sprite_features(sets[name]), train)
         assert again == pytest.approx(stored["real"][name]["scores"]["FD"][0], rel=0.01)
@@ -233,6 +234,16 @@ def test_a_stored_sheet_is_drawn_again_when_the_sampler_s_options_change(make_re
     for options in ((), (), ({"steps": [500, 0]},), ({"steps": [500, 0]},), ({"steps": [500, 10, 0]},)):
         make_results.stored("sheet", "some", draw, options)
     assert len(drawn) == 3
+
+
+def test_samples_of_the_ideal_denoiser_are_legal(make_results):
+    """The ideal as make_results gives it to a sampler draws legal sprites, and the stored scores say so of a thousand."""
+    pictures = make_results.drawn_in_batches("ideal", 12, du.sample_ddim, steps=10)
+    assert FACTORY.are_legal(pictures, FACTORY.decode(pictures)[0]).mean() > 0.8
+    stored = json.loads((du.WEIGHTS / "scores.json").read_text(encoding="utf8"))["samples"]
+    for row in (row for row in stored if row.startswith("ideal")):
+        rival = stored[row.replace("ideal", "model_31")]["scores"]
+        assert stored[row]["scores"]["legal"][1] > rival["legal"][2] and stored[row]["scores"]["FD"][0] < rival["FD"][0]
 
 
 @pytest.fixture(scope="module")

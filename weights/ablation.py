@@ -1,7 +1,8 @@
 """What single settings of the training are worth: `python weights/ablation.py` (about an hour on two cores).
 
 Trains one small ContextUnet (32 features, no labels) for each row of CHANGES, on as many pictures each, and writes weights/ablation.json.
-Each row has one core, and as many rows as the machine has cores run side by side: small networks gain little from a second core.
+Each row has one thread, and as many rows as the machine has cores run side by side (small networks gain little from a second thread), each
+with half a gigabyte of memory; `--workers` sets another number.
 A row that is there already is kept, so an interrupted run goes on where it stopped; remove the file to start again.
 """
 
@@ -30,8 +31,8 @@ import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 @dataclass(frozen=True)
 class Change:
     """A recipe: `target` is what the network is asked for, `weights` how its squared error is weighted over the steps, `average` an EMA,
-    `decay` whether the learning rate falls to 0, `assigned` whether each picture of a batch gets the noise that lies nearest
-    (Li et al. 2024, Immiscible Diffusion)."""
+    `decay` whether the learning rate falls linearly to 0, `assigned` whether the noises of a batch are dealt out among its pictures so that
+    the sum of the squared distances is smallest (Li et al. 2024, Immiscible Diffusion)."""
 
     learning_rate: float = 2e-3
     batch: int = 50
@@ -93,10 +94,16 @@ def to_noise(target: str, answer: torch.Tensor, x: torch.Tensor, t: torch.Tensor
 
 
 def step_weights(change: Change, schedule: du.NoiseSchedule) -> torch.Tensor:
-    """(T + 1,) weights of the squared error of this target at each t, with mean 1 over t = 1..T, so that learning rates compare."""
+    """(T + 1,) weights of the squared error of this target at t = 1..T; those of the bound brought to mean 1.
+
+    At t = 1, where the bound has another term, they follow the same formula. Raises ValueError for weights that this target does not have here.
+    """
+    known = {"none": (change.target,), "min-SNR": ("noise",), "bound": ("noise", "mean")}
+    if change.target not in known.get(change.weights, ()):
+        raise ValueError(f"weights={change.weights!r} not known for target={change.target!r}; expected none, min-SNR (noise) or bound (noise, mean)")
     if change.weights == "none":
         return torch.ones_like(schedule.b)
-    if change.weights == "min-SNR":  # not brought to mean 1: as `diffusion_loss` has it
+    if change.weights == "min-SNR":  # as `diffusion_loss` has it
         return (5 / schedule.snr).clamp(max=1)
     weights = 1 / (2 * schedule.b)  # |mu - mu_theta|^2 / (2 sigma^2) with sigma^2 = beta, [DDPM] eq. 8
     if change.target == "noise":  # [DDPM] eq. 12

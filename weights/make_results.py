@@ -1,4 +1,4 @@
-"""Draw and score again what the lessons show as stored results: `python weights/make_results.py` (about an hour on two cores).
+"""Draw and score again what the lessons show as stored results: `python weights/make_results.py` (about two hours on two cores).
 
 Writes weights/results/*.npz (sheets of 64 pictures, uint8), weights/results.json (their numbers) and weights/scores.json (every measure of 1,000
 pictures a row: real ones, spoilt ones, and samples of each epoch and of several samplers). What is already there for the same weights is kept, so
@@ -44,6 +44,14 @@ RULED_DDPM = {  # row: (weights, options of sample_ddpm); the second is like the
     "model_31, DDPM-495": ("model_31", RESTARTS | {"steps": 495}),
     "model_31, restarts": ("model_31", RESTARTS),
 }
+RULED_FAST = {  # quality against calls: {label: (sampler, options, numbers of steps)}
+    "DDPM, tilde": (du.sample_ddpm, {"variance": "beta_tilde"}, (10, 20, 50, 100)),
+    "DDIM, eta 0.5": (du.sample_ddim, {"eta": 0.5}, (10, 20, 50, 100)),
+    "DDIM": (du.sample_ddim, {}, (5, 10, 20, 100)),
+    "DPM-Solver++(2M)": (du.sample_multistep, {"solver": "2m"}, (5, 10, 20, 50)),
+    "iPNDM": (du.sample_multistep, {"solver": "ipndm"}, (5, 10, 20, 50)),
+}
+RULED_IDEAL = {"DDPM, tilde": (20,), "DDIM": (10, 20), "DPM-Solver++(2M)": (10,)}  # samplers of RULED_FAST with the ideal denoiser
 
 
 def network(name: str) -> torch.nn.Module:
@@ -160,8 +168,20 @@ def ruler() -> str:
     return hashlib.sha256(b"".join(content)).hexdigest()
 
 
+def ideal(schedule: du.NoiseSchedule):
+    """The ideal denoiser as samplers ask a network (lesson 4, section 11)."""
+    factory, shares = du.sprite_factory(), du.load_sprites("train").c.sum(0).numpy()
+
+    def model(x, t, c=None):
+        return torch.from_numpy(factory.ideal_noise(x.numpy(), float(schedule.ab[round(float(t.flatten()[0]) * schedule.T)]), shares))
+
+    return model
+
+
 def drawn_in_batches(name: str, n: int, sample, **options) -> np.ndarray:
-    generator, model, asked, pictures = torch.Generator().manual_seed(SEED), network(name), contexts(name, n), []
+    """n pictures from the weights of this name, or from the "ideal" denoiser."""
+    generator, asked, pictures = torch.Generator().manual_seed(SEED), contexts(name, n), []
+    model = ideal(du.NoiseSchedule.linear()) if name == "ideal" else network(name)
     for start in range(0, n, BATCH):
         size, c = min(BATCH, n - start), None if asked is None else asked[start : start + BATCH]
         x, _ = sample(model, du.NoiseSchedule.linear(), (size, 3, 16, 16), context=c, generator=generator, keep=0, **options)
@@ -169,10 +189,16 @@ def drawn_in_batches(name: str, n: int, sample, **options) -> np.ndarray:
     return np.concatenate(pictures)
 
 
+def fast_rows() -> dict[str, tuple[str, str, int]]:
+    """The rows of RULED_FAST and RULED_IDEAL: {row: (weights or "ideal", label, steps)}."""
+    rows = {f"model_31, {label}-{k}": ("model_31", label, k) for label, (_, _, steps) in RULED_FAST.items() for k in steps}
+    return rows | {f"ideal, {label}-{k}": ("ideal", label, k) for label, steps in RULED_IDEAL.items() for k in steps}
+
+
 def make_scores(path: Path, n: int = RULED_N) -> None:
-    """scores.json: every measure, with its 95 % interval, of real sprites, of spoilt ones, of each epoch's samples and of the rows of RULED_DDPM."""
+    """scores.json: every measure, with its 95 % interval, of real sprites, of spoilt ones, of each epoch's samples, and of several samplers."""
     before = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"real": {}, "samples": {}}
-    # the sampler of all rows but RULED_DDPM's, which name theirs
+    # the sampler of the rows that do not name theirs
     content = {"n": n, "sampler": f"DDIM-{RULED_STEPS}", "real": {}, "samples": {}}
     settings = repr((n, RULED_STEPS, SEED, BATCH)) + ruler()
 
@@ -191,6 +217,11 @@ def make_scores(path: Path, n: int = RULED_N) -> None:
     for row, (name, options) in RULED_DDPM.items():
         digest = hashlib.sha256((HERE / f"{name}.pth").read_bytes() + repr((settings, options)).encode()).hexdigest()
         keep("samples", row, digest, lambda name=name, options=options: drawn_in_batches(name, n, du.sample_ddpm, **options))
+    for row, (name, label, k) in fast_rows().items():
+        sample, options = RULED_FAST[label][0], RULED_FAST[label][1] | {"steps": k}
+        weights = b"" if name == "ideal" else (HERE / f"{name}.pth").read_bytes()
+        digest = hashlib.sha256(weights + repr((settings, label, options)).encode()).hexdigest()
+        keep("samples", row, digest, lambda name=name, s=sample, options=options: drawn_in_batches(name, n, s, **options))
     write_json(path, content)
 
 
