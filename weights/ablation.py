@@ -69,13 +69,15 @@ FEATURES, PICTURES, WARM_UP, DECAY = 32, 100_000, 50, 0.999
 LOSS_STEPS, HELD_OUT, SAMPLES, SAMPLING_STEPS, BATCH = (5, 20, 50, 100, 200, 300, 400), 600, 1000, 50, 250
 
 
-def tables(schedule: du.NoiseSchedule) -> dict[str, torch.Tensor]:
-    return {"signal": schedule.ab.sqrt(), "spread": (1 - schedule.ab).sqrt(), "a": schedule.a, "b": schedule.b}
+def coefficients(schedule: du.NoiseSchedule, t: torch.Tensor, like: torch.Tensor) -> list[torch.Tensor]:
+    """sqrt(ab), sqrt(1 - ab), a and b at each picture's step: four tensors (N, 1, 1, 1)."""
+    tables = (schedule.ab.sqrt(), (1 - schedule.ab).sqrt(), schedule.a, schedule.b)
+    return [table[t].view(-1, 1, 1, 1).to(like) for table in tables]
 
 
 def aim(target: str, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: du.NoiseSchedule) -> torch.Tensor:
     """What a network with this target should answer at x_t: the conversions of lesson 2, section 10."""
-    signal, spread, a, b = (table[t].view(-1, 1, 1, 1).to(x0) for table in tables(schedule).values())
+    signal, spread, a, b = coefficients(schedule, t, x0)
     if target == "mean":  # of the posterior, [DDPM] eq. 11
         return (signal * x0 + spread * noise - b / spread * noise) / a.sqrt()
     return {"noise": noise, "x0": x0, "velocity": signal * noise - spread * x0}[target]
@@ -83,7 +85,7 @@ def aim(target: str, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, sch
 
 def to_noise(target: str, answer: torch.Tensor, x: torch.Tensor, t: torch.Tensor, schedule: du.NoiseSchedule) -> torch.Tensor:
     """The noise in x_t that such an answer implies."""
-    signal, spread, a, b = (table[t].view(-1, 1, 1, 1).to(x) for table in tables(schedule).values())
+    signal, spread, a, b = coefficients(schedule, t, x)
     if target == "noise":
         return answer
     if target == "x0":
