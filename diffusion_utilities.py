@@ -3,10 +3,10 @@
 Each docstring ends with the lesson that explains the function. Pictures are tensors (N, channels, height, width) with values in [-1, 1] unless a
 docstring says otherwise; `t` is an integer step from 1 (least noise) to T (most); index 0 is the clean picture.
 
-Papers, by arXiv number: [DDPM] Ho et al. 2020, 2006.11239. [DDIM] Song et al. 2021, 2010.02502. [iDDPM] Nichol & Dhariwal 2021, 2102.09672. [CFG]
-Ho & Salimans 2022, 2207.12598. [U-Net] Ronneberger et al. 2015, 1505.04597. [Min-SNR] Hang et al. 2023, 2303.09556. [PNDM] Liu et al. 2022,
-2202.09778. [Restart] Xu et al. 2023, 2306.14878. [DPM++] Lu et al. 2022, 2211.01095. [FID] Heusel et al. 2017, 1706.08500. [PR] Kynkaanniemi et al.
-2019, 1904.06991. [PRDC] Naeem et al. 2020, 2002.09797. [Memo] Yoon et al. 2023, SPIGM workshop at ICML.
+Papers, by arXiv number: [DDPM] Ho et al. 2020, 2006.11239. [DDIM] Song et al. 2021, 2010.02502. [iDDPM] Nichol & Dhariwal 2021, 2102.09672. [CFG] Ho
+& Salimans 2022, 2207.12598. [U-Net] Ronneberger et al. 2015, 1505.04597. [Min-SNR] Hang et al. 2023, 2303.09556. [PNDM] Liu et al. 2022, 2202.09778.
+[Restart] Xu et al. 2023, 2306.14878. [DPM++] Lu et al. 2022, 2211.01095. [Plaid] Gulrajani & Hashimoto 2023, 2305.18619. [FID] Heusel et al. 2017,
+1706.08500. [PR] Kynkaanniemi et al. 2019, 1904.06991. [PRDC] Naeem et al. 2020, 2002.09797. [Memo] Yoon et al. 2023, SPIGM workshop at ICML.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import functools
 import html
 import inspect
 import io
-import itertools
 import os
 import random
 import re
@@ -43,10 +42,10 @@ from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
 __all__ = [  # first the libraries that `from diffusion_utilities import *` has always brought along, then section by section
-    "os", "np", "torch", "nn", "F", "plt", "make_grid", "save_image", "FuncAnimation", "PillowWriter", "Dataset", "DataLoader", "transforms",
-    "Image", "Path", "tqdm", "COURSE", "DATA", "WEIGHTS", "set_up", "seed_everything", "default_device", "has_fast_bf16", "CLASS_NAMES", "transform",
-    "CustomDataset", "Sprites", "load_sprites", "load_digits", "load_sprite_folder", "load_sprite_sheet", "to_model_range", "sprite_factory",
-    "NoiseSchedule", "perturb_input", "predict_x0", "posterior", "ResidualConvBlock", "UnetDown", "UnetUp", "EmbedFC", "ContextUnet", "BasicUNet",
+    "os", "np", "torch", "nn", "F", "plt", "make_grid", "save_image", "FuncAnimation", "PillowWriter", "Dataset", "DataLoader", "transforms", "Image",
+    "Path", "tqdm", "COURSE", "DATA", "WEIGHTS", "set_up", "seed_everything", "default_device", "has_fast_bf16", "CLASS_NAMES", "transform",
+    "CustomDataset", "Sprites", "load_sprites", "load_digits", "load_sprite_pictures", "to_model_range", "sprite_factory", "NoiseSchedule",
+    "perturb_input", "predict_x0", "posterior", "ResidualConvBlock", "UnetDown", "UnetUp", "EmbedFC", "ContextUnet", "BasicUNet", "PaletteNet",
     "count_parameters", "corrupt", "diffusion_loss", "drop_context", "average_weights", "train_steps", "save_weights", "load_state", "load_weights",
     "sampling_steps", "restart_steps", "denoise_add_noise", "denoise_ddim", "walk", "sample_ddpm", "sample_ddim", "sample_multistep",
     "denoising_losses", "nearest_pictures", "frechet_distance", "precision_recall_density_coverage", "memorised", "feature_network",
@@ -75,16 +74,11 @@ def default_device() -> torch.device:
 
 @functools.cache
 def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
-    """Whether bfloat16 trains faster than float32 there; elsewhere it is emulated, or done at half speed.
-
-    A CPU that lists bfloat16 may still be slower with it: a convolution is timed, there and back, in both formats (a second, once). Lesson 3.
-    """
-    kind = torch.device(device).type
+    """Whether bfloat16 trains faster than float32 there: a CPU that lists it may emulate it, so a convolution is timed (a second, once). Lesson 3."""
+    kind, cpuinfo = torch.device(device).type, Path("/proc/cpuinfo")  # not on Linux: no, the safe answer
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    cpuinfo = Path("/proc/cpuinfo")  # not on Linux: no, the safe answer
-    flags = cpuinfo.read_text(encoding="utf8") if kind == "cpu" and cpuinfo.exists() else ""
-    if "avx512_bf16" not in flags and "amx_bf16" not in flags:
+    if kind != "cpu" or not cpuinfo.exists() or not re.search("avx512_bf16|amx_bf16", cpuinfo.read_text(encoding="utf8")):
         return False
     # ones, because random numbers drawn here would shift everyone else's
     setup = "w = torch.ones(64, 64, 3, 3, requires_grad=True); x = torch.ones(50, 64, 16, 16).to(memory_format=torch.channels_last).requires_grad_()"
@@ -125,7 +119,7 @@ def sprite_factory():
     return sprite_factory
 
 
-def _load_array(path: str | os.PathLike) -> np.ndarray:
+def _load_array(path: str | os.PathLike, sprites: bool = False) -> np.ndarray:
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist; the course's own arrays are in {DATA} (written by data/make_sprites.py)")
     try:
@@ -134,13 +128,10 @@ def _load_array(path: str | os.PathLike) -> np.ndarray:
         raise ValueError(f"{path} is not a NumPy array file (.npy) of plain numbers: {error}") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} holds several arrays (.npz); expected one (.npy): save it with np.save")
+    if sprites and (array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8):
+        found = f"{path} holds {array.dtype} of shape {array.shape}; expected uint8 of shape (N, H, W, 3)"
+        raise ValueError(f"{found}. load_sprite_pictures makes such an array from PNGs")
     return array
-
-
-def _check_sprites(sprites: np.ndarray, name: str) -> None:
-    if sprites.ndim != 4 or sprites.shape[3] != 3 or sprites.dtype != np.uint8:
-        found = f"{name} holds {sprites.dtype} of shape {sprites.shape}; expected uint8 of shape (N, H, W, 3)"
-        raise ValueError(f"{found}. load_sprite_folder and load_sprite_sheet make such an array from PNGs")
 
 
 class CustomDataset(Dataset):
@@ -151,11 +142,9 @@ class CustomDataset(Dataset):
     """
 
     def __init__(self, sfilename, lfilename, transform, null_context=False):
-        self.sprites, self.slabels = _load_array(sfilename), _load_array(lfilename)
-        _check_sprites(self.sprites, str(sfilename))
+        self.sprites, self.slabels = _load_array(sfilename, True), _load_array(lfilename)
         if self.slabels.ndim != 2 or len(self.slabels) != len(self.sprites):
-            n = len(self.sprites)
-            raise ValueError(f"{lfilename} has shape {self.slabels.shape} beside {n} sprites; expected ({n}, classes), a one-hot row for each")
+            raise ValueError(f"{lfilename} has shape {self.slabels.shape} beside {len(self)} sprites; expected ({len(self)}, classes), one-hot rows")
         self.transform, self.null_context = transform, null_context
         self.sprites_shape, self.slabel_shape = self.sprites.shape, self.slabels.shape
 
@@ -204,10 +193,8 @@ def load_sprites(part: str = "train", root: str | os.PathLike = DATA) -> Sprites
     """
     if part not in ("train", "test", "compositional"):
         raise ValueError(f"part={part!r} does not exist; expected one of train, test, compositional")
-    images, labels = (_load_array(Path(root) / name) for name in ("sprites_16x16.npy", "sprite_labels_16x16.npy"))
-    _check_sprites(images, "sprites_16x16.npy")
-    path = Path(root) / "sprite_factors_16x16.csv"
-    if not path.exists():
+    images, labels = (_load_array(Path(root) / name, name.startswith("sprites")) for name in ("sprites_16x16.npy", "sprite_labels_16x16.npy"))
+    if not (path := Path(root) / "sprite_factors_16x16.csv").exists():
         raise FileNotFoundError(f"{path} does not exist; `python data/make_sprites.py` writes it")
     rows = list(csv.DictReader(path.read_text(encoding="utf8").splitlines()))
     if not len(images) == len(labels) == len(rows):
@@ -232,82 +219,61 @@ def load_digits(name: str = "mnist", root: str | os.PathLike = DATA, download: b
         return full.data[:, None].float() / 255, full.targets
     except (RuntimeError, OSError):  # torchvision's words for "not found" and "no network"
         print(f"{name}: the 5,000 pictures that ship with the course (the full set is not under root={Path(root).name!r})")
-    path = DATA / f"{name}_5k.npz"
-    if not path.exists():
+    if not (path := DATA / f"{name}_5k.npz").exists():
         raise FileNotFoundError(f"{path} is missing: copy the course's data/ folder beside diffusion_utilities.py")
     with np.load(path) as stored:
         return torch.from_numpy(stored["images"])[:, None].float() / 255, torch.from_numpy(stored["labels"]).long()
 
 
-def _on_white(picture: Image.Image) -> np.ndarray:
-    """Any PNG mode, with or without alpha, to (H, W, 3) uint8 on white."""
-    if picture.mode in ("I;16", "I;16B", "I"):  # 16-bit grey: Pillow would clip it, not scale it
-        picture = Image.fromarray((np.asarray(picture, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    rgba = picture.convert("RGBA")
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
+def load_sprite_pictures(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
+    """Your own sprites to (N, tile, tile, 3) uint8: one sheet, cut row by row, or a folder of PNGs of that size, in the order of their names.
 
-
-def _open_picture(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            return _on_white(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} is not a picture that Pillow can read ({error}); remove it or save it again as PNG") from error
-
-
-def load_sprite_folder(path: str | os.PathLike, size: int = 16) -> np.ndarray:
-    """A folder of PNGs to (N, size, size, 3) uint8, in the order of their names; transparent ground becomes white, empty ones go.
-
-    Larger or smaller pictures are refused rather than blurred. Raises FileNotFoundError or ValueError that names the file. Lesson 3.
+    Transparent ground becomes white, empty tiles go, nothing is resized. Raises FileNotFoundError or ValueError that names the file. Lesson 3.
     """
-    if not Path(path).is_dir():
-        raise FileNotFoundError(f"{path} is not a folder; expected a folder of PNGs (for one sheet use load_sprite_sheet)")
-    files = sorted(file for file in Path(path).iterdir() if file.suffix.lower() == ".png")
-    pictures = [_open_picture(file) for file in files]
-    for file, picture in zip(files, pictures):
-        if picture.shape[:2] != (size, size):
-            raise ValueError(f"{file} is {picture.shape[1]}x{picture.shape[0]} pixels; expected {size}x{size} (a sheet? use load_sprite_sheet)")
-    filled = [picture for picture in pictures if (picture < 255).any()]
-    if not filled:
-        raise ValueError(f"{path} holds no PNG with anything drawn on it ({len(files)} PNGs found)")
+    if not (path := Path(path)).exists():
+        raise FileNotFoundError(f"{path} does not exist; expected a folder of PNGs, or a picture file that holds a sheet of {tile}x{tile} tiles")
+    folder, tiles = path.is_dir(), []
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".png") if folder else [path]
+    for file in files:
+        try:
+            with Image.open(file) as picture:
+                if picture.mode in ("I;16", "I;16B", "I"):  # 16-bit grey: Pillow would clip it, not scale it
+                    picture = Image.fromarray((np.asarray(picture, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
+                rgba = picture.convert("RGBA")
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise ValueError(f"{file} is not a picture that Pillow can read ({error}); remove it or save it again as PNG") from error
+        width, height = rgba.size
+        if tile < 1 or height % tile or width % tile or (folder and rgba.size != (tile, tile)):
+            wanted = f"{tile}x{tile} (a sheet? give its own path)" if folder else f"sides that tile={tile} divides"
+            raise ValueError(f"{file} is {width}x{height} pixels; expected {wanted}: tile= is the tile size, in pixels")
+        sheet = np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
+        tiles += [*sheet.reshape(height // tile, tile, -1, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)]
+    if not (filled := [some for some in tiles if (some < 255).any()]):
+        raise ValueError(f"{path} holds no tile with anything drawn on it ({len(files)} PNGs, {len(tiles)} tiles found)")
     return np.stack(filled)
-
-
-def load_sprite_sheet(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
-    """A sprite sheet to (N, tile, tile, 3) uint8, row by row; transparent ground becomes white and empty tiles are dropped.
-
-    Raises FileNotFoundError, or ValueError where the sheet's sides are no multiples of `tile`. Lesson 3.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected a picture file that holds a sheet of {tile}x{tile} tiles")
-    height, width, _ = (sheet := _open_picture(Path(path))).shape
-    if tile < 1 or height % tile or width % tile:
-        raise ValueError(f"{path} is {width}x{height} pixels, which tile={tile} does not divide; give the tile size that the sheet was drawn with")
-    tiles = sheet.reshape(height // tile, tile, width // tile, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
-    tiles = tiles[(tiles < 255).any(axis=(1, 2, 3))]
-    if not len(tiles):
-        raise ValueError(f"{path} holds only empty tiles")
-    return tiles
 
 
 # ---- Noise -----------------------------------------------------------------------------------------------------------
 
-
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """How much noise each of T steps adds, as three float64 tables of length T + 1 whose index is t.
+    """How much noise each of T steps adds, as float64 tables of length T + 1 whose index is t.
 
-    `b[t]` is beta_t, the variance that step t adds; `a[t] = 1 - b[t]`; `ab[t]` = a[1] a[2] ... a[t] is alpha-bar_t, the share of
-    the picture's variance that is left after t steps. b[0] = 0, so a[0] = ab[0] = 1: t = 0 is the clean picture and the last
-    step is exact. [DDPM] eq. 2 and 4. Lesson 2.
+    `b[t]` is beta_t, the variance that step t adds; `a[t]` = 1 - b[t]; `ab[t]` = a[1] a[2] ... a[t] is alpha-bar_t, the share of the picture's
+    variance that is left after t steps; `snr[t]` = ab[t] / (1 - ab[t]) is the signal-to-noise ratio. b[0] = 0, so a[0] = ab[0] = 1 and snr[0]
+    is infinite: t = 0 is the clean picture and the last step is exact. `T` is the number of steps. [DDPM] eq. 2 and 4. Lesson 2.
     """
 
     b: Tensor
 
     def __post_init__(self):
-        object.__setattr__(self, "b", torch.as_tensor(self.b, dtype=torch.float64))
-        if self.b.ndim != 1 or len(self.b) < 2 or self.b[0] != 0 or not ((self.b[1:] > 0) & (self.b[1:] < 1)).all():
+        b = torch.as_tensor(self.b, dtype=torch.float64).clone()
+        if b.ndim != 1 or len(b) < 2 or b[0] != 0 or not ((b[1:] > 0) & (b[1:] < 1)).all():
             raise ValueError("b must be a vector (T + 1,) with b[0] = 0 and 0 < b[t] < 1 for t = 1..T; use NoiseSchedule.linear or .cosine")
+        a = 1 - b
+        ab = a.cumprod(0)
+        for name, value in {"T": len(b) - 1, "b": b, "a": a, "ab": ab, "snr": ab / (1 - ab)}.items():
+            object.__setattr__(self, name, value)  # frozen: for other steps build another schedule
 
     @classmethod
     def linear(cls, T: int = 500, beta1: float = 1e-4, beta2: float = 0.02) -> NoiseSchedule:
@@ -325,23 +291,6 @@ class NoiseSchedule:
         b = torch.zeros(T + 1, dtype=torch.float64)
         b[1:] = (1 - f[1:] / f[:-1]).clamp(max=max_beta)
         return cls(b)
-
-    @property
-    def T(self) -> int:
-        return len(self.b) - 1
-
-    @property
-    def a(self) -> Tensor:
-        return 1 - self.b
-
-    @property
-    def ab(self) -> Tensor:
-        return self.a.cumprod(0)
-
-    @property
-    def snr(self) -> Tensor:
-        """Signal-to-noise ratio ab / (1 - ab); infinite at t = 0."""
-        return self.ab / (1 - self.ab)
 
 
 def _check_steps(T: int) -> None:
@@ -385,7 +334,6 @@ def posterior(t: int, schedule: NoiseSchedule, t_prev: int | None = None) -> tup
 
 
 # ---- Blocks and U-Nets -----------------------------------------------------------------------------------------------
-
 
 class ResidualConvBlock(nn.Module):
     """Two 3x3 convolutions, each with batch norm and GELU: (B, in_channels, H, W) to (B, out_channels, H, W).
@@ -447,6 +395,12 @@ class EmbedFC(nn.Module):
         return self.model(x.reshape(-1, self.input_dim))
 
 
+def _context(c: Tensor | None, x: Tensor, n_cfeat: int) -> Tensor:
+    if c is not None and c.shape[-1] != n_cfeat:
+        raise ValueError(f"c has shape {tuple(c.shape)}; expected (B, {n_cfeat}): set n_cfeat= when you build it")
+    return x.new_zeros(len(x), n_cfeat) if c is None else c.to(x)
+
+
 class ContextUnet(nn.Module):
     """The course's network: predicts the noise in x_t, given t / T and a context vector.
 
@@ -477,9 +431,7 @@ class ContextUnet(nn.Module):
         if x.shape[1:] != (self.in_channels, self.h, self.h):
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (B, {self.in_channels}, {self.h}, {self.h}): set height= when you build it")
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-        c = x.new_zeros(len(x), self.n_cfeat) if c is None else c.to(x)
-        if c.shape[-1] != self.n_cfeat:
-            raise ValueError(f"c has shape {tuple(c.shape)}; expected (B, {self.n_cfeat}): set n_cfeat= when you build it")
+        c = _context(c, x, self.n_cfeat)
         full = self.init_conv(x)
         half = self.down1(full)
         quarter = self.down2(half)
@@ -503,16 +455,76 @@ class BasicUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         skips = []
-        for i, layer in enumerate(self.down_layers):
-            x = self.act(layer(x))
-            if i < 2:
-                skips.append(x)
-                x = self.downscale(x)
-        for i, layer in enumerate(self.up_layers):
-            if i > 0:
-                x = self.upscale(x) + skips.pop()
-            x = self.act(layer(x))
+        for layer in self.down_layers[:2]:
+            skips.append(self.act(layer(x)))
+            x = self.downscale(skips[-1])
+        x = self.act(self.up_layers[0](self.act(self.down_layers[2](x))))
+        for layer in self.up_layers[1:]:
+            x = self.act(layer(self.upscale(x) + skips.pop()))
         return x
+
+
+class PaletteNet(nn.Module):
+    """The course's second network for sprites: it names the colour of each pixel, out of a palette, and so predicts the noise.
+
+    A perceptron sees the whole picture and writes a palette for it, `slots` rows of scores for the colours; each pixel mixes the rows, and adds how
+    likely its noisy value is under each colour ([Plaid], output prior). `images` (N, H, W, 3) uint8, those it learns from, give the colours;
+    `schedule`, which samplers must share, gives alpha-bar at t / T. In float32, or under autocast. `loss` trains it. Lesson 3.
+    """
+
+    def __init__(self, images, schedule, n_cfeat: int = 5, width: int = 256, depth: int = 3, slots: int = 16, dropout: float = 0.0) -> None:
+        super().__init__()
+        colours, counts = np.unique(images.reshape(-1, images.shape[-1]), axis=0, return_counts=True)
+        if images.dtype != np.uint8 or images.shape[3:] != (3,) or len(colours) > 1024:
+            raise ValueError(f"images: {images.dtype} {images.shape}, {len(colours)} colours; expected uint8 (N, H, W, 3), 1024 at most")
+        self.shape, self.n_cfeat, self.slots, k, size, wide = (3, *images.shape[1:3]), n_cfeat, slots, len(colours), images[0, ..., 0].size, 2 * width
+        tables = {"palette": colours / 127.5 - 1, "log_share": np.log(counts / counts.sum()), "log_snr": schedule.snr.log()}
+        for name, table in (tables | {"frequencies": np.geomspace(0.25, 25, 32)}).items():  # not in the file, where half precision would round them
+            self.register_buffer(name, torch.as_tensor(table, dtype=torch.float32), persistent=False)
+        self.embed, self.read = nn.Linear(k, 8, bias=False), nn.Linear((3 + 8) * size, width)
+        self.time, self.context, self.condition = EmbedFC(2 * 32, 64), EmbedFC(n_cfeat, 64), nn.Linear(64, width)
+        self.norms, self.scale = (nn.ModuleList(make() for _ in range(depth)) for make in (lambda: nn.LayerNorm(width), lambda: nn.Linear(64, wide)))
+        self.widen, self.narrow = (nn.ModuleList(nn.Linear(*ends) for _ in range(depth)) for ends in ((width, wide), (wide, width)))
+        self.norm, self.place, self.pixel = nn.LayerNorm(width), nn.Linear(width, 12 * size), nn.Linear(3 + 8 + 12, 32)
+        self.own, self.mix, self.dropout = nn.Linear(32, k), nn.Linear(32, slots), nn.Dropout(dropout)
+        self.rows, self.score = nn.Linear(width, 24 * slots), nn.Linear(24, k, bias=False)
+        nn.init.normal_(self.score.weight)
+        for start in (self.own.weight, self.rows.weight, self.rows.bias):
+            nn.init.zeros_(start)  # untrained, a pixel has only its own evidence, and how common each colour is
+        self.own.bias.data.copy_(self.log_share)
+
+    def _log_snr(self, x: Tensor, t: Tensor) -> Tensor:  # (B, 1); t = 0 counts as the first step
+        step = (torch.as_tensor(t, dtype=torch.float32, device=x.device) * (len(self.log_snr) - 1)).round().long()
+        return _at(self.log_snr, torch.where(step == 0, 1, step).reshape(-1).expand(len(x)), x[:, 0, 0])
+
+    def logits(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
+        """Log-probabilities, up to a constant, of each colour at each pixel (B, H W, colours); arguments as `forward`."""
+        if x.shape[1:] != self.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}; expected (B, {str(self.shape)[1:]}, the size of the training pictures")
+        log_snr, pixels, c = self._log_snr(x, t), x.flatten(2).mT, _context(c, x, self.n_cfeat)
+        signal, variance = log_snr.sigmoid()[..., None].sqrt(), (-log_snr).sigmoid()[..., None]
+        likely = -torch.cdist(pixels, signal * self.palette).square() / (2 * variance)  # log N(x_t; sqrt(ab) colour, 1 - ab)
+        seen = torch.cat((pixels, 3 * self.embed((likely + self.log_share).softmax(2))), 2)
+        angles = log_snr * self.frequencies
+        condition = F.silu(self.time(torch.cat((angles.sin(), angles.cos()), 1)) + self.context(c))
+        h = self.read(seen.flatten(1)) + self.condition(condition)
+        for norm, widen, scale, narrow in zip(self.norms, self.widen, self.scale, self.narrow):
+            h = h + narrow(self.dropout(F.gelu(widen(norm(h))) * (1 + scale(condition))))  # FiLM, without a shift
+        h = self.norm(h)
+        each = F.gelu(self.pixel(torch.cat((seen, self.place(h).view(len(x), -1, 12)), 2)))
+        return likely + self.own(each) + self.mix(each) @ self.score(self.rows(h).view(len(x), self.slots, 24))
+
+    def loss(self, x: Tensor, t: Tensor, c: Tensor | None, clean: Tensor) -> Tensor:
+        """Cross-entropy of the clean picture's colours, in nats a pixel: (B, H W); x, t, c as `forward`, clean (B, 3, H, W)."""
+        right = torch.cdist(clean.flatten(2).mT, self.palette).argmin(2)
+        return F.cross_entropy(self.logits(x, t, c).flatten(0, 1), right.flatten(), reduction="none").view_as(right)
+
+    def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
+        """Arguments and result as `ContextUnet`: x (B, 3, H, W), t = step / T, c (B, n_cfeat) or None; the noise (B, 3, H, W)."""
+        log_snr, logits = self._log_snr(x, t)[..., None, None], self.logits(x, t, c)
+        with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):  # it would round the colours
+            x0 = (logits.softmax(2) @ self.palette).mT.reshape(x.shape)
+        return (x - log_snr.sigmoid().sqrt() * x0) / (-log_snr).sigmoid().sqrt()
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -521,7 +533,6 @@ def count_parameters(model: nn.Module) -> int:
 
 
 # ---- Training --------------------------------------------------------------------------------------------------------
-
 
 def corrupt(x: Tensor, amount: Tensor, generator: Generator | None = None) -> Tensor:
     """(1 - amount) x + amount * noise, the noise uniform on [0, 1]: x (B, C, H, W) in [0, 1], amount (B,) in [0, 1]. Lesson 1."""
@@ -539,15 +550,16 @@ def diffusion_loss(model, x, schedule, c=None, generator=None, min_snr=None) -> 
     """The simple loss: noise clean pictures x (B, C, H, W) to a random t each, ask for the noise, mean squared error. [DDPM] eq. 14.
 
     `c` (B, n_cfeat) or None. `min_snr`, gamma > 0, weighs each picture's error with min(gamma / SNR(t), 1): less for the steps that are
-    almost clean. [Min-SNR] section 3.4. Lesson 3.
+    almost clean. [Min-SNR] section 3.4. A PaletteNet has its own. Lesson 3.
     """
     if min_snr is not None and min_snr <= 0:
         raise ValueError(f"min_snr={min_snr}; expected None (no weights) or a number above 0, such as 5")
     t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator).to(x.device)
     noise = torch.randn(x.shape, generator=generator).to(x)
-    predicted = model(perturb_input(x, t, noise, schedule), t / schedule.T, c)
-    weight = 1.0 if min_snr is None else _at((min_snr / schedule.snr).clamp(max=1), t, noise)
-    return (weight * (predicted.to(noise.dtype) - noise).square()).mean()
+    x_t = perturb_input(x, t, noise, schedule)
+    asked, inner = (x_t, t / schedule.T, c), getattr(model, "module", model)  # an average hides its network's own methods
+    error = inner.loss(*asked, x) if isinstance(inner, PaletteNet) else (model(*asked).to(noise.dtype) - noise).square()
+    return (error if min_snr is None else _at((min_snr / schedule.snr).clamp(max=1), t, error) * error).mean()
 
 
 def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_utils.AveragedModel:
@@ -556,9 +568,8 @@ def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_u
     The decay warms up as (1 + n) / (10 + n), so that the random first weights are forgotten. The average itself is `.module`. Lesson 3.
     """
 
-    def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
-        share = 1 - min(decay, (1 + float(n)) / (10 + float(n)))
-        return old.lerp(new, share) if old.is_floating_point() else new  # new: batch norm's counter
+    def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:  # batch norm's counter is no float
+        return old.lerp(new, 1 - min(decay, (1 + float(n)) / (10 + float(n)))) if old.is_floating_point() else new
 
     return torch.optim.swa_utils.AveragedModel(model, avg_fn=average, use_buffers=True)
 
@@ -759,19 +770,16 @@ def _start(model, shape, x_T, context, generator) -> tuple[Tensor, Tensor | None
     return x, None if context is None else context.to(x)
 
 
-def _frames_kept(steps: Sequence[int], keep: int | Sequence[int]) -> set[int]:
-    """Places in the list of steps whose pictures are kept: `keep` of them, evenly, the last and the first included, or wherever keep's steps are."""
-    if isinstance(keep, (int, np.integer)):
-        return {round(i) for i in np.linspace(len(steps) - 1, 0, min(keep, len(steps)))}
-    if unknown := set(keep) - set(steps):
-        raise ValueError(f"keep names steps {sorted(unknown)} that this sampler does not visit; it visits {list(steps)}")
-    return {i for i, t in enumerate(steps) if t in keep}
-
-
 def _sample(model, schedule, shape, x_T, steps, step, context, generator, keep, progress):
     steps = sampling_steps(schedule.T if steps is None else steps, schedule.T)
     x, context = _start(model, shape, x_T, context, generator)
-    frames = [x.cpu()] if 0 in (kept := _frames_kept(steps, keep)) else []
+    if isinstance(keep, (int, np.integer)):  # so many places in the list of steps, evenly, the last and the first included
+        kept = {round(i) for i in np.linspace(len(steps) - 1, 0, min(keep, len(steps)))}
+    elif unknown := set(keep) - set(steps):
+        raise ValueError(f"keep names steps {sorted(unknown)} that this sampler does not visit; it visits {list(steps)}")
+    else:
+        kept = {i for i, t in enumerate(steps) if t in keep}
+    frames = [x.cpu()] if 0 in kept else []
     trip = walk(model, schedule, x, steps, step, context, generator)
     for i, (_, x, _) in enumerate(tqdm(trip, total=len(steps) - 1, leave=False, disable=not progress, desc="sampling"), start=1):
         if i in kept:
@@ -794,9 +802,8 @@ def sample_ddpm(model, schedule, shape=None, x_T=None, context=None, steps=None,
     return _sample(model, schedule, shape, x_T, steps, step, context, generator, keep, progress)
 
 
-def sample_ddim(
-    model, schedule, shape=None, x_T=None, context=None, steps=20, generator=None, keep=16, eta=0.0, clip=False, progress=False
-) -> tuple[Tensor, Tensor]:
+def sample_ddim(model, schedule, shape=None, x_T=None, context=None, steps=20, generator=None, keep=16,
+                eta=0.0, clip=False, progress=False) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Draw pictures with DDIM in any number of steps from 1 to T, or along a list: arguments and result as `sample_ddpm`. [DDIM] eq. 12. Lesson 5."""
 
     def step(x, t, t_prev, pred_noise, z):
@@ -835,9 +842,8 @@ def _second_order(schedule: NoiseSchedule, clip: bool) -> Callable:
     return step
 
 
-def sample_multistep(
-    model, schedule, shape=None, x_T=None, context=None, steps=10, generator=None, keep=16, solver="2m", clip=False, progress=False
-) -> tuple[Tensor, Tensor]:
+def sample_multistep(model, schedule, shape=None, x_T=None, context=None, steps=10, generator=None, keep=16,
+                     solver="2m", clip=False, progress=False) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Draw pictures in few steps by remembering what the network said before: arguments and result as `sample_ddpm`.
 
     `solver` "2m" is DPM-Solver++(2M), [DPM++] alg. 2; "ipndm" is PNDM's four-term mixture for strides equal in t, [PNDM] eq. 12, with fewer
@@ -853,7 +859,6 @@ def sample_multistep(
 
 # ---- Measuring -------------------------------------------------------------------------------------------------------
 
-
 @torch.no_grad()
 def denoising_losses(model, x, schedule, steps, c=None, seed=0, batch=100) -> Tensor:
     """The noise-prediction error of each picture at each step: (len(steps), N), mean squared, the same noise for every model.
@@ -866,8 +871,8 @@ def denoising_losses(model, x, schedule, steps, c=None, seed=0, batch=100) -> Te
         for t in steps:
             noise = torch.randn(x.shape, generator=generator).to(x)
             x_t = perturb_input(x, t, noise, schedule)
-            contexts = itertools.repeat(None) if c is None else c.split(batch)
-            predicted = [model(some, some.new_full((len(some),), t / schedule.T), context) for some, context in zip(x_t.split(batch), contexts)]
+            parts = [slice(i, i + batch) for i in range(0, len(x), batch)]
+            predicted = [model(x_t[i], x.new_full((len(x_t[i]),), t / schedule.T), None if c is None else c[i]) for i in parts]
             rows.append((torch.cat(predicted) - noise).square().flatten(1).mean(1))
     return torch.stack(rows).cpu()
 
@@ -972,7 +977,6 @@ def sprite_report(samples, asked=None, n: int = 1000, seed: int = 0) -> str:
 
 
 # ---- Showing ---------------------------------------------------------------------------------------------------------
-
 
 def unorm(x):
     """Values in [-1, 1] to [0, 1], clipped: the same for every picture and channel, so that colours stay true. Lesson 3."""
@@ -1083,23 +1087,20 @@ _PLAYER = """<div id="{id}" role="group" aria-label="{alt}">
 <div style="display:flex;width:max-content;background:white;color:black;font:13px sans-serif">
 <div style="display:flex;flex-direction:column;justify-content:space-around;padding-right:4px;text-align:right">{labels}</div>
 <canvas role="img" aria-label="{alt}" width="{width}" height="{height}" hidden style="width:{css}px;image-rendering:pixelated"></canvas>
-<img src="data:image/png;base64,{last}" alt="{alt}, last frame" style="width:{css}px;image-rendering:pixelated;margin:0">
-</div><div hidden><button type="button">Pause</button>
-<input type="range" min="0" max="{end}" value="0" aria-label="frame"> <output aria-live="off"></output></div></div>
-<script>(() => {{
+<img src="data:image/png;base64,{last}" alt="{alt}, last frame" style="width:{css}px;image-rendering:pixelated;margin:0"></div>
+<div hidden><button type="button">Pause</button><input type="range" min="0" max="{end}" value="0" aria-label="frame">
+<output aria-live="off"></output></div></div><script>(() => {{
   const views = [...document.querySelectorAll("#{id}")], root = views.find(view => !view.dataset.ready) ?? views[0];
   const canvas = root.querySelector("canvas"), last = root.querySelector("img"), bar = root.lastElementChild;
   const [button, slider, output] = bar.children, strip = new Image(); let timer = null; root.dataset.ready = "1";
-  const show = () => {{ output.textContent = "frame " + (+slider.value + 1) + " of {frames}";
-    const end = +slider.value === {end};  /* the still picture has its exact colours */
-    canvas.getContext("2d").drawImage(end ? last : strip, 0, end ? 0 : -slider.value * {height}); }};
+  const show = () => {{ output.textContent = "frame " + (+slider.value + 1) + " of {frames}"; const end = +slider.value === {end};
+    canvas.getContext("2d").drawImage(end ? last : strip, 0, end ? 0 : -slider.value * {height}); }};  /* the still one has its exact colours */
   const pause = () => {{ clearInterval(timer); timer = null; button.textContent = "Play"; }};
   const play = () => {{ let wait = 0; button.textContent = "Pause"; timer = setInterval(() => {{ if (!root.isConnected) return pause();
     if (+slider.value < {end}) slider.value = +slider.value + 1; else if (++wait > 6) slider.value = wait = 0; show(); }}, {interval}); }};
   button.onclick = () => timer ? pause() : play(); slider.oninput = () => {{ pause(); show(); }};
   strip.onload = () => {{ last.style.display = "none"; canvas.hidden = bar.hidden = false; show();
-    matchMedia("(prefers-reduced-motion: reduce)").matches ? pause() : play(); }};
-  strip.src = "data:image/png;base64,{strip}"; }})();</script>"""
+    matchMedia("(prefers-reduced-motion: reduce)").matches ? pause() : play(); }}; strip.src = "data:image/png;base64,{strip}"; }})();</script>"""
 
 
 def _png(picture: Image.Image) -> bytes:
@@ -1162,8 +1163,8 @@ def compare_checkpoints(models, sample, seed=0, zoom=3) -> tuple[SpriteAnimation
     `sample(model, generator)` returns a sampler's (samples, frames); each generator has the same seed, so only the weights differ. Lesson 4.
     """
     results = {label: sample(model, Generator().manual_seed(seed)) for label, model in models.items()}
-    animation = animate({label: frames for label, (_, frames) in results.items()}, zoom=zoom)
-    return animation, {label: samples.cpu() for label, (samples, _) in results.items()}
+    frames, samples = ({label: result[i] for label, result in results.items()} for i in (1, 0))
+    return animate(frames, zoom=zoom), {label: x.cpu() for label, x in samples.items()}
 
 
 def show_source(thing: Callable | type):
@@ -1184,12 +1185,11 @@ def show_source(thing: Callable | type):
 
 # ---- Exploring -------------------------------------------------------------------------------------------------------
 
-
 def explore(draw: Callable[..., Image.Image], **options: Sequence):
     """A slider for each named list of options above the picture that `draw(**chosen)` returns; redrawn in place. Lesson 4."""
     import ipywidgets
-    settings = {"continuous_update": False, "style": {"description_width": "initial"}}
-    sliders = {name: ipywidgets.SelectionSlider(options=list(v), description=name, **settings) for name, v in options.items()}
+    slider = functools.partial(ipywidgets.SelectionSlider, continuous_update=False, style={"description_width": "initial"})
+    sliders = {name: slider(options=list(values), description=name) for name, values in options.items()}
 
     def png() -> bytes:
         return _png(draw(**{name: slider.value for name, slider in sliders.items()}))

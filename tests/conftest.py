@@ -57,9 +57,9 @@ def course_environment() -> dict[str, str]:
 
 @pytest.fixture
 def sprite_files(tmp_path) -> Path:
-    """A folder with small stand-ins in the format of data/: 260 noise sprites, one-hot labels, factors and parts."""
+    """A folder with small stand-ins in the format of data/: 260 noise sprites in 64 colours, one-hot labels, factors and parts."""
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "sprites_16x16.npy", rng.integers(0, 256, (260, 16, 16, 3), dtype=np.uint8))
+    np.save(tmp_path / "sprites_16x16.npy", rng.integers(0, 4, (260, 16, 16, 3), dtype=np.uint8) * 85)
     np.save(tmp_path / "sprite_labels_16x16.npy", np.eye(5, dtype=np.uint8)[rng.integers(0, 5, 260)])
     parts = ["train"] * 220 + ["test"] * 20 + ["compositional"] * 20
     rows = [f"{part},food,fruit{i},\n" for i, part in enumerate(parts)]

@@ -1,7 +1,9 @@
 """What bad input gets: an error that names what was given, and what to do instead."""
 
+import gc
 import pickle
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ def test_missing_array(tmp_path):
 
 @pytest.mark.parametrize("shape", [(6, 3, 16, 16), (6, 16, 16), (6, 16, 16, 4)])
 def test_sprites_of_another_shape(shape, tmp_path):
-    with expect(ValueError, "s.npy", shape, "(N, H, W, 3)", "load_sprite_folder"):
+    with expect(ValueError, "s.npy", shape, "(N, H, W, 3)", "load_sprite_pictures"):
         dataset(np.zeros(shape, dtype=np.uint8), LABELS, tmp_path)
 
 
@@ -49,7 +51,7 @@ def test_sprites_of_another_dtype(dtype, tmp_path):
 
 @pytest.mark.parametrize("labels", [LABELS[:4], LABELS.argmax(1)])
 def test_labels_of_another_length_or_not_one_hot(labels, tmp_path):
-    with expect(ValueError, "l.npy", labels.shape, "6 sprites", "one-hot row for each"):
+    with expect(ValueError, "l.npy", labels.shape, "6 sprites", "one-hot rows"):
         dataset(SPRITES, labels, tmp_path)
 
 
@@ -112,27 +114,23 @@ def test_unknown_digits():
 
 
 def png(path, size=(16, 16), colour=(200, 30, 30, 255), mode="RGBA"):
+    path.parent.mkdir(exist_ok=True)
     Image.new("RGBA", size, colour).convert(mode).save(path)
 
 
-def test_a_folder_that_is_none(tmp_path):
-    with expect(FileNotFoundError, "nowhere", "folder of PNGs", "load_sprite_sheet"):
-        du.load_sprite_folder(tmp_path / "nowhere")
+def test_pictures_that_are_nowhere(tmp_path):
+    with expect(FileNotFoundError, "nowhere", "does not exist", "folder of PNGs", "sheet"):
+        du.load_sprite_pictures(tmp_path / "nowhere")
 
 
-def test_an_empty_folder_and_one_of_empty_pictures(tmp_path):
-    with expect(ValueError, tmp_path, "0 PNGs found"):
-        du.load_sprite_folder(tmp_path)
+def test_an_empty_folder_and_pictures_of_empty_tiles(tmp_path):
+    with expect(ValueError, tmp_path, "0 tiles found"):
+        du.load_sprite_pictures(tmp_path)
     png(tmp_path / "a.png", colour=(0, 0, 0, 0))
-    with expect(ValueError, tmp_path, "1 PNGs found"):
-        du.load_sprite_folder(tmp_path)
-
-
-def test_a_picture_of_another_size_is_named(tmp_path):
-    png(tmp_path / "a.png")
-    png(tmp_path / "b.png", (32, 24))
-    with expect(ValueError, "b.png", "32x24", "16x16", "load_sprite_sheet"):
-        du.load_sprite_folder(tmp_path)
+    png(tmp_path / "sheet" / "b.png", (32, 16), colour=(0, 0, 0, 0))
+    for path, tiles in ((tmp_path, 1), (tmp_path / "sheet" / "b.png", 2)):
+        with expect(ValueError, path, "anything drawn", f"{tiles} tiles found"):
+            du.load_sprite_pictures(path)
 
 
 @pytest.mark.parametrize("keep", [0, 20, 60])
@@ -141,27 +139,36 @@ def test_a_corrupt_png_is_named(keep, tmp_path):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "b.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:keep])
-    for load in (lambda: du.load_sprite_folder(tmp_path), lambda: du.load_sprite_sheet(tmp_path / "b.png")):
+    for path in (tmp_path, tmp_path / "b.png"):
         with expect(ValueError, "b.png", "not a picture", "save it again as PNG"):
-            load()
-
-
-def test_a_missing_sheet(tmp_path):
-    with expect(FileNotFoundError, "sheet.png", "does not exist"):
-        du.load_sprite_sheet(tmp_path / "sheet.png")
+            du.load_sprite_pictures(path)
 
 
 @pytest.mark.parametrize("tile", [16, 0, -4, 100])
-def test_a_sheet_that_the_tile_does_not_divide(tile, tmp_path):
+def test_a_sheet_that_the_tile_does_not_divide_is_named(tile, tmp_path):
     png(tmp_path / "sheet.png", (40, 24))
-    with expect(ValueError, "sheet.png", "40x24", f"tile={tile}", "tile size"):
-        du.load_sprite_sheet(tmp_path / "sheet.png", tile)
+    with expect(ValueError, "sheet.png", "40x24", f"sides that tile={tile} divides", "tile size"):
+        du.load_sprite_pictures(tmp_path / "sheet.png", tile)
 
 
-def test_a_sheet_of_empty_tiles(tmp_path):
-    png(tmp_path / "sheet.png", (32, 32), (0, 0, 0, 0))
-    with expect(ValueError, "sheet.png", "only empty tiles"):
-        du.load_sprite_sheet(tmp_path / "sheet.png")
+@pytest.mark.parametrize("size", [(32, 32), (32, 24), (8, 8)])
+def test_a_picture_of_another_size_in_a_folder_is_named_and_not_cut_up(size, tmp_path):
+    png(tmp_path / "a.png")
+    png(tmp_path / "b.png", size)
+    with expect(ValueError, "b.png", f"{size[0]}x{size[1]}", "16x16", "sheet"):
+        du.load_sprite_pictures(tmp_path)
+
+
+def test_a_picture_that_was_refused_is_closed(tmp_path):
+    """On Windows nobody could remove it otherwise, as the error asks for."""
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    png(tmp_path / "c.png", (40, 24))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        for path in (tmp_path, tmp_path / "c.png"):
+            with pytest.raises(ValueError):
+                du.load_sprite_pictures(path)
+        gc.collect()
 
 
 def test_good_pngs_with_and_without_alpha(tmp_path):
@@ -172,14 +179,14 @@ def test_good_pngs_with_and_without_alpha(tmp_path):
     png(tmp_path / "d.png", colour=(255, 0, 0, 51))
     png(tmp_path / "e.png", colour=(0, 255, 0, 255), mode="P")
     (tmp_path / "notes.txt").write_text("not a picture")
-    pictures = du.load_sprite_folder(tmp_path)
+    pictures = du.load_sprite_pictures(tmp_path)
     assert pictures.shape == (4, 16, 16, 3) and pictures.dtype == np.uint8
     assert pictures[:, 0, 0].tolist() == [[0, 0, 255], [200, 30, 30], [255, 204, 204], [0, 255, 0]]
     sheet = np.full((16, 24, 3), 255, dtype=np.uint8)
     for i, (y, x) in enumerate([(0, 0), (0, 16), (8, 8)]):
         sheet[y : y + 8, x : x + 8] = 10 * i
     Image.fromarray(sheet).save(tmp_path / "notes.bmp")
-    tiles = du.load_sprite_sheet(tmp_path / "notes.bmp", tile=8)
+    tiles = du.load_sprite_pictures(tmp_path / "notes.bmp", tile=8)
     assert tiles[:, 0, 0, 0].tolist() == [0, 10, 20] and (tiles == tiles[:, :1, :1]).all()
 
 
@@ -188,7 +195,7 @@ def test_16_bit_grey_is_scaled_not_clipped(value, expected, tmp_path):
     picture = np.full((16, 16), value, dtype=np.uint16)
     picture[0, 0] = 0
     Image.fromarray(picture).save(tmp_path / "a.png")
-    assert (du.load_sprite_folder(tmp_path)[0, 1:] == expected).all()
+    assert (du.load_sprite_pictures(tmp_path)[0, 1:] == expected).all()
 
 
 # ---------------------------------------------------------------------------------------------------------------- weights

@@ -1,9 +1,9 @@
-"""Train all that the course ships: `python weights/train.py` (on two cores about five hours; much less on a GPU).
+"""Train all that the course ships: `python weights/train.py` (on two cores about six hours; much less on a GPU).
 
-Four runs: `basic` (lesson 1's BasicUNet on digits), `features` (the classifier of the measures), `model` (ContextUnet on sprites, no labels, in
-three stages) and `context` (with labels, dropped 10 % of the time). After each epoch of the last two a checkpoint is written whole under
-weights/runs/; the same command goes on from there after an interruption, with the same random numbers. `--only model` trains one, `--threads 1`
-leaves a core to another run.
+Five runs: `basic` (lesson 1's BasicUNet on digits), `features` (the classifier of the measures), `model` (ContextUnet on sprites, no labels, in
+three stages), `context` (with labels, dropped 10 % of the time) and `best` (PaletteNet, with labels). After each epoch of the last three a
+checkpoint is written whole under weights/runs/; the same command goes on from there after an interruption, with the same random numbers.
+`--only model` trains one, `--threads 1` leaves a core to another run.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 HERE = Path(__file__).resolve().parent
@@ -27,9 +28,10 @@ SPRITE_FILES = ("sprites_16x16.npy", "sprite_labels_16x16.npy", "sprite_factors_
 
 @dataclass(frozen=True)
 class Settings:
-    """What a stage of a run of the ContextUnet depends on; each shipped history says what that run had."""
+    """What a stage of a run on the sprites depends on; each shipped history says what that run had."""
 
     context: bool
+    network: str = "ContextUnet"  # or PaletteNet, which n_feat does not change
     n_feat: int = 64
     T: int = 500
     start: str | None = None  # file of weights in the same folder to go on from, with a fresh optimiser
@@ -43,11 +45,14 @@ class Settings:
     p_drop: float = 0.1
     ema_decay: float = 0.999
     seed: int = 2026
+    beta2: float = 0.999  # of Adam
+    clip: float | None = None  # the longest gradient
+    dropout: float = 0.0  # of a PaletteNet
     limit: int | None = None  # train on the first so many sprites only (tests)
 
     @property
     def name(self) -> str:
-        return "context_model" if self.context else "model"
+        return "best" if self.network == "PaletteNet" else "context_model" if self.context else "model"
 
 
 # The stages of each run. The later ones of `model` are warm restarts: of 64 samples 10 were legal after one stage, 13 after two and 19 after
@@ -60,13 +65,14 @@ STAGES = {
     ),
     # From the beginning, because what had learnt to draw without labels listens less to them (weights/README.md).
     "context": ({"passes": 1, "batch": 100, "learning_rate": 1e-3, "min_snr": None, "ema_decay": 0.998},),
+    "best": ({"network": "PaletteNet", "passes": 12, "learning_rate": 2e-3, "min_snr": None, "beta2": 0.99, "clip": 1.0},),
 }
 
 
 def stages(name: str, epochs: int, **settings) -> Iterator[Settings]:
     """The settings of each stage of a run; `epochs` below 32 cut it short."""
     for stage in STAGES[name]:
-        full = Settings(name == "context", **settings, **stage)
+        full = Settings(name != "model", **settings, **stage)
         if full.first_epoch < epochs:
             yield replace(full, epochs=min(full.epochs, epochs), decay_epochs=min(full.decay_epochs, epochs - full.first_epoch))
 
@@ -97,8 +103,15 @@ def batches(
             yield x[rows], c[rows]
 
 
+def network(settings: Settings, images: np.ndarray, schedule: du.NoiseSchedule) -> torch.nn.Module:
+    """The network that a run trains, with random weights."""
+    if settings.network == "PaletteNet":
+        return du.PaletteNet(images, schedule, dropout=settings.dropout)
+    return du.ContextUnet(3, settings.n_feat, 5, 16)
+
+
 class Run:
-    """A stage of a training run of the ContextUnet that can stop after any epoch and go on."""
+    """A stage of a training run on the sprites that can stop after any epoch and go on."""
 
     def __init__(self, settings: Settings, device: torch.device, out: Path):
         self.settings, self.device, self.out = settings, device, out
@@ -107,10 +120,17 @@ class Run:
         self.x, self.c = sprites.x[: settings.limit], sprites.c[: settings.limit]
         self.schedule = du.NoiseSchedule.linear(settings.T)
         torch.manual_seed(settings.seed)
-        self.model = du.ContextUnet(3, settings.n_feat, 5, 16).to(device, memory_format=torch.channels_last)
+        self.model = network(settings, sprites.images, self.schedule).to(device, memory_format=torch.channels_last)
         if settings.start:
             du.load_weights(self.model, out / settings.start)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), settings.learning_rate, fused=device.type != "mps")
+        parameters, betas = list(self.model.parameters()), (0.9, settings.beta2)
+        self.optimiser = torch.optim.Adam(parameters, settings.learning_rate, betas, fused=device.type != "mps")
+        if settings.clip:
+
+            def clip(*_):
+                torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+
+            self.optimiser.register_step_pre_hook(clip)
         self.steps_an_epoch = settings.passes * -(-len(self.x) // settings.batch)
         steps = settings.decay_epochs * self.steps_an_epoch
         self.decay = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: max(0.0, 1 - step / steps))
@@ -141,6 +161,7 @@ class Run:
     def train_epoch(self, epoch: int) -> None:
         # Seeded by the epoch: a resumed run draws the same numbers as one that was never interrupted.
         generator = torch.Generator().manual_seed(self.settings.seed * 1000 + epoch)
+        torch.manual_seed(self.settings.seed * 1000 + epoch)  # dropout has no generator of its own
         started, losses = time.perf_counter(), []
         epoch_batches = batches(self.x, self.c, self.settings.batch, self.settings.passes, generator)
         p_drop = self.settings.p_drop if self.settings.context else None
@@ -295,7 +316,7 @@ def speed(device: torch.device, repeats: int = 9) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("basic", "features", "model", "context"), help="train one of the four (default: all)")
+    parser.add_argument("--only", choices=("basic", "features", *STAGES), help="train one of the five (default: all)")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for weights, histories and checkpoints (default: weights/)")
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--n-feat", type=int, default=Settings.n_feat)
@@ -316,7 +337,7 @@ def main() -> None:
         train_basic(device, options.out)
     if options.only in (None, "features"):
         train_features(device, options.out, limit=options.limit)
-    for name in ("model", "context"):
+    for name in STAGES:
         if options.only in (None, name):
             train_run(name, options.epochs, device, options.out, n_feat=options.n_feat, limit=options.limit)
 
