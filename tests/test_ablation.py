@@ -107,6 +107,55 @@ def test_each_picture_gets_the_noise_of_the_nearest_assignment(shipped):
     assert torch.equal(shipped.nearest_noise(x, noise), best) and not torch.equal(best, noise)
 
 
+def test_the_faults_are_those_of_the_published_code(shipped, noised):
+    """The noise's std, and a shortcut that differs from call to call; and without a fault neither."""
+    x0, noise, t, x_t = noised
+    right, wrong = (shipped.noised(shipped.Change(fault=fault), x0, t, noise, SCHEDULE) for fault in (None, "no square root"))
+    ab = SCHEDULE.ab[t].view(-1, 1, 1, 1)
+    assert torch.equal(right, x_t)
+    torch.testing.assert_close(wrong - ab.sqrt() * x0, (1 - ab) * noise)
+    block, x = du.ResidualConvBlock(3, 8, is_res=True).eval(), torch.randn(2, 3, 4, 4)
+    twice = [block(x), block(x)]
+    block.__class__ = shipped.RandomShortcut
+    other = [block(x), block(x)]
+    assert torch.equal(*twice) and not torch.allclose(*other) and other[0].shape == twice[0].shape
+
+
+@pytest.mark.parametrize("fault", [None, "no square root", "random shortcut", "backward(loss)"])
+def test_a_fault_changes_what_is_learnt(ablation, fault):
+    """Four steps each, from the same weights with the same pictures: the weights after them, against those of the recipe without a fault."""
+    after = [ablation.train(ablation.Change(fault=some), 200).network.state_dict() for some in (None, fault)]
+    same = all(torch.equal(one, other) for one, other in zip(*(state.values() for state in after)))
+    assert same == (fault is None)
+
+
+def test_backward_of_the_loss_multiplies_the_gradient_with_it(ablation, monkeypatch):
+    """The first step's gradients as Adam gets them, over those without the fault: the loss, everywhere."""
+    seen, losses = [], []
+    step, backward = torch.optim.Adam.step, torch.Tensor.backward
+
+    def first_gradients(optimiser, *rest):
+        seen.append(torch.cat([p.grad.flatten() for group in optimiser.param_groups for p in group["params"] if p.grad is not None]))
+        return step(optimiser, *rest)
+
+    def recorded(loss, *rest, **options):
+        losses.append(float(loss.detach()))
+        return backward(loss, *rest, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", first_gradients)
+    monkeypatch.setattr(torch.Tensor, "backward", recorded)
+    for fault in (None, "backward(loss)"):
+        ablation.train(ablation.Change(fault=fault), 50)
+    plain, scaled = seen
+    assert losses[0] == losses[1] != pytest.approx(1, abs=1e-3)
+    torch.testing.assert_close(scaled, losses[0] * plain, rtol=1e-4, atol=1e-7)
+
+
+def test_a_fault_that_does_not_exist_is_refused(ablation):
+    with pytest.raises(ValueError, match="fault='no root' not known; expected None or one of no square root, random shortcut"):
+        ablation.train(ablation.Change(fault="no root"), 50)
+
+
 def run(ablation, monkeypatch, out, *extra):
     monkeypatch.setattr(sys, "argv", ["ablation.py", "--out", str(out), "--pictures", "200", "--samples", "20", "--workers", "1", *extra])
     ablation.main()

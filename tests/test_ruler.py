@@ -215,10 +215,69 @@ def test_the_stored_scores_are_those_of_the_shipped_classifier(make_results):
     stored = json.loads((du.WEIGHTS / "scores.json").read_text(encoding="utf8"))
     sets, train = make_results.real_sets(stored["n"]), du.sprite_features(du.load_sprites("train").images)
     assert sets.keys() == stored["real"].keys()
-    assert {*make_results.RULED, *make_results.RULED_DDPM, *make_results.fast_rows()} == stored["samples"].keys()
+    faults = {f"model_31, {label}" for label in make_results.RULED_FAULTS}
+    assert {*make_results.RULED, *make_results.RULED_DDPM, *faults, *make_results.fast_rows()} == stored["samples"].keys()
     for name in ("test (floor)", "hue shift"):
         again = du.frechet_distance(du.sprite_features(sets[name]), train)
         assert again == pytest.approx(stored["real"][name]["scores"]["FD"][0], rel=0.01)
+
+
+class Asked(torch.nn.Module):
+    """Answers with an echo of what it is given, and notes at which t and in which mode it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.at = []
+
+    def forward(self, x, t, c=None):
+        self.at.append((round(float(t.flatten()[0]) * 500), self.training))
+        return 0.9 * x
+
+
+def test_the_faulty_samplers_have_the_faults_of_their_names(make_results):
+    """On a network that is a formula: where each asks it, and where each ends."""
+    schedule, shape, end, asked = du.NoiseSchedule.linear(), (8, 3, 16, 16), {}, {}
+    for label, (sample, options) in make_results.RULED_FAULTS.items():
+        model = Asked().eval()
+        end[label], _ = sample(model, schedule, shape, context=None, generator=torch.Generator().manual_seed(1), keep=0, **options)
+        asked[label] = model.at
+    last_noise = (end["noise in the last step"] - end["last step from 1"]).std()
+    assert float(last_noise) == pytest.approx(float(schedule.b[1]) ** 0.5, rel=0.05)
+    assert [t for t, _ in asked["beta_0 kept"]] == [t for t, _ in asked["last step from 1"]] and asked["beta_0 kept"][-1][0] == 1
+    assert [t for t, _ in asked["DDIM-30, wrapped"]] == list(range(500, 0, -16)) and len(asked["DDIM-30"]) == 30
+    assert all(training for _, training in asked["train mode"]) and len(asked["train mode"]) == 100
+    for label in set(asked) - {"train mode"}:
+        assert not any(training for _, training in asked[label])
+
+
+def test_with_beta_0_kept_the_last_step_is_not_exact(make_results):
+    """Told the true noise at t = 1 the right sampler lands on the picture; the faulty one keeps a share of the noise."""
+    schedule = du.NoiseSchedule.linear()
+
+    def truth(x, t, c=None):  # for the picture that is 0.5 everywhere
+        ab = float(schedule.ab[round(float(t.flatten()[0]) * 500)])
+        return (x - 0.5 * ab**0.5) / (1 - ab) ** 0.5
+
+    ends = {}
+    for label in ("last step from 1", "beta_0 kept"):
+        sample, options = make_results.RULED_FAULTS[label]
+        ends[label] = sample(truth, schedule, (4, 3, 16, 16), context=None, generator=torch.Generator().manual_seed(1), keep=0, **options)[0]
+    assert torch.allclose(ends["last step from 1"], torch.tensor(0.5), atol=1e-4)
+    assert 0.0005 < float((ends["beta_0 kept"] - 0.5).std()) < 0.02
+
+
+def test_the_wrapped_stride_ends_in_the_noise_of_step_489(make_results):
+    """With the true noise of one picture it lands on that picture noised to t = 489."""
+    schedule, seen = du.NoiseSchedule.linear(), []
+
+    def truth(x, t, c=None):
+        ab = float(schedule.ab[round(float(t.flatten()[0]) * 500)])
+        seen.append((x - 0.5 * ab**0.5) / (1 - ab) ** 0.5)
+        return seen[-1]
+
+    x, _ = make_results.wrapped_stride(truth, schedule, (2, 3, 16, 16), generator=torch.Generator().manual_seed(1))
+    ab = float(schedule.ab[489])
+    torch.testing.assert_close(x, ab**0.5 * 0.5 + (1 - ab) ** 0.5 * seen[-1], atol=1e-4, rtol=0)
 
 
 def test_a_stored_sheet_is_drawn_again_when_the_sampler_s_options_change(make_results, monkeypatch, tmp_path):

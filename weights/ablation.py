@@ -32,7 +32,7 @@ import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 class Change:
     """A recipe: `target` is what the network is asked for, `weights` how its squared error is weighted over the steps, `average` an EMA,
     `decay` whether the learning rate falls linearly to 0, `assigned` whether the noises of a batch are dealt out among its pictures so that
-    the sum of the squared distances is smallest (Li et al. 2024, Immiscible Diffusion)."""
+    the sum of the squared distances is smallest (Li et al. 2024, Immiscible Diffusion). `fault` is one of published code, done on purpose."""
 
     learning_rate: float = 2e-3
     batch: int = 50
@@ -41,9 +41,11 @@ class Change:
     average: bool = False
     decay: bool = True
     assigned: bool = False
+    fault: str | None = None  # or one of FAULTS
     seed: int = 1
 
 
+FAULTS = ("no square root", "random shortcut", "backward(loss)")  # lesson 2 has the first, lesson 3 the others
 BASE = Change()
 CHANGES = {
     "base: 2e-3, batch 50": BASE,
@@ -64,6 +66,9 @@ CHANGES = {
     "1e-3": replace(BASE, learning_rate=1e-3),
     "1e-3, batch 100 (published)": replace(BASE, learning_rate=1e-3, batch=100),
     "4e-3, batch 100": replace(BASE, learning_rate=4e-3, batch=100),
+    "fault: no square root": replace(BASE, fault="no square root"),
+    "fault: random shortcut": replace(BASE, fault="random shortcut"),
+    "fault: backward(loss)": replace(BASE, fault="backward(loss)"),
 }
 FEATURES, PICTURES, WARM_UP, DECAY = 32, 100_000, 50, 0.999
 LOSS_STEPS, HELD_OUT, SAMPLES, SAMPLING_STEPS, BATCH = (5, 20, 50, 100, 200, 300, 400), 600, 1000, 50, 250
@@ -131,11 +136,32 @@ def nearest_noise(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     return noise[torch.from_numpy(linear_sum_assignment(apart.numpy())[1])]
 
 
+class RandomShortcut(du.ResidualConvBlock):
+    """The published residual block: where channel counts differ its shortcut is a new, untrained convolution at every call."""
+
+    def forward(self, x):
+        x1 = self.conv1(x)
+        shortcut = torch.nn.Conv2d(x.shape[1], x1.shape[1], 1).to(x)
+        return (shortcut(x) + self.conv2(x1)) / 1.414
+
+
+def noised(change: Change, x: torch.Tensor, t: torch.Tensor, noise: torch.Tensor, schedule: du.NoiseSchedule) -> torch.Tensor:
+    """x_t, or what the fault makes of it."""
+    if change.fault != "no square root":
+        return du.perturb_input(x, t, noise, schedule)
+    ab = schedule.ab[t].view(-1, 1, 1, 1).to(x)
+    return ab.sqrt() * x + (1 - ab) * noise
+
+
 def train(change: Change, pictures: int) -> torch.nn.Module:
     """A learning rate that rises over the first WARM_UP steps and then, with `decay`, falls linearly to 0."""
+    if change.fault not in (None, *FAULTS):
+        raise ValueError(f"fault={change.fault!r} not known; expected None or one of {', '.join(FAULTS)}")
     torch.manual_seed(change.seed)
     generator, schedule, clean = torch.Generator().manual_seed(change.seed), du.NoiseSchedule.linear(), du.load_sprites("train").x
     model, weights = du.ContextUnet(3, FEATURES, 5, 16).to(memory_format=torch.channels_last), step_weights(change, schedule).float()
+    if change.fault == "random shortcut":
+        model.init_conv.__class__ = RandomShortcut  # the only block with a shortcut
     average = du.average_weights(model, DECAY)
     optimiser, steps = torch.optim.Adam(model.parameters(), change.learning_rate, fused=True), pictures // change.batch
     for i in range(steps):
@@ -144,10 +170,10 @@ def train(change: Change, pictures: int) -> torch.nn.Module:
         t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator)
         noise = torch.randn(x.shape, generator=generator)
         noise = nearest_noise(x, noise) if change.assigned else noise
-        answer = model(du.perturb_input(x, t, noise, schedule), t / schedule.T)
+        answer = model(noised(change, x, t, noise, schedule), t / schedule.T)
         loss = (weights[t].view(-1, 1, 1, 1) * (answer - aim(change.target, x, noise, t, schedule)).square()).mean()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward(loss.detach() if change.fault == "backward(loss)" else None)
         optimiser.step()
         if change.average:
             average.update_parameters(model)

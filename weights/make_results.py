@@ -1,4 +1,4 @@
-"""Draw and score again what the lessons show as stored results: `python weights/make_results.py` (about two hours on two cores).
+"""Draw and score again what the lessons show as stored results: `python weights/make_results.py` (about two and a half hours on two cores).
 
 Writes weights/results/*.npz (sheets of 64 pictures, uint8), weights/results.json (their numbers) and weights/scores.json (every measure of 1,000
 pictures a row: real ones, spoilt ones, and samples of each epoch and of several samplers). What is already there for the same weights is kept, so
@@ -52,6 +52,69 @@ RULED_FAST = {  # quality against calls: {label: (sampler, options, numbers of s
     "iPNDM": (du.sample_multistep, {"solver": "ipndm"}, (5, 10, 20, 50)),
 }
 RULED_IDEAL = {"DDPM, tilde": (20,), "DDIM": (10, 20), "DPM-Solver++(2M)": (10,)}  # samplers of RULED_FAST with the ideal denoiser
+
+
+LAST_FROM_1 = {"steps": [*du.sampling_steps(100, 500)[:-1], 1, 0], "variance": "beta_tilde"}  # the last step as in a run of 500
+
+
+def noise_in_the_last_step(model, schedule, shape, context=None, generator=None, keep=0):
+    """Noise is added once more where the mean is the answer."""
+
+    def step(x, t, t_prev, pred_noise, z):
+        mean = du.denoise_add_noise(x, t, pred_noise, schedule, z, t_prev, "beta_tilde")
+        return mean + float(schedule.b[1]) ** 0.5 * z if t_prev == 0 else mean
+
+    x = torch.randn(shape, generator=generator)
+    return [x for _, x, _ in du.walk(model, schedule, x, LAST_FROM_1["steps"], step, context, generator)][-1], None
+
+
+def train_mode(model, schedule, shape, context=None, generator=None, keep=0):
+    """DDPM in 100 steps; batch norm takes the statistics of the batch."""
+    model.train()
+    return du.sample_ddpm(lambda x, t, c: model(x, t, c), schedule, shape, None, context, 100, generator, keep, "beta_tilde")
+
+
+def wrapped_stride(model, schedule, shape, context=None, generator=None, keep=0):
+    """DDIM with 30 steps asked for, as strides of 500 // 30: 32 calls, the last of which goes to index -12, which is t = 489."""
+    x, stride = torch.randn(shape, generator=generator), schedule.T // 30
+    with torch.no_grad():
+        for t in range(schedule.T, 0, -stride):
+            ab, ab_prev = float(schedule.ab[t]), float(schedule.ab[t - stride])
+            pred_noise = model(x, torch.full((shape[0],), t / schedule.T), context)
+            x = ab_prev**0.5 * (x - (1 - ab) ** 0.5 * pred_noise) / ab**0.5 + (1 - ab_prev) ** 0.5 * pred_noise
+    return x, None
+
+
+def beta_0_kept(model, schedule, shape, context=None, generator=None, keep=0):
+    """Every alpha-bar but that of t = 0 has one factor too many, so alpha-bar_1 is not alpha_1 and the last step is not exact."""
+
+    def step(x, t, t_prev, pred_noise, z):
+        a, long, long_prev = float(schedule.ab[t] / schedule.ab[t_prev]), kept * float(schedule.ab[t]), kept * float(schedule.ab[t_prev])
+        mean = (x - (1 - a) / (1 - long) ** 0.5 * pred_noise) / a**0.5
+        return mean if t_prev == 0 else mean + ((1 - a) * (1 - long_prev) / (1 - long)) ** 0.5 * z
+
+    kept, x = 1 - 1e-4, torch.randn(shape, generator=generator)
+    return [x for _, x, _ in du.walk(model, schedule, x, LAST_FROM_1["steps"], step, context, generator)][-1], None
+
+
+def from_real_noise(model, schedule, shape, context=None, generator=None, keep=0):
+    """DDPM in 100 steps from noised test sprites: what x_T ought to be where alpha-bar_T is not 0."""
+    x = du.load_sprites("test").x
+    x = x[torch.randint(len(x), (shape[0],), generator=generator)]
+    x_T = du.perturb_input(x, schedule.T, torch.randn(shape, generator=generator), schedule)
+    return du.sample_ddpm(model, schedule, None, x_T, context, 100, generator, keep, "beta_tilde")
+
+
+RULED_FAULTS = {  # with epoch 31: what each is to be compared with comes first; for the rest that is "model_31, DDPM, tilde-100"
+    "last step from 1": (du.sample_ddpm, LAST_FROM_1),
+    "noise in the last step": (noise_in_the_last_step, {}),
+    "beta_0 kept": (beta_0_kept, {}),
+    "DDIM-30": (du.sample_ddim, {"steps": 30}),
+    "DDIM-30, wrapped": (wrapped_stride, {}),
+    "no noise added": (du.sample_ddpm, {"steps": 100, "variance": "beta_tilde", "noise_scale": 0.0}),
+    "train mode": (train_mode, {}),
+    "from noised sprites": (from_real_noise, {}),
+}
 
 
 def network(name: str) -> torch.nn.Module:
@@ -217,6 +280,10 @@ def make_scores(path: Path, n: int = RULED_N) -> None:
     for row, (name, options) in RULED_DDPM.items():
         digest = hashlib.sha256((HERE / f"{name}.pth").read_bytes() + repr((settings, options)).encode()).hexdigest()
         keep("samples", row, digest, lambda name=name, options=options: drawn_in_batches(name, n, du.sample_ddpm, **options))
+    for label, (sample, options) in RULED_FAULTS.items():
+        code = inspect.getsource(sample) if sample.__module__ == __name__ else ""
+        digest = hashlib.sha256((HERE / "model_31.pth").read_bytes() + repr((settings, label, options, code)).encode()).hexdigest()
+        keep("samples", f"model_31, {label}", digest, lambda s=sample, options=options: drawn_in_batches("model_31", n, s, **options))
     for row, (name, label, k) in fast_rows().items():
         sample, options = RULED_FAST[label][0], RULED_FAST[label][1] | {"steps": k}
         weights = b"" if name == "ideal" else (HERE / f"{name}.pth").read_bytes()
