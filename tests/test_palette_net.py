@@ -7,7 +7,7 @@ import torch
 import diffusion_utilities as du
 
 SCHEDULE = du.NoiseSchedule.linear()
-COLOURS = np.array([[0, 0, 0], [255, 255, 255], [200, 30, 40], [20, 90, 250]], np.uint8)  # as np.unique sorts them: 0, 3, 2, 1
+COLOURS = np.array([[0, 0, 0], [255, 255, 255], [200, 30, 40], [20, 90, 250]], np.uint8)
 SHARES = np.array([0.5, 0.3, 0.15, 0.05])
 
 
@@ -62,6 +62,15 @@ def test_its_loss_is_the_cross_entropy_of_the_right_colour(model, images):
     torch.testing.assert_close(plain, each.mean())
     least = du.diffusion_loss(model, x, SCHEDULE, None, torch.Generator().manual_seed(1), 0.5)
     torch.testing.assert_close(least, ((0.5 / SCHEDULE.snr[steps]).clamp(max=1).float()[:, None] * each).mean())
+
+
+def test_the_perceptron_reads_the_same_probabilities(model, images):
+    """What is embedded for it is each pixel's own Bayes answer, prior included: the untrained network's."""
+    seen = []
+    model.embed.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    with torch.no_grad():
+        expected = model.logits(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2)), torch.tensor(0.4)).softmax(2)
+    torch.testing.assert_close(seen[0], expected)
 
 
 def trained_a_little(model: du.PaletteNet) -> du.PaletteNet:
