@@ -479,7 +479,7 @@ class PaletteNet(nn.Module):
             raise ValueError(f"images: {images.dtype} {images.shape}, {len(colours)} colours; expected uint8 (N, H, W, 3), 1024 at most")
         self.shape, self.n_cfeat, self.slots, k, size, wide = (3, *images.shape[1:3]), n_cfeat, slots, len(colours), images[0, ..., 0].size, 2 * width
         tables = {"palette": colours / 127.5 - 1, "log_share": np.log(counts / counts.sum()), "log_snr": schedule.snr.log()}
-        for name, table in (tables | {"frequencies": np.geomspace(0.25, 25, 32)}).items():  # not in the file, where half precision would round them
+        for name, table in (tables | {"frequencies": np.geomspace(0.25, 25, 32)}).items():  # half precision would round them: not in the file
             self.register_buffer(name, torch.as_tensor(table, dtype=torch.float32), persistent=False)
         self.embed, self.read = nn.Linear(k, 8, bias=False), nn.Linear((3 + 8) * size, width)
         self.time, self.context, self.condition = EmbedFC(2 * 32, 64), EmbedFC(n_cfeat, 64), nn.Linear(64, width)
@@ -490,7 +490,7 @@ class PaletteNet(nn.Module):
         self.rows, self.score = nn.Linear(width, 24 * slots), nn.Linear(24, k, bias=False)
         nn.init.normal_(self.score.weight)
         for start in (self.own.weight, self.rows.weight, self.rows.bias):
-            nn.init.zeros_(start)  # untrained, a pixel has only its own evidence, and how common each colour is
+            nn.init.zeros_(start)  # untrained, a pixel has but its evidence and the prior
         self.own.bias.data.copy_(self.log_share)
 
     def _log_snr(self, x: Tensor, t: Tensor) -> Tensor:  # (B, 1); t = 0 counts as the first step
@@ -509,7 +509,7 @@ class PaletteNet(nn.Module):
         condition = F.silu(self.time(torch.cat((angles.sin(), angles.cos()), 1)) + self.context(c))
         h = self.read(seen.flatten(1)) + self.condition(condition)
         for norm, widen, scale, narrow in zip(self.norms, self.widen, self.scale, self.narrow):
-            h = h + narrow(self.dropout(F.gelu(widen(norm(h))) * (1 + scale(condition))))  # FiLM, without a shift
+            h = h + narrow(self.dropout(F.gelu(widen(norm(h))) * (1 + scale(condition))))  # FiLM
         h = self.norm(h)
         each = F.gelu(self.pixel(torch.cat((seen, self.place(h).view(len(x), -1, 12)), 2)))
         return likely + self.own(each) + self.mix(each) @ self.score(self.rows(h).view(len(x), self.slots, 24))
