@@ -57,6 +57,7 @@ __all__ = [  # first the libraries that `from diffusion_utilities import *` has 
 
 COURSE = Path(__file__).resolve().parent
 DATA, WEIGHTS = COURSE / "data", COURSE / "weights"
+torch.set_flush_denormal(True)  # numbers below 1e-38 count as 0: a CPU is slow with them, and a PaletteNet's small probabilities have many
 
 
 def seed_everything(seed: int) -> Generator:
@@ -505,8 +506,7 @@ class PaletteNet(nn.Module):
         signal, variance = log_snr.sigmoid()[..., None].sqrt(), (-log_snr).sigmoid()[..., None]
         likely = -torch.cdist(pixels, signal * self.palette).square() / (2 * variance)  # log N(x_t; sqrt(ab) colour, 1 - ab)
         seen = torch.cat((pixels, 3 * self.embed((likely + self.log_share).softmax(2))), 2)
-        angles = log_snr * self.frequencies
-        condition = F.silu(self.time(torch.cat((angles.sin(), angles.cos()), 1)) + self.context(c))
+        condition = F.silu(self.time(torch.cat([wave(log_snr * self.frequencies) for wave in (torch.sin, torch.cos)], 1)) + self.context(c))
         h = self.read(seen.flatten(1)) + self.condition(condition)
         for norm, widen, scale, narrow in zip(self.norms, self.widen, self.scale, self.narrow):
             h = h + narrow(self.dropout(F.gelu(widen(norm(h))) * (1 + scale(condition))))  # FiLM

@@ -58,6 +58,11 @@ def factors_of(class_name: str) -> dict[str, tuple[str, ...]]:
     return {**family.STRUCTURE, **{name: tuple(ramps) for name, (_, ramps) in family.COLOURS.items()}}
 
 
+def colour_factors(class_name: str) -> tuple[str, ...]:
+    """The factors of a class that choose a ramp; the others choose what is drawn. Raises KeyError as `factors_of`."""
+    return tuple(name for name in factors_of(class_name) if name in _FAMILIES[class_name].COLOURS)
+
+
 def specify(class_name: str, **values: str) -> Specification:
     """A checked specification: one legal value for every factor of the class.
 

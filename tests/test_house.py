@@ -100,15 +100,30 @@ def test_shipped_weights_are_half_precision_and_load_strictly(name):
     assert out.dtype == torch.float32 and out.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["model", "context_model"])
-def test_training_histories_are_whole_and_the_loss_fell(name):
+@pytest.mark.parametrize("name, fallen_to", [("model", 0.5), ("context_model", 0.5), ("best", 0.7)])  # the last is of a cross-entropy
+def test_training_histories_are_whole_and_the_loss_fell(name, fallen_to):
     history = json.loads((du.WEIGHTS / f"{name}_history.json").read_text(encoding="utf8"))
     assert [row["epoch"] for row in history["epochs"]] == list(range(32)) and history["stages"][-1]["epochs"] == 32
     for stage in history["stages"]:
-        assert stage["context"] == (name == "context_model") and stage["limit"] is None
-        steps = stage["passes"] * -(-8800 // stage["batch"])
-        assert all(len(row["losses"]) == steps for row in history["epochs"][stage["first_epoch"] : stage["epochs"]])
-    assert history["epochs"][-1]["loss"] < 0.5 * history["epochs"][0]["loss"]
+        assert stage["context"] == (name != "model") and stage["limit"] is None
+        pictures = 1760 * sum(stage["recolour"].values()) if stage.get("recolour") else 8800
+        steps = stage["passes"] * -(-pictures // stage["batch"])
+        logged = -(-steps // stage.get("log_every", 1))
+        assert all(len(row["losses"]) == logged for row in history["epochs"][stage["first_epoch"] : stage["epochs"]])
+    assert history["epochs"][-1]["loss"] < fallen_to * history["epochs"][0]["loss"]
+
+
+def test_the_best_weights_draw_what_they_are_asked_for():
+    """In half precision on disk; of 60 samples each has the class asked for, and more are legal than of any weights without a palette."""
+    path, schedule, asked = du.WEIGHTS / "best_trained.pth", du.NoiseSchedule.linear(), torch.arange(60) % 5
+    assert {value.dtype for value in du.load_state(path).values()} == {torch.float16}
+    model = du.load_weights(du.PaletteNet(du.load_sprites("train").images, schedule), path)
+    generator = torch.Generator().manual_seed(0)
+    x, _ = du.sample_ddpm(model, schedule, (60, 3, 16, 16), None, torch.eye(5)[asked], 100, generator, keep=0, variance="beta_tilde")
+    factory, pictures = du.sprite_factory(), du.to_pictures(x)
+    found, _ = factory.decode(pictures)
+    assert sum(sprite.class_name == factory.CLASS_NAMES[k] for sprite, k in zip(found, asked)) >= 59
+    assert factory.are_legal(pictures, found).mean() > 0.4
 
 
 def test_later_epochs_predict_the_noise_of_held_out_sprites_better():

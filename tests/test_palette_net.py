@@ -156,3 +156,8 @@ def test_weights_come_back_through_half_precision(model, images, tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(again(x, torch.tensor(0.4)), model(x, torch.tensor(0.4)), atol=5e-3, rtol=0)
     assert all(torch.equal(one, other) for one, other in zip(model.buffers(), again.buffers()))
+
+
+def test_numbers_that_a_cpu_is_slow_with_count_as_zero():
+    """The helper asks for it at import; not every processor can."""
+    assert float(torch.tensor(1e-30) * 1e-10) == 0 or not torch.set_flush_denormal(True)

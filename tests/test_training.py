@@ -339,13 +339,69 @@ def test_the_second_stage_goes_on_from_the_weights_that_the_first_saved(train, m
     assert not all(torch.allclose(before[key], first[key], atol=1e-3) for key in learnt)
 
 
-@pytest.mark.parametrize("run, file", [("model", "model_history.json"), ("context", "context_model_history.json")])
+@pytest.mark.parametrize(
+    "run, file", [("model", "model_history.json"), ("context", "context_model_history.json"), ("best", "best_history.json")]
+)
 def test_the_shipped_weights_came_from_these_stages(train, run, file):
     history = json.loads((du.WEIGHTS / file).read_text(encoding="utf8"))
     # the older runs are from before there were such settings
-    before = {"min_snr": None, "network": "ContextUnet", "beta2": 0.999, "clip": None, "dropout": 0.0}
+    before = {"min_snr": None, "network": "ContextUnet", "beta2": 0.999, "clip": None, "dropout": 0.0, "recolour": None, "log_every": 1}
     assert [before | stage for stage in history["stages"]] == [dataclasses.asdict(stage) for stage in train.stages(run, 32)]
     assert len(history["epochs"]) == 32
+
+
+@pytest.fixture
+def train_really(program):
+    """weights/train.py as a module, with the real sprites."""
+    return program("train")
+
+
+def some_sprites(chosen):
+    """Training sprites of these rows."""
+    all_of_them = du.load_sprites("train")
+    return du.Sprites(all_of_them.images[chosen], all_of_them.labels[chosen], [all_of_them.factors[i] for i in chosen])
+
+
+def test_recoloured_sprites_keep_their_drawing(train_really):
+    """What the decoder reads out of each: the factors that choose a ramp vary, and which way a side-facing sprite looks; nothing else."""
+    sprites, copies = some_sprites(range(40)), {"hero": 3, "non-hero": 4, "food": 2, "spell": 3, "side-facing": 6}
+    x, c = train_really.recoloured(sprites, copies, seed=1)
+    origins = [row for row in sprites.factors for _ in range(copies[row["class"]])]
+    assert x.shape == (len(origins), 3, 16, 16) and x.dtype == c.dtype == torch.float32
+    factory = du.sprite_factory()
+    found, distances = factory.decode(du.to_pictures(x))
+    assert distances.max() == 0 and [factory.CLASS_NAMES[k] for k in c.argmax(1)] == [row["class"] for row in origins]
+    changed = {name: set() for name in copies}
+    for new, row in zip(found, origins):
+        changed[row["class"]] |= {name for name, value in new.as_dict().items() if value != row[name]}
+        assert not factory.held_out_pairs(row["class"]).hold(new)
+    free = {name: set(factory.colour_factors(name)) for name in copies}
+    assert changed == free | {"side-facing": free["side-facing"] | {"facing"}}
+    again, other = (train_really.recoloured(sprites, copies, seed)[0] for seed in (1, 2))
+    assert torch.equal(x, again) and not torch.equal(x, other)
+
+
+def test_a_recoloured_sprite_is_never_one_of_the_test(train_really, monkeypatch):
+    """A piece of food of which every colour but one is held out or in `test`: that one is what comes."""
+    rows = du.load_sprites("train").factors
+    food = some_sprites([next(i for i, row in enumerate(rows) if row["class"] == "food")])
+    own, factory = food.factors[0], du.sprite_factory()
+    others = [own | {"colour": colour} for colour in factory.factors_of("food")["colour"] if colour != own["colour"]]
+    monkeypatch.setattr(du, "load_sprites", lambda part: du.Sprites(None, None, others))
+    x, _ = train_really.recoloured(food, {"food": 20}, seed=0)
+    assert torch.equal(x, food.x.expand_as(x))
+
+
+def test_each_epoch_of_a_run_with_other_colours_draws_new_ones(train_really, tmp_path):
+    settings = train_really.Settings(True, n_feat=8, limit=10, batch=4, passes=2, log_every=4, recolour=dict.fromkeys(du.CLASS_NAMES, 1))
+    runs = [train_really.Run(settings, torch.device("cpu"), tmp_path / name) for name in "ab"]
+    runs[0].train_epoch(0)
+    first = runs[0].x
+    for run in runs:
+        run.train_epoch(1)
+    (four, two), mean = runs[0].history["epochs"][0]["losses"], runs[0].history["epochs"][0]["loss"]
+    assert len(first) == 10 and runs[0].steps_an_epoch == 6 and (4 * four + 2 * two) / 6 == pytest.approx(mean)
+    assert torch.equal(runs[0].x, runs[1].x) and not torch.equal(first, runs[0].x)
 
 
 def test_a_shorter_run_has_the_first_stages_and_its_rate_falls_to_zero(train):

@@ -1,4 +1,4 @@
-"""Draw and score again what the lessons show as stored results: `python weights/make_results.py` (about two and a half hours on two cores).
+"""Draw and score again what the lessons show as stored results: `python weights/make_results.py` (about three hours on two cores).
 
 Writes weights/results/*.npz (sheets of 64 pictures, uint8), weights/results.json (their numbers) and weights/scores.json (every measure of 1,000
 pictures a row: real ones, spoilt ones, and samples of each epoch and of several samplers). What is already there for the same weights is kept, so
@@ -43,6 +43,7 @@ RULED_DDPM = {  # row: (weights, options of sample_ddpm); the second is like the
     "model_31, DDPM-500": ("model_31", {}),
     "model_31, DDPM-495": ("model_31", RESTARTS | {"steps": 495}),
     "model_31, restarts": ("model_31", RESTARTS),
+    "best, restarts": ("best_trained", RESTARTS),
 }
 RULED_FAST = {  # quality against calls: {label: (sampler, options, numbers of steps)}
     "DDPM, tilde": (du.sample_ddpm, {"variance": "beta_tilde"}, (10, 20, 50, 100)),
@@ -51,6 +52,8 @@ RULED_FAST = {  # quality against calls: {label: (sampler, options, numbers of s
     "DPM-Solver++(2M)": (du.sample_multistep, {"solver": "2m"}, (5, 10, 20, 50)),
     "iPNDM": (du.sample_multistep, {"solver": "ipndm"}, (5, 10, 20, 50)),
 }
+RULED_BEST = {"DDPM": (du.sample_ddpm, {}, (500,))} | RULED_FAST
+RULED_SEEDS = {"DDPM": (500,), "DDIM": (20,), "DPM-Solver++(2M)": (10,), "iPNDM": (10,)}  # the best weights' rows that have three seeds
 RULED_IDEAL = {"DDPM, tilde": (20,), "DDIM": (10, 20), "DPM-Solver++(2M)": (10,)}  # samplers of RULED_FAST with the ideal denoiser
 
 
@@ -118,6 +121,8 @@ RULED_FAULTS = {  # with epoch 31: what each is to be compared with comes first;
 
 
 def network(name: str) -> torch.nn.Module:
+    if name.startswith("best"):
+        return du.load_weights(du.PaletteNet(du.load_sprites("train").images, du.NoiseSchedule.linear()), HERE / f"{name}.pth")
     return du.load_weights(du.ContextUnet(3, 64, 5, 16), HERE / f"{name}.pth").to(memory_format=torch.channels_last)
 
 
@@ -141,7 +146,7 @@ def stored(name: str, weights: str, draw, options: tuple = ()) -> dict[str, np.n
 
 def contexts(name: str, n: int = N) -> torch.Tensor | None:
     """Each class in turn for the weights that were trained with labels."""
-    return torch.eye(5)[torch.arange(n) % 5] if name.startswith("context") else None
+    return torch.eye(5)[torch.arange(n) % 5] if name.startswith(("context", "best")) else None
 
 
 def sampled(name: str, sample, **options):
@@ -241,9 +246,9 @@ def ideal(schedule: du.NoiseSchedule):
     return model
 
 
-def drawn_in_batches(name: str, n: int, sample, **options) -> np.ndarray:
+def drawn_in_batches(name: str, n: int, sample, seed: int = SEED, **options) -> np.ndarray:
     """n pictures from the weights of this name, or from the "ideal" denoiser."""
-    generator, asked, pictures = torch.Generator().manual_seed(SEED), contexts(name, n), []
+    generator, asked, pictures = torch.Generator().manual_seed(seed), contexts(name, n), []
     model = ideal(du.NoiseSchedule.linear()) if name == "ideal" else network(name)
     for start in range(0, n, BATCH):
         size, c = min(BATCH, n - start), None if asked is None else asked[start : start + BATCH]
@@ -252,10 +257,13 @@ def drawn_in_batches(name: str, n: int, sample, **options) -> np.ndarray:
     return np.concatenate(pictures)
 
 
-def fast_rows() -> dict[str, tuple[str, str, int]]:
-    """The rows of RULED_FAST and RULED_IDEAL: {row: (weights or "ideal", label, steps)}."""
-    rows = {f"model_31, {label}-{k}": ("model_31", label, k) for label, (_, _, steps) in RULED_FAST.items() for k in steps}
-    return rows | {f"ideal, {label}-{k}": ("ideal", label, k) for label, steps in RULED_IDEAL.items() for k in steps}
+def fast_rows() -> dict[str, tuple[str, str, int, dict]]:
+    """The rows of RULED_FAST, RULED_BEST and RULED_IDEAL: {row: (weights or "ideal", label, steps, seed where it is another)}."""
+    rows = {f"model_31, {label}-{k}": ("model_31", label, k, {}) for label, (_, _, steps) in RULED_FAST.items() for k in steps}
+    rows |= {f"best, {label}-{k}": ("best_trained", label, k, {}) for label, (_, _, steps) in RULED_BEST.items() for k in steps}
+    for label, steps in RULED_SEEDS.items():
+        rows |= {f"best, {label}-{k}, seed {seed}": ("best_trained", label, k, {"seed": seed}) for k in steps for seed in (SEED + 1, SEED + 2)}
+    return rows | {f"ideal, {label}-{k}": ("ideal", label, k, {}) for label, steps in RULED_IDEAL.items() for k in steps}
 
 
 def make_scores(path: Path, n: int = RULED_N) -> None:
@@ -279,16 +287,16 @@ def make_scores(path: Path, n: int = RULED_N) -> None:
         keep("samples", name, digest, lambda name=name: drawn_in_batches(name, n, du.sample_ddim, steps=RULED_STEPS), contexts(name, n))
     for row, (name, options) in RULED_DDPM.items():
         digest = hashlib.sha256((HERE / f"{name}.pth").read_bytes() + repr((settings, options)).encode()).hexdigest()
-        keep("samples", row, digest, lambda name=name, options=options: drawn_in_batches(name, n, du.sample_ddpm, **options))
+        keep("samples", row, digest, lambda name=name, options=options: drawn_in_batches(name, n, du.sample_ddpm, **options), contexts(name, n))
     for label, (sample, options) in RULED_FAULTS.items():
         code = inspect.getsource(sample) if sample.__module__ == __name__ else ""
         digest = hashlib.sha256((HERE / "model_31.pth").read_bytes() + repr((settings, label, options, code)).encode()).hexdigest()
         keep("samples", f"model_31, {label}", digest, lambda s=sample, options=options: drawn_in_batches("model_31", n, s, **options))
-    for row, (name, label, k) in fast_rows().items():
-        sample, options = RULED_FAST[label][0], RULED_FAST[label][1] | {"steps": k}
+    for row, (name, label, k, seed) in fast_rows().items():
+        sample, options = RULED_BEST[label][0], RULED_BEST[label][1] | {"steps": k} | seed
         weights = b"" if name == "ideal" else (HERE / f"{name}.pth").read_bytes()
         digest = hashlib.sha256(weights + repr((settings, label, options)).encode()).hexdigest()
-        keep("samples", row, digest, lambda name=name, s=sample, options=options: drawn_in_batches(name, n, s, **options))
+        keep("samples", row, digest, lambda name=name, s=sample, options=options: drawn_in_batches(name, n, s, **options), contexts(name, n))
     write_json(path, content)
 
 
