@@ -49,7 +49,7 @@ class Settings:
     clip: float | None = None  # the longest gradient
     dropout: float = 0.0  # of a PaletteNet
     log_every: int = 1  # the history has the mean loss of so many steps
-    recolour: dict[str, int] | None = None  # {class: in how many other colours each of its sprites is seen}, drawn anew each epoch
+    recolour: dict[str, int] | None = None  # {class: in how many colours each of its sprites is seen}, drawn anew each epoch
     limit: int | None = None  # train on the first so many sprites only (tests)
 
     @property
@@ -68,7 +68,7 @@ STAGES = {
     # From the beginning, because what had learnt to draw without labels listens less to them (weights/README.md).
     "context": ({"passes": 1, "batch": 100, "learning_rate": 1e-3, "min_snr": None, "ema_decay": 0.998},),
     # Its sprites by heart is what a PaletteNet learns in the first stage; in other colours (of classes with more details in more of them: what a
-    # network with labels draws of a class does not depend on how common it is) they are never the same (weights/README.md).
+    # network with labels draws of a class does not depend on how common it is) they keep changing (weights/README.md).
     "best": (
         {"network": "PaletteNet", "epochs": 25, "passes": 12, "learning_rate": 3e-3, "min_snr": None, "beta2": 0.99, "clip": 1.0, "dropout": 0.1,
          "log_every": 20},
