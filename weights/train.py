@@ -57,6 +57,7 @@ class Settings:
         return "best" if self.network == "PaletteNet" else "context_model" if self.context else "model"
 
 
+PALETTE = {"network": "PaletteNet", "learning_rate": 3e-3, "min_snr": None, "beta2": 0.99, "clip": 1.0, "log_every": 20}
 # The stages of each run. The later ones of `model` are warm restarts: of 64 samples 10 were legal after one stage, 13 after two and 19 after
 # three, and the held-out loss fell each time (weights/README.md).
 STAGES = {
@@ -70,11 +71,9 @@ STAGES = {
     # Its sprites by heart is what a PaletteNet learns in the first stage; in other colours (of classes with more details in more of them: what a
     # network with labels draws of a class does not depend on how common it is) they keep changing (weights/README.md).
     "best": (
-        {"network": "PaletteNet", "epochs": 25, "passes": 12, "learning_rate": 3e-3, "min_snr": None, "beta2": 0.99, "clip": 1.0, "dropout": 0.1,
-         "log_every": 20},
-        {"network": "PaletteNet", "start": "best_24.pth", "first_epoch": 25, "decay_epochs": 7, "passes": 9, "batch": 100, "learning_rate": 3e-3,
-         "min_snr": None, "beta2": 0.99, "clip": 1.0, "log_every": 20,
-         "recolour": {"hero": 8, "non-hero": 16, "food": 6, "spell": 6, "side-facing": 16}},
+        PALETTE | {"epochs": 25, "passes": 12, "dropout": 0.1},
+        PALETTE | {"start": "best_24.pth", "first_epoch": 25, "decay_epochs": 7, "passes": 9, "batch": 100,
+                   "recolour": {"hero": 8, "non-hero": 16, "food": 6, "spell": 6, "side-facing": 16}},
     ),  # fmt: skip
 }
 
