@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from timeit import timeit
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,7 +36,6 @@ import torch.nn.functional as F
 from matplotlib.animation import FuncAnimation, PillowWriter
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torch import Generator, Tensor
-from torch.utils.benchmark import Timer
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.utils import make_grid, save_image
@@ -82,13 +82,12 @@ def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
     if kind != "cpu" or not cpuinfo.exists() or not re.search("avx512_bf16|amx_bf16", cpuinfo.read_text(encoding="utf8")):
         return False
     # ones, because random numbers drawn here would shift everyone else's
-    setup = "w = torch.ones(64, 64, 3, 3, requires_grad=True); x = torch.ones(50, 64, 16, 16).to(memory_format=torch.channels_last).requires_grad_()"
-    timer = Timer("torch.conv2d(x, w, padding=1).sum().backward()", setup, num_threads=torch.get_num_threads())
-    seconds = {True: [], False: []}
-    for bf16 in [True, False] * 6:
+    w, x = torch.ones(64, 64, 3, 3, requires_grad=True), torch.ones(50, 64, 16, 16).to(memory_format=torch.channels_last).requires_grad_()
+    def step(bf16: bool) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            seconds[bf16].append(timer.timeit(1).mean)
-    return min(seconds[True]) < min(seconds[False])
+            torch.conv2d(x, w, padding=1).sum().backward()
+    seconds = [[timeit(functools.partial(step, bf16), number=1) for bf16 in (True, False)] for _ in range(6)]
+    return min(fast for fast, _ in seconds) < min(slow for _, slow in seconds)
 
 
 def set_up(seed: int = 0) -> torch.device:
@@ -519,8 +518,10 @@ class PaletteNet(nn.Module):
         right = torch.cdist(clean.flatten(2).mT, self.palette).argmin(2)
         return F.cross_entropy(self.logits(x, t, c).flatten(0, 1), right.flatten(), reduction="none").view_as(right)
 
-    def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
-        """Arguments and result as `ContextUnet`: x (B, 3, H, W), t = step / T, c (B, n_cfeat) or None; the noise (B, 3, H, W)."""
+    def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None, clean: Tensor | None = None) -> Tensor:
+        """Arguments and result as `ContextUnet`: x (B, 3, H, W), t = step / T, c (B, n_cfeat) or None; the noise. With `clean`, `loss` instead."""
+        if clean is not None:  # so that an average or several processes see its training
+            return self.loss(x, t, c, clean)
         log_snr, logits = self._log_snr(x, t)[..., None, None], self.logits(x, t, c)
         with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):  # it would round the colours
             x0 = (logits.softmax(2) @ self.palette).mT.reshape(x.shape)
@@ -557,8 +558,8 @@ def diffusion_loss(model, x, schedule, c=None, generator=None, min_snr=None) -> 
     t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator).to(x.device)
     noise = torch.randn(x.shape, generator=generator).to(x)
     x_t = perturb_input(x, t, noise, schedule)
-    asked, inner = (x_t, t / schedule.T, c), getattr(model, "module", model)  # an average hides its network's own methods
-    error = inner.loss(*asked, x) if isinstance(inner, PaletteNet) else (model(*asked).to(noise.dtype) - noise).square()
+    asked, inner = (x_t, t / schedule.T, c), getattr(model, "module", model)  # without what wraps it
+    error = model(*asked, x) if isinstance(inner, PaletteNet) else (model(*asked).to(noise.dtype) - noise).square()
     return (error if min_snr is None else _at((min_snr / schedule.snr).clamp(max=1), t, error) * error).mean()
 
 
@@ -567,7 +568,6 @@ def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_u
 
     The decay warms up as (1 + n) / (10 + n), so that the random first weights are forgotten. The average itself is `.module`. Lesson 3.
     """
-
     def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:  # batch norm's counter is no float
         return old.lerp(new, 1 - min(decay, (1 + float(n)) / (10 + float(n)))) if old.is_floating_point() else new
 
@@ -728,14 +728,14 @@ def denoise_ddim(x, t, t_prev, pred_noise, schedule, eta=0.0, z=0.0, clip=False)
 @contextmanager
 def _evaluating(model):
     """Eval mode for the block (no dropout, batch norm's stored averages), and after it each part's old mode again."""
-    modes = {part: part.training for part in model.modules()} if isinstance(model, nn.Module) else {}
-    for part in modes:
+    training = [part for part in model.modules() if part.training] if isinstance(model, nn.Module) else []
+    for part in training:
         part.training = False
     try:
         yield
     finally:
-        for part, training in modes.items():
-            part.training = training
+        for part in training:
+            part.training = True
 
 
 @torch.no_grad()

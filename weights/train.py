@@ -3,12 +3,14 @@
 Five runs: `basic` (lesson 1's BasicUNet on digits), `features` (the classifier of the measures), `model` (ContextUnet on sprites, no labels, in
 three stages), `context` (with labels, dropped 10 % of the time) and `best` (PaletteNet, with labels). After each epoch of the last three a
 checkpoint is written whole under weights/runs/; the same command goes on from there after an interruption, with the same random numbers.
-`--only model` trains one, `--threads 1` leaves a core to another run.
+`--only model` trains one, `--threads 1` leaves a core to another run. On several GPUs or machines, each batch shared out among the processes:
+`torchrun --nproc_per_node=2 weights/train.py --only best`.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import platform
 import sys
 import time
@@ -18,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -103,6 +107,21 @@ def write_json(path: Path, content: dict) -> None:
         Path(temporary).write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
 
 
+def join(device: torch.device) -> None:
+    """Where torchrun started this program several times: meet the others, over NCCL on GPUs (one each), else over Gloo."""
+    if "WORLD_SIZE" in os.environ:
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def share(whole: Iterator[tuple[torch.Tensor, torch.Tensor]], rank: int, processes: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """One process's part of each batch, as large as everyone else's: what does not divide is left out."""
+    for x, c in whole:
+        if end := len(x) // processes * processes:
+            yield x[rank:end:processes], c[rank:end:processes]
+
+
 def batches(
     x: torch.Tensor, c: torch.Tensor, size: int, passes: int, generator: torch.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -141,10 +160,15 @@ def recoloured(sprites: du.Sprites, copies: dict[str, int], seed: int) -> tuple[
 
 
 class Run:
-    """A stage of a training run on the sprites that can stop after any epoch and go on."""
+    """A stage of a training run on the sprites that can stop after any epoch and go on.
+
+    Several processes that have met (`join`) share each batch: DistributedDataParallel averages their gradients, so that all keep the same weights;
+    each has its own noise, its own averages in batch norm, and its own losses. The first one writes the files, and its averages and losses count.
+    """
 
     def __init__(self, settings: Settings, device: torch.device, out: Path):
         self.settings, self.device, self.out = settings, device, out
+        self.rank, self.processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.resume_path = out / "runs" / f"{settings.name}_from_{settings.first_epoch}.pt"
         sprites = du.load_sprites("train")
         self.sprites = du.Sprites(sprites.images[: settings.limit], sprites.labels[: settings.limit], sprites.factors[: settings.limit])
@@ -154,6 +178,7 @@ class Run:
         self.model = network(settings, sprites.images, self.schedule).to(device, memory_format=torch.channels_last)
         if settings.start:
             du.load_weights(self.model, out / settings.start)
+        self.parallel = DistributedDataParallel(self.model) if self.processes > 1 else self.model
         parameters, betas = list(self.model.parameters()), (0.9, settings.beta2)
         self.optimiser = torch.optim.Adam(parameters, settings.learning_rate, betas, fused=device.type != "mps")
         if settings.clip:
@@ -167,7 +192,8 @@ class Run:
         steps = settings.decay_epochs * self.steps_an_epoch
         self.decay = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: max(0.0, 1 - step / steps))
         self.average = du.average_weights(self.model, settings.ema_decay)
-        self.history = {"settings": asdict(settings), "data": sha256(SPRITE_FILES), "machine": machine(device), "epochs": []}
+        where = machine(device) + (f", {self.processes} processes" if self.processes > 1 else "")
+        self.history = {"settings": asdict(settings), "data": sha256(SPRITE_FILES), "machine": where, "epochs": []}
 
     @property
     def _parts(self) -> dict:
@@ -192,15 +218,20 @@ class Run:
 
     def train_epoch(self, epoch: int) -> None:
         # Seeded by the epoch: a resumed run draws the same numbers as one that was never interrupted.
-        generator = torch.Generator().manual_seed(self.settings.seed * 1000 + epoch)
-        torch.manual_seed(self.settings.seed * 1000 + epoch)  # dropout has no generator of its own
+        seed = self.settings.seed * 1000 + epoch
+        order = torch.Generator().manual_seed(seed)
+        # several processes have one order, and each its own noise
+        generator = order if self.processes == 1 else torch.Generator().manual_seed(seed + 10**7 * (self.rank + 1))
+        torch.manual_seed(seed + 10**7 * self.rank)  # dropout has no generator of its own
         started, losses = time.perf_counter(), []
         if self.settings.recolour:
-            self.x, self.c = recoloured(self.sprites, self.settings.recolour, self.settings.seed * 1000 + epoch)
-        epoch_batches = batches(self.x, self.c, self.settings.batch, self.settings.passes, generator)
+            self.x, self.c = recoloured(self.sprites, self.settings.recolour, seed)
+        whole = batches(self.x, self.c, self.settings.batch, self.settings.passes, order)
         p_drop = self.settings.p_drop if self.settings.context else None
-        steps = du.train_steps(self.model, epoch_batches, self.schedule, self.optimiser, p_drop, self.average, generator, self.settings.min_snr)
-        for loss in du.tqdm(steps, total=self.steps_an_epoch, desc=f"{self.settings.name} epoch {epoch}", mininterval=5):
+        steps = du.train_steps(self.parallel, share(whole, self.rank, self.processes), self.schedule, self.optimiser, p_drop, self.average,
+                               generator, self.settings.min_snr)  # fmt: skip
+        bar = {"total": self.steps_an_epoch, "desc": f"{self.settings.name} epoch {epoch}", "mininterval": 5, "disable": self.rank > 0}
+        for loss in du.tqdm(steps, **bar):
             self.decay.step()
             losses.append(loss)
         seconds = time.perf_counter() - started
@@ -208,16 +239,27 @@ class Run:
         means = [sum(some) / len(some) for some in each]
         self.history["epochs"].append({"epoch": epoch, "loss": sum(losses) / len(losses), "seconds": round(seconds, 1), "losses": means})
 
+    def write(self, epoch: int) -> None:
+        """What an epoch leaves behind."""
+        if epoch % 4 == 0 or epoch == self.settings.epochs - 1:
+            du.save_weights(self.model, self.out / f"{self.settings.name}_{epoch}.pth")
+        self.save()
+        print(f"{self.settings.name} epoch {epoch}: loss {self.history['epochs'][-1]['loss']:.4f}", flush=True)
+
+    def first_writes(self, write, *arguments) -> None:
+        """The first process writes, and the others, who may want to read it next, wait until it has."""
+        if self.rank == 0:
+            write(*arguments)
+        if self.processes > 1:
+            dist.barrier()
+
     def train(self) -> dict:
         """Train what is left of the stage; returns its history."""
         self.resume()
         for epoch in range(self.settings.first_epoch + len(self.history["epochs"]), self.settings.epochs):
             self.train_epoch(epoch)
-            if epoch % 4 == 0 or epoch == self.settings.epochs - 1:
-                du.save_weights(self.model, self.out / f"{self.settings.name}_{epoch}.pth")
-            self.save()
-            print(f"{self.settings.name} epoch {epoch}: loss {self.history['epochs'][-1]['loss']:.4f}", flush=True)
-        du.save_weights(self.average.module, self.out / f"{self.settings.name}_trained.pth")
+            self.first_writes(self.write, epoch)
+        self.first_writes(du.save_weights, self.average.module, self.out / f"{self.settings.name}_trained.pth")
         return self.history
 
 
@@ -231,7 +273,9 @@ def write_history(path: Path, histories: list[dict]) -> None:
 def train_run(name: str, epochs: int, device: torch.device, out: Path, **settings) -> None:
     """All stages of a run, one after another, and their common history."""
     runs = list(stages(name, epochs, **settings))
-    write_history(out / f"{runs[0].name}_history.json", [Run(stage, device, out).train() for stage in runs])
+    histories = [Run(stage, device, out).train() for stage in runs]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        write_history(out / f"{runs[0].name}_history.json", histories)
 
 
 def train_basic(device: torch.device, out: Path, steps: int = 1407, batch: int = 128, seed: int = 2026) -> None:
@@ -369,6 +413,9 @@ def main() -> None:
     shipped = (options.epochs, options.n_feat, options.limit) == (Settings.epochs, Settings.n_feat, Settings.limit)
     if options.out.resolve() == HERE and not shipped:
         parser.error("these settings would overwrite the shipped weights; add --out FOLDER")
+    if "WORLD_SIZE" in os.environ and options.only not in STAGES:
+        parser.error(f"under torchrun add --only, one of {', '.join(STAGES)}: the others train alone")
+    join(device)
     if options.only in (None, "basic"):
         train_basic(device, options.out)
     if options.only in (None, "features"):
@@ -376,6 +423,8 @@ def main() -> None:
     for name in STAGES:
         if options.only in (None, name):
             train_run(name, options.epochs, device, options.out, n_feat=options.n_feat, limit=options.limit)
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
