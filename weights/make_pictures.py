@@ -3,8 +3,10 @@
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -62,9 +64,35 @@ def lesson_5():
     return du.filmstrip({label: sheet(name)[:8] for label, name in rows.items()}, zoom=3)
 
 
+def lesson_8():
+    """The same network and noise in 10 steps with three samplers of diffusers."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+    rows, model = {}, network("model_trained")
+    for label, scheduler in (("DDIM", DDIMScheduler), ("DPM++ 2M", DPMSolverMultistepScheduler), ("UniPC", UniPCMultistepScheduler)):
+        solver = scheduler(SCHEDULE.T, trained_betas=SCHEDULE.b[1:].numpy(), timestep_spacing="trailing")
+        solver.set_timesteps(10)
+        x = torch.randn((8, 3, 16, 16), generator=torch.Generator().manual_seed(4))
+        for k in solver.timesteps:
+            with torch.no_grad():
+                x = solver.step(model(x, (k + 1) / SCHEDULE.T), k, x).prev_sample
+        rows[label] = x
+    return du.filmstrip(rows, zoom=3)
+
+
+def lesson_10():
+    """A mixture of three Gaussians, its density at every step: it melts into one bell."""
+    x, ab = np.linspace(3, -3, 120)[:, None], SCHEDULE.ab.numpy()[::2]
+    density = 0
+    for weight, mean, std in ((0.3, -1.2, 0.15), (0.5, 0.1, 0.25), (0.2, 1.1, 0.1)):
+        variance = ab * std**2 + 1 - ab
+        density += weight * np.exp(-((x - ab**0.5 * mean) ** 2) / (2 * variance)) / variance**0.5
+    return Image.fromarray((matplotlib.colormaps["magma"](density / density.max(0))[..., :3] * 255).astype(np.uint8))
+
+
 def main() -> None:
     save("front", du.show_images(sheet("restarts")[:48], columns=16, zoom=4))
-    for lesson in (lesson_1, lesson_2, lesson_3, lesson_4, lesson_5):
+    for lesson in (lesson_1, lesson_2, lesson_3, lesson_4, lesson_5, lesson_8, lesson_10):
         save(lesson.__name__, lesson())
     for epoch in (0, 4, 12, 31):
         save(f"epoch_{epoch}", du.show_images(sheet(f"model_{epoch}"), columns=16, zoom=3))
