@@ -62,7 +62,7 @@ def test_ruff_is_content():
 
 
 def test_requirements_have_lower_bounds_only():
-    for name in ("requirements.txt", "tests/requirements.txt"):
+    for name in ("requirements.txt", "tests/requirements.txt", "tests/benchmark_requirements.txt"):
         lines = [line for line in (ROOT / name).read_text(encoding="utf8").splitlines() if line and not line.startswith("#")]
         assert all(re.fullmatch(r"[a-z-]+>=[\d.]+", line) for line in lines), lines
 
