@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 
@@ -48,10 +48,11 @@ Draw = Callable[[nn.Module, int], Tensor]  # (network, how many) to pictures (N,
 
 @dataclass(frozen=True)
 class Contender:
-    """`loss(network, x)` of clean pictures x (B, 3, 16, 16) in [-1, 1]; `ddim(steps)` and `others` {name: Draw} are its own samplers."""
+    """`loss(network, x)` of clean pictures x (B, 3, 16, 16) in [-1, 1], None where the course's own `train_steps` trains it; `ddim(steps)` and
+    `others` {name: Draw} are its own samplers."""
 
     build: Callable[[], nn.Module]
-    loss: Callable[[nn.Module, Tensor], Tensor]
+    loss: Callable[[nn.Module, Tensor], Tensor] | None
     ddim: Callable[[int], Draw]
     others: dict[str, Draw] = field(default_factory=dict)
     rate: float = 2e-3
@@ -71,10 +72,6 @@ def context_unet() -> nn.Module:
 
 def palette_net() -> nn.Module:
     return du.PaletteNet(du.load_sprites("train").images, SCHEDULE)
-
-
-def course_loss(network: nn.Module, x: Tensor) -> Tensor:
-    return du.diffusion_loss(network, x, SCHEDULE)
 
 
 def course_draw(sampler: Callable, **options) -> Draw:
@@ -195,13 +192,9 @@ def small_draw(steps: int, **options) -> Draw:
     return draw
 
 
-def last_of(name: str, steps: int, **options) -> dict[str, Draw]:
-    return {f"{name}-{steps}": small_draw(steps, **options)}
-
-
 CONTENDERS = {
     "this course, ContextUnet": Contender(
-        context_unet, course_loss, course_ddim, channels_last=True,
+        context_unet, None, course_ddim, channels_last=True,
         others={
             "DDPM-500": course_draw(du.sample_ddpm),
             "2M-10": course_draw(du.sample_multistep, steps=10, solver="2m"),
@@ -209,7 +202,7 @@ CONTENDERS = {
         },
     ),
     "this course, PaletteNet": Contender(
-        palette_net, course_loss, course_ddim, rate=PALETTE["learning_rate"], betas=(0.9, PALETTE["beta2"]), clip=PALETTE["clip"], channels_last=True,
+        palette_net, None, course_ddim, rate=PALETTE["learning_rate"], betas=(0.9, PALETTE["beta2"]), clip=PALETTE["clip"], channels_last=True,
         others={"DDPM-500": course_draw(du.sample_ddpm), "2M-10": course_draw(du.sample_multistep, steps=10, solver="2m")},
     ),
     "published recipe": Contender(
@@ -222,7 +215,8 @@ CONTENDERS = {
         lucid_unet, lucid_loss, lucid_draw, {"DDPM-1000": lucid_draw(1000)}, betas=(0.9, 0.99), clip=1.0
     ),
     "smalldiffusion": Contender(
-        small_unet, small_loss, small_draw, last_of("accelerated", 10, gam=2) | last_of("accelerated", 20, gam=2) | last_of("DDPM", 800, mu=0.5)
+        small_unet, small_loss, small_draw,
+        {"accelerated-10": small_draw(10, gam=2), "accelerated-20": small_draw(20, gam=2), "DDPM-800": small_draw(800, mu=0.5)},
     ),
 }  # fmt: skip
 
@@ -237,9 +231,9 @@ def endless_batches(x: Tensor, size: int, generator: torch.Generator) -> Iterato
                 yield x[rows], None
 
 
-def steps_of(name: str, contender: Contender, network, batches, optimiser, average) -> Iterator[float]:
-    """One training step each time; this course's are the helper's own."""
-    if name.startswith("this course"):
+def steps_of(contender: Contender, network, batches, optimiser, average) -> Iterator[float]:
+    """One training step each time."""
+    if contender.loss is None:
         yield from du.train_steps(network, batches, SCHEDULE, optimiser, average=average)
     bf16 = contender.helped and du.has_fast_bf16(CPU)
     for x, _ in batches:
@@ -260,7 +254,7 @@ def clipped(optimiser: torch.optim.Optimizer, parameters: list[Tensor], longest:
         optimiser.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(parameters, longest) and None)
 
 
-def train(name: str, contender: Contender, minutes: tuple[float, ...]) -> tuple[nn.Module, list[dict], list[dict[str, Tensor]]]:
+def train(contender: Contender, minutes: tuple[float, ...]) -> tuple[nn.Module, list[dict], list[dict[str, Tensor]]]:
     """(network, [{minutes, pictures, seconds}], the weights to sample from at each of these minutes). The rate falls with the clock."""
     torch.manual_seed(SEED)
     network = contender.build()
@@ -270,7 +264,7 @@ def train(name: str, contender: Contender, minutes: tuple[float, ...]) -> tuple[
     optimiser = torch.optim.Adam(parameters, contender.rate, contender.betas, fused=contender.helped)
     clipped(optimiser, parameters, contender.clip)
     x, generator = du.load_sprites("train").x, torch.Generator().manual_seed(SEED)
-    steps = steps_of(name, contender, network, endless_batches(x, contender.batch, generator), optimiser, average)
+    steps = steps_of(contender, network, endless_batches(x, contender.batch, generator), optimiser, average)
     du.has_fast_bf16(CPU)  # timed once: not at the contender's expense
     log, states, elapsed, done = [], [], 0.0, 0
     while len(log) < len(minutes):
@@ -285,13 +279,13 @@ def train(name: str, contender: Contender, minutes: tuple[float, ...]) -> tuple[
     return network, log, states
 
 
-def step_flops(name: str, contender: Contender, network: nn.Module) -> float:
+def step_flops(contender: Contender, network: nn.Module) -> float:
     """Floating-point operations of one training step a picture, counted by torch: matrix products and convolutions, forward and backward."""
     du.has_fast_bf16(CPU)  # it times convolutions, which are not to be counted
     optimiser = torch.optim.SGD(network.parameters(), 0.0)
     batches = endless_batches(du.load_sprites("test").x, contender.batch, torch.Generator().manual_seed(0))
     with FlopCounterMode(display=False) as counter:
-        next(steps_of(name, contender, network, batches, optimiser, None))
+        next(steps_of(contender, network, batches, optimiser, None))
     return counter.get_total_flops() / contender.batch
 
 
@@ -361,12 +355,12 @@ def row(name: str, minutes: tuple[float, ...], samples: int, rate: float | None)
     """All of one contender: what is measured in training, then scores and seconds of sampling."""
     contender = CONTENDERS[name]
     if rate:
-        contender = Contender(**(vars(contender) | {"rate": rate}))
+        contender = replace(contender, rate=rate)
     peaks = {dtype: matmul_peak(dtype) for dtype in (torch.float32, torch.bfloat16)}  # first: it warms the process up
     bf16 = contender.helped and du.has_fast_bf16(CPU)
-    flops, peak = step_flops(name, contender, contender.build()), peaks[torch.bfloat16 if bf16 else torch.float32]
+    flops, peak = step_flops(contender, contender.build()), peaks[torch.bfloat16 if bf16 else torch.float32]
     with peak_memory() as memory:
-        network, log, states = train(name, contender, minutes)
+        network, log, states = train(contender, minutes)
     a_second = log[-1]["pictures"] / log[-1]["seconds"]
     answer = {
         "parameters": du.count_parameters(network), "rate": contender.rate, "batch": contender.batch, "bfloat16": bf16,

@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 
 import diffusion_utilities as du
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs a free-standing c10d store, and kill -9 a POSIX system")
 ROOT = Path(__file__).resolve().parent.parent
 SCHEDULE = du.NoiseSchedule.linear()
 
@@ -36,9 +37,26 @@ def gradients(name, rank, model=None):
     return loss.detach(), [p.grad.clone() for p in model.parameters()]
 
 
-def one_process(rank, name, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+def meet(rank, folder):
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+
+
+def one_run(rank, name, folder):
+    """An epoch of the program's own run; what each process has learnt goes into a file of its own."""
+    sys.path.insert(0, str(ROOT / "weights"))
+    import train
+
+    meet(rank, folder)
+    settings = train.Settings(True, network=name, n_feat=8, epochs=1, passes=1, batch=20, limit=100)
+    run = train.Run(settings, torch.device("cpu"), folder / "out")
+    run.train()
+    torch.save([p.detach() for p in run.model.parameters()], folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def one_process(rank, name, folder):
+    meet(rank, folder)
     torch.save(gradients(name, rank, torch.nn.parallel.DistributedDataParallel(network(name))), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -55,6 +73,14 @@ def test_both_processes_have_the_gradient_of_the_joined_batch(name, tmp_path):
         for ours, right in zip(theirs, joined, strict=True):
             assert torch.allclose(ours, right, rtol=1e-4, atol=1e-6 * float(right.abs().max() + 1))
         assert any(not torch.allclose(ours, alone, rtol=1e-2) for ours, alone in zip(theirs, halves[rank][1]))
+
+
+@pytest.mark.parametrize("name", ["ContextUnet", "PaletteNet"])
+def test_after_an_epoch_both_processes_have_the_same_weights(name, tmp_path):
+    """They saw other sprites and other noise: only averaged gradients keep them together."""
+    mp.spawn(one_run, (name, tmp_path), nprocs=2)
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_batches_are_shared_out_whole_and_evenly(program):
