@@ -34,7 +34,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from matplotlib.animation import FuncAnimation, PillowWriter
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -93,10 +93,8 @@ def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
 def set_up(seed: int = 0) -> torch.device:
     """What the first cell of each lesson does: seed everything, set the style of figures, return the device. Lesson 1."""
     seed_everything(seed)
-    plt.rcParams.update(
-        {"figure.figsize": (7, 3), "figure.dpi": 100, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-         "grid.alpha": 0.3, "legend.frameon": False, "image.interpolation": "nearest"}
-    )  # fmt: skip
+    style = {"figure.figsize": (7, 3), "figure.dpi": 100, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
+    plt.rcParams.update(style | {"grid.alpha": 0.3, "legend.frameon": False, "image.interpolation": "nearest"})
     if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
         shell.display_formatter.formatters["image/jpeg"].enabled = False  # Pillow's second copy of each picture: twice the notebook
     return default_device()
@@ -228,29 +226,33 @@ def load_digits(name: str = "mnist", root: str | os.PathLike = DATA, download: b
 def load_sprite_pictures(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
     """Your own sprites to (N, tile, tile, 3) uint8: one sheet, cut row by row, or a folder of PNGs of that size, in the order of their names.
 
-    Transparent ground becomes white, empty tiles go, nothing is resized. Raises FileNotFoundError or ValueError that names the file. Lesson 3.
+    Transparent ground becomes white, empty tiles go, nothing is resized; a file of a folder that cannot be used is left out, with a printed line that
+    says why. Raises FileNotFoundError, or where nothing is left ValueError that names each file and its fault. Lesson 9.
     """
     if not (path := Path(path)).exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder of PNGs, or a picture file that holds a sheet of {tile}x{tile} tiles")
-    folder, tiles = path.is_dir(), []
+    folder, tiles, faults = path.is_dir(), [], []
     files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".png") if folder else [path]
+    wanted = f"{tile}x{tile} (a sheet? give its own path)" if folder else f"sides that tile={tile} divides"
     for file in files:
+        drawn, fault = [], "is empty: white or transparent all over"
         try:
-            with Image.open(file) as picture:
-                if picture.mode in ("I;16", "I;16B", "I"):  # 16-bit grey: Pillow would clip it, not scale it
-                    picture = Image.fromarray((np.asarray(picture, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
-                rgba = picture.convert("RGBA")
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise ValueError(f"{file} is not a picture that Pillow can read ({error}); remove it or save it again as PNG") from error
-        width, height = rgba.size
-        if tile < 1 or height % tile or width % tile or (folder and rgba.size != (tile, tile)):
-            wanted = f"{tile}x{tile} (a sheet? give its own path)" if folder else f"sides that tile={tile} divides"
-            raise ValueError(f"{file} is {width}x{height} pixels; expected {wanted}: tile= is the tile size, in pixels")
-        sheet = np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
-        tiles += [*sheet.reshape(height // tile, tile, -1, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)]
-    if not (filled := [some for some in tiles if (some < 255).any()]):
-        raise ValueError(f"{path} holds no tile with anything drawn on it ({len(files)} PNGs, {len(tiles)} tiles found)")
-    return np.stack(filled)
+            with Image.open(file) as picture:  # only its head is read yet: a huge one in a folder is never unpacked
+                if tile < 1 or any(side % tile for side in picture.size) or (folder and picture.size != (tile, tile)):
+                    fault = f"is {picture.width}x{picture.height} pixels; expected {wanted}: tile= is the tile size, in pixels"
+                else:
+                    if picture.mode in ("I;16", "I;16B", "I"):  # 16-bit grey: Pillow would clip it, not scale it
+                        picture = Image.fromarray((np.asarray(picture, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
+                    rgb = np.asarray(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA")).convert("RGB"))
+                    drawn = [one for row in np.vsplit(rgb, len(rgb) // tile) for one in np.hsplit(row, row.shape[1] // tile) if (one < 255).any()]
+        except Exception as error:  # Pillow raises half a dozen types for a broken file
+            why = "0 bytes" if file.is_file() and not file.stat().st_size else str(error).replace(f" {str(file)!r}", "")
+            fault = f"is not a picture that Pillow can read ({why}); remove it or save it again as PNG"
+        tiles, faults = tiles + drawn, faults + [f"{file.name} {fault}"] * (not drawn)
+    if not tiles:
+        raise ValueError(f"{path} holds no tile with anything drawn on it ({len(files)} PNGs found). {'; '.join(faults)}")
+    print("".join(f"left out: {fault}\n" for fault in faults), end="")
+    return np.stack(tiles)
 
 
 # ---- Noise -----------------------------------------------------------------------------------------------------------
@@ -422,9 +424,8 @@ class ContextUnet(nn.Module):
         self.contextembed1, self.contextembed2 = EmbedFC(n_cfeat, 2 * n_feat), EmbedFC(n_cfeat, n_feat)
         self.up0 = nn.Sequential(nn.ConvTranspose2d(2 * n_feat, 2 * n_feat, height // 4, height // 4), nn.GroupNorm(8, 2 * n_feat), nn.ReLU())
         self.up1, self.up2 = UnetUp(4 * n_feat, n_feat), UnetUp(2 * n_feat, n_feat)
-        self.out = nn.Sequential(
-            nn.Conv2d(2 * n_feat, n_feat, 3, padding=1), nn.GroupNorm(8, n_feat), nn.ReLU(), nn.Conv2d(n_feat, in_channels, 3, padding=1)
-        )
+        out = nn.Conv2d(2 * n_feat, n_feat, 3, padding=1), nn.GroupNorm(8, n_feat), nn.ReLU(), nn.Conv2d(n_feat, in_channels, 3, padding=1)
+        self.out = nn.Sequential(*out)
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
         """x (B, in_channels, height, height); t = step / T in [0, 1], (B,) or (B, 1, 1, 1) or one number; c (B, n_cfeat), None for all zero."""
@@ -469,15 +470,16 @@ class PaletteNet(nn.Module):
 
     A perceptron sees the whole picture and writes a palette for it, `slots` rows of scores for the colours; each pixel mixes the rows, and adds how
     likely its noisy value is under each colour ([Plaid], output prior). `images` (N, H, W, 3) uint8, those it learns from, give the colours;
-    `schedule`, which samplers must share, gives alpha-bar at t / T. In float32, or under autocast. `loss` trains it. Lesson 3.
+    `schedule`, which samplers must share, gives alpha-bar at t / T. In float32, or under autocast. `loss` trains it. `trust` above 0 has
+    `forward` believe the whole picture more, and each noisy pixel less, than training found right: scores times 1 + trust alpha-bar^2. Lesson 3.
     """
 
-    def __init__(self, images, schedule, n_cfeat: int = 5, width: int = 256, depth: int = 3, slots: int = 16, dropout: float = 0.0) -> None:
+    def __init__(self, images, schedule, n_cfeat: int = 5, width: int = 256, depth: int = 3, slots=16, dropout=0.0, trust=0.0) -> None:
         super().__init__()
         colours, counts = np.unique(images.reshape(-1, images.shape[-1]), axis=0, return_counts=True)
         if images.dtype != np.uint8 or images.shape[3:] != (3,) or len(colours) > 1024:
             raise ValueError(f"images: {images.dtype} {images.shape}, {len(colours)} colours; expected uint8 (N, H, W, 3), 1024 at most")
-        self.shape, self.n_cfeat, self.slots, k, size, wide = (3, *images.shape[1:3]), n_cfeat, slots, len(colours), images[0, ..., 0].size, 2 * width
+        self.shape, self.n_cfeat, self.trust, k, size, wide = (3, *images.shape[1:3]), n_cfeat, trust, len(colours), images[0, ..., 0].size, 2 * width
         tables = {"palette": colours / 127.5 - 1, "log_share": np.log(counts / counts.sum()), "log_snr": schedule.snr.log()}
         for name, table in (tables | {"frequencies": np.geomspace(0.25, 25, 32)}).items():  # half precision would round them: not in the file
             self.register_buffer(name, torch.as_tensor(table, dtype=torch.float32), persistent=False)
@@ -497,13 +499,15 @@ class PaletteNet(nn.Module):
         step = (torch.as_tensor(t, dtype=torch.float32, device=x.device) * (len(self.log_snr) - 1)).round().long()
         return _at(self.log_snr, torch.where(step == 0, 1, step).reshape(-1).expand(len(x)), x[:, 0, 0])
 
-    def logits(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
+    def logits(self, x: Tensor, t: Tensor, c: Tensor | None = None, trust: float = 0.0) -> Tensor:
         """Log-probabilities, up to a constant, of each colour at each pixel (B, H W, colours); arguments as `forward`."""
         if x.shape[1:] != self.shape:
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (B, {str(self.shape)[1:]}, the size of the training pictures")
         log_snr, pixels, c = self._log_snr(x, t), x.flatten(2).mT, _context(c, x, self.n_cfeat)
         signal, variance = log_snr.sigmoid()[..., None].sqrt(), (-log_snr).sigmoid()[..., None]
-        likely = -torch.cdist(pixels, signal * self.palette).square() / (2 * variance)  # log N(x_t; sqrt(ab) colour, 1 - ab)
+        pull, colours = signal / variance, self.palette.T.expand(len(x), -1, -1)
+        with torch.autocast(x.device.type, enabled=False):  # log N(x_t; sqrt(ab) colour, 1 - ab), but for what all colours share: x_t squared
+            likely = torch.baddbmm(-pull * signal / 2 * self.palette.square().sum(1), pull * pixels, colours)
         seen = torch.cat((pixels, 3 * self.embed((likely + self.log_share).softmax(2))), 2)
         condition = F.silu(self.time(torch.cat([wave(log_snr * self.frequencies) for wave in (torch.sin, torch.cos)], 1)) + self.context(c))
         h = self.read(seen.flatten(1)) + self.condition(condition)
@@ -511,7 +515,8 @@ class PaletteNet(nn.Module):
             h = h + narrow(self.dropout(F.gelu(widen(norm(h))) * (1 + scale(condition))))  # FiLM
         h = self.norm(h)
         each = F.gelu(self.pixel(torch.cat((seen, self.place(h).view(len(x), -1, 12)), 2)))
-        return likely + self.own(each) + self.mix(each) @ self.score(self.rows(h).view(len(x), self.slots, 24))
+        scores = self.own(each) + self.mix(each) @ self.score(self.rows(h).view(len(x), -1, 24))
+        return torch.addcmul(likely, scores, 1 + trust * signal**4)
 
     def loss(self, x: Tensor, t: Tensor, c: Tensor | None, clean: Tensor) -> Tensor:
         """Cross-entropy of the clean picture's colours, in nats a pixel: (B, H W); x, t, c as `forward`, clean (B, 3, H, W)."""
@@ -522,7 +527,7 @@ class PaletteNet(nn.Module):
         """Arguments and result as `ContextUnet`: x (B, 3, H, W), t = step / T, c (B, n_cfeat) or None; the noise. With `clean`, `loss` instead."""
         if clean is not None:  # so that an average or several processes see its training
             return self.loss(x, t, c, clean)
-        log_snr, logits = self._log_snr(x, t)[..., None, None], self.logits(x, t, c)
+        log_snr, logits = self._log_snr(x, t)[..., None, None], self.logits(x, t, c, self.trust)
         with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):  # it would round the colours
             x0 = (logits.softmax(2) @ self.palette).mT.reshape(x.shape)
         return (x - log_snr.sigmoid().sqrt() * x0) / (-log_snr).sigmoid().sqrt()
@@ -537,8 +542,7 @@ def count_parameters(model: nn.Module) -> int:
 
 def corrupt(x: Tensor, amount: Tensor, generator: Generator | None = None) -> Tensor:
     """(1 - amount) x + amount * noise, the noise uniform on [0, 1]: x (B, C, H, W) in [0, 1], amount (B,) in [0, 1]. Lesson 1."""
-    noise = torch.rand(x.shape, generator=generator).to(x)
-    amount = amount.to(x).view(-1, 1, 1, 1)
+    noise, amount = torch.rand(x.shape, generator=generator).to(x), amount.to(x).view(-1, 1, 1, 1)
     return x * (1 - amount) + noise * amount
 
 
@@ -547,20 +551,24 @@ def drop_context(c: Tensor, p: float, generator: Generator | None = None) -> Ten
     return c * (torch.rand(len(c), 1, generator=generator) >= p).to(c)
 
 
-def diffusion_loss(model, x, schedule, c=None, generator=None, min_snr=None) -> Tensor:
+def diffusion_loss(model, x, schedule, c=None, generator=None, min_snr=None, weights=None) -> Tensor:
     """The simple loss: noise clean pictures x (B, C, H, W) to a random t each, ask for the noise, mean squared error. [DDPM] eq. 14.
 
     `c` (B, n_cfeat) or None. `min_snr`, gamma > 0, weighs each picture's error with min(gamma / SNR(t), 1): less for the steps that are
-    almost clean. [Min-SNR] section 3.4. A PaletteNet has its own. Lesson 3.
+    almost clean. [Min-SNR] section 3.4. `weights` (T + 1,) instead, 0 at t = 0, are others: steps are drawn as often as their roots say, and their
+    errors weighted with the roots, so that the mean is that of weights * error. A PaletteNet has its own error. Lesson 3.
     """
-    if min_snr is not None and min_snr <= 0:
-        raise ValueError(f"min_snr={min_snr}; expected None (no weights) or a number above 0, such as 5")
-    t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator).to(x.device)
+    if min_snr is not None and (min_snr <= 0 or weights is not None):
+        raise ValueError(f"min_snr={min_snr}; expected None (no weights, or others) or a number above 0, such as 5")
+    t = (torch.randint(1, schedule.T + 1, (len(x),), generator=generator) if weights is None else
+         torch.multinomial(weights.sqrt(), len(x), replacement=True, generator=generator)).to(x.device)  # fmt: skip
     noise = torch.randn(x.shape, generator=generator).to(x)
     x_t = perturb_input(x, t, noise, schedule)
     asked, inner = (x_t, t / schedule.T, c), getattr(model, "module", model)  # without what wraps it
     error = model(*asked, x) if isinstance(inner, PaletteNet) else (model(*asked).to(noise.dtype) - noise).square()
-    return (error if min_snr is None else _at((min_snr / schedule.snr).clamp(max=1), t, error) * error).mean()
+    if min_snr is not None or weights is not None:
+        error = _at((min_snr / schedule.snr).clamp(max=1) if weights is None else weights.sqrt() * weights[1:].sqrt().mean(), t, error) * error
+    return error.mean()
 
 
 def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_utils.AveragedModel:
@@ -570,15 +578,14 @@ def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_u
     """
     def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:  # batch norm's counter is no float
         return old.lerp(new, 1 - min(decay, (1 + float(n)) / (10 + float(n)))) if old.is_floating_point() else new
-
     return torch.optim.swa_utils.AveragedModel(model, avg_fn=average, use_buffers=True)
 
 
-def train_steps(model, batches, schedule, optimiser, p_drop=None, average=None, generator=None, min_snr=None) -> Iterator[float]:
+def train_steps(model, batches, schedule, optimiser, p_drop=None, average=None, generator=None, min_snr=None, weights=None) -> Iterator[float]:
     """One training step for each batch (pictures, context); yields its loss, so that the caller owns the bar, the log and the clock.
 
     `batches`: (B, C, H, W) and (B, n_cfeat) or None. `p_drop` is the share of contexts dropped; None trains without context. `average` (from
-    `average_weights`) follows; `generator` and `min_snr` go to `diffusion_loss`. Runs where the model lies, in bfloat16 where that is done in
+    `average_weights`) follows; the last three go to `diffusion_loss`. Runs where the model lies, in bfloat16 where that is done in
     hardware; leaves the model in train mode. Raises FloatingPointError, before the step, when the loss is no number. Lesson 3.
     """
     device = next(model.parameters()).device
@@ -589,7 +596,7 @@ def train_steps(model, batches, schedule, optimiser, p_drop=None, average=None, 
         x = x.to(device, memory_format=torch.channels_last)
         c = None if p_drop is None else drop_context(c.to(device), p_drop, generator)
         with torch.autocast(device.type, torch.bfloat16) if has_fast_bf16(device) else nullcontext():
-            loss = diffusion_loss(model, x, schedule, c, generator, min_snr)
+            loss = diffusion_loss(model, x, schedule, c, generator, min_snr, weights)
         value = loss.item()
         if not np.isfinite(value):  # before the step, which would spoil the weights
             raise FloatingPointError(f"the loss is {value}; no step was taken: start again from a checkpoint with a lower learning rate")
@@ -795,7 +802,6 @@ def sample_ddpm(model, schedule, shape=None, x_T=None, context=None, steps=None,
     (`restart_steps`). `generator` on the CPU. `keep`: how many frames, or which steps (each visit). `variance`, `clip` as `denoise_add_noise`.
     `noise_scale` 0 leaves out the added noise (a fault). `progress` shows a bar. Raises ValueError for what does not fit. Lesson 4.
     """
-
     def step(x, t, t_prev, pred_noise, z):
         return denoise_add_noise(x, t, pred_noise, schedule, noise_scale * z, t_prev, variance, clip)
 
@@ -805,7 +811,6 @@ def sample_ddpm(model, schedule, shape=None, x_T=None, context=None, steps=None,
 def sample_ddim(model, schedule, shape=None, x_T=None, context=None, steps=20, generator=None, keep=16,
                 eta=0.0, clip=False, progress=False) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Draw pictures with DDIM in any number of steps from 1 to T, or along a list: arguments and result as `sample_ddpm`. [DDIM] eq. 12. Lesson 5."""
-
     def step(x, t, t_prev, pred_noise, z):
         return denoise_ddim(x, t, t_prev, pred_noise, schedule, eta, z, clip)
 
@@ -814,21 +819,17 @@ def sample_ddim(model, schedule, shape=None, x_T=None, context=None, steps=20, g
 
 def _adams_bashforth(schedule: NoiseSchedule, clip: bool) -> Callable:
     """DDIM steps along a weighted sum of up to four noise predictions: the straight line becomes a curve."""
-    weights = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
-    past: list[Tensor] = []
-
+    past, weights = [], ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
     def step(x, t, t_prev, pred_noise, z):
         past[:] = [pred_noise, *past[:3]]
         mixed = sum(w * noise for w, noise in zip(weights[len(past) - 1], past))
         return denoise_ddim(x, t, t_prev, mixed, schedule, clip=clip)
-
     return step
 
 
 def _second_order(schedule: NoiseSchedule, clip: bool) -> Callable:
     """DDIM steps towards an x_0 extrapolated, in lambda = log(SNR) / 2, from this prediction and the one before."""
     lambdas, past = schedule.snr.log() / 2, []
-
     def step(x, t, t_prev, pred_noise, z):
         x0 = predict_x0(x, t, pred_noise, schedule)
         x0 = aim = x0.clamp(-1, 1) if clip else x0
@@ -838,7 +839,6 @@ def _second_order(schedule: NoiseSchedule, clip: bool) -> Callable:
         past[:] = t, x0
         towards = (x - float(schedule.ab[t]) ** 0.5 * aim) / float(1 - schedule.ab[t]) ** 0.5
         return denoise_ddim(x, t, t_prev, towards, schedule)
-
     return step
 
 

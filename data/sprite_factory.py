@@ -507,6 +507,33 @@ def as_factors(asked: Sequence[dict[str, str]] | np.ndarray, n: int) -> list[dic
     return list(asked)
 
 
+@cache
+def context_columns() -> tuple[tuple[str, str], ...]:
+    """What each column of a context that names factors asks for: (factor, value), first the five classes.
+
+    Then every value of the two factors of each class of which pairs are held out (`held_out_pairs`): hair and outfit colours, kinds and their
+    colours, ... A value that two classes share has one column. Lesson 6.
+    """
+    columns = [("class", name) for name in CLASS_NAMES]
+    for name in CLASS_NAMES:
+        columns += [(factor, value) for factor in _PAIRED_FACTORS[name] for value in factors_of(name)[factor]]
+    return tuple(dict.fromkeys(columns))
+
+
+def as_context(asked: Sequence[dict[str, str]]) -> np.ndarray:
+    """Dictionaries of factors, such as {"class": "hero", "hair_colour": "red"}, to contexts (N, columns) float32.
+
+    1 in the column of each value asked for, 0 elsewhere; a factor that has no columns (`context_columns`) is left out. Raises ValueError for a
+    factor or a value that no class has. Lesson 6.
+    """
+    asked = as_factors(asked, len(asked))
+    place = {column: i for i, column in enumerate(context_columns())}
+    contexts = np.zeros((len(asked), len(place)), np.float32)
+    for context, row in zip(contexts, asked):
+        context[[place[item] for item in row.items() if item in place]] = 1
+    return contexts
+
+
 def verdicts(
     images: np.ndarray, known: Sequence[dict[str, str]], asked: Sequence[dict[str, str]] | np.ndarray | None = None
 ) -> tuple[list[dict[str, str]], dict[str, np.ndarray]]:

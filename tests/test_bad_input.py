@@ -124,12 +124,12 @@ def test_pictures_that_are_nowhere(tmp_path):
 
 
 def test_an_empty_folder_and_pictures_of_empty_tiles(tmp_path):
-    with expect(ValueError, tmp_path, "0 tiles found"):
+    with expect(ValueError, tmp_path, "anything drawn", "0 PNGs found"):
         du.load_sprite_pictures(tmp_path)
     png(tmp_path / "a.png", colour=(0, 0, 0, 0))
     png(tmp_path / "sheet" / "b.png", (32, 16), colour=(0, 0, 0, 0))
-    for path, tiles in ((tmp_path, 1), (tmp_path / "sheet" / "b.png", 2)):
-        with expect(ValueError, path, "anything drawn", f"{tiles} tiles found"):
+    for path, name in ((tmp_path, "a.png"), (tmp_path / "sheet" / "b.png", "b.png")):
+        with expect(ValueError, path, "anything drawn", "1 PNGs found", f"{name} is empty"):
             du.load_sprite_pictures(path)
 
 
@@ -152,11 +152,14 @@ def test_a_sheet_that_the_tile_does_not_divide_is_named(tile, tmp_path):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 24), (8, 8)])
-def test_a_picture_of_another_size_in_a_folder_is_named_and_not_cut_up(size, tmp_path):
-    png(tmp_path / "a.png")
+def test_a_picture_of_another_size_in_a_folder_is_named_and_not_cut_up(size, tmp_path, capsys):
+    """Left out where there are others (tests/test_own_sprites.py has a whole folder), an error where it is alone."""
     png(tmp_path / "b.png", size)
     with expect(ValueError, "b.png", f"{size[0]}x{size[1]}", "16x16", "sheet"):
         du.load_sprite_pictures(tmp_path)
+    png(tmp_path / "a.png")
+    assert len(du.load_sprite_pictures(tmp_path)) == 1
+    assert capsys.readouterr().out.startswith(f"left out: b.png is {size[0]}x{size[1]} pixels; expected 16x16")
 
 
 def test_a_picture_that_was_refused_is_closed(tmp_path):

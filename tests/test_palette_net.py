@@ -43,6 +43,22 @@ def test_untrained_it_is_the_best_denoiser_of_independent_pixels(model, images, 
     torch.testing.assert_close(du.predict_x0(x_t, t, noise, SCHEDULE), expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("t", [20, 250])
+def test_trust_is_a_power_of_what_the_picture_says(images, t):
+    """Untrained the picture says how common colours are: with trust Bayes' rule has these shares to the power of 1 + trust alpha-bar^2."""
+    torch.manual_seed(0)
+    model, x = du.PaletteNet(images, SCHEDULE, width=16, slots=3, trust=4.0).eval(), du.to_model_range(images)
+    x_t = du.perturb_input(x, t, torch.randn(x.shape, generator=torch.Generator().manual_seed(t)), SCHEDULE)
+    ab, palette, pixels = float(SCHEDULE.ab[t]), COLOURS / 127.5 - 1, x_t.movedim(1, -1).reshape(-1, 3).double().numpy()
+    weights = SHARES ** (1 + 4 * ab**2) * np.exp(-np.square(pixels[:, None] - ab**0.5 * palette).sum(2) / 2 / (1 - ab))
+    expected = torch.from_numpy(weights @ palette / weights.sum(1, keepdims=True)).view(20, 8, 8, 3).movedim(-1, 1).float()
+    step = torch.tensor([t / SCHEDULE.T])
+    with torch.no_grad():
+        torch.testing.assert_close(du.predict_x0(x_t, t, model(x_t, step), SCHEDULE), expected, atol=2e-4, rtol=0)
+        with_trust, model.trust = model.loss(x_t, step, None, x), 0.0
+        assert torch.equal(with_trust, model.loss(x_t, step, None, x))  # training knows nothing of it
+
+
 def test_its_loss_is_the_cross_entropy_of_the_right_colour(model, images):
     """Against Bayes' probabilities by hand, pixel by pixel; `diffusion_loss` asks for it, and weighs it where it is told to."""
     x, t, generator = du.to_model_range(images[:6]), 200, torch.Generator().manual_seed(3)

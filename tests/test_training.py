@@ -230,6 +230,25 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
+def test_weights_of_steps_are_the_mean_of_weight_times_error():
+    """A model whose error at step t is (t / T)^2, given weights t, has the mean of t (t / T)^2; where one step alone has a weight, it is drawn."""
+    T, seen = SCHEDULE.T, []
+
+    def model(x_t, t, c):
+        seen.append((t * T).round().long())
+        return x_t / (1 - SCHEDULE.ab[seen[-1]]).sqrt().float().view(-1, 1, 1, 1) + t.view(-1, 1, 1, 1)
+
+    steps = torch.arange(T + 1.0)
+    loss = du.diffusion_loss(model, torch.zeros(100_000, 1, 1, 1), SCHEDULE, generator=torch.Generator().manual_seed(0), weights=steps)
+    assert float(loss) == pytest.approx(float((steps * (steps / T) ** 2)[1:].mean()), rel=0.01)
+    counts = torch.bincount(seen.pop(), minlength=T + 1)
+    assert counts[0] == 0 and float(counts[49] / counts[1]) == pytest.approx(7, rel=0.25)  # as often as the root says
+    du.diffusion_loss(model, torch.zeros(50, 1, 1, 1), SCHEDULE, weights=(steps == 7).float())
+    assert set(seen.pop().tolist()) == {7}
+    with pytest.raises(ValueError, match="min_snr=5; expected None"):
+        du.diffusion_loss(model, torch.zeros(5, 1, 1, 1), SCHEDULE, min_snr=5, weights=steps)
+
+
 # ---------------------------------------------------------------------------------------------------- weights/train.py
 
 
@@ -338,14 +357,16 @@ def test_the_second_stage_goes_on_from_the_weights_that_the_first_saved(train, m
 
 
 @pytest.mark.parametrize(
-    "run, file", [("model", "model_history.json"), ("context", "context_model_history.json"), ("best", "best_history.json")]
+    "run, file",
+    [(run, f"{run}_history.json") for run in ("model", "best")] + [(run, f"{run}_model_history.json") for run in ("context", "factor")],
 )
 def test_the_shipped_weights_came_from_these_stages(train, run, file):
     history = json.loads((du.WEIGHTS / file).read_text(encoding="utf8"))
     # the older runs are from before there were such settings
     before = {"min_snr": None, "network": "ContextUnet", "beta2": 0.999, "clip": None, "dropout": 0.0, "recolour": None, "log_every": 1}
-    assert [before | stage for stage in history["stages"]] == [dataclasses.asdict(stage) for stage in train.stages(run, 32)]
-    assert len(history["epochs"]) == 32
+    before |= {"even": None, "by_drawing": False, "factors": False}
+    stages = [dataclasses.asdict(stage) for stage in train.stages(run)]
+    assert [before | stage for stage in history["stages"]] == stages and len(history["epochs"]) == stages[-1]["epochs"]
 
 
 @pytest.fixture
@@ -377,6 +398,64 @@ def test_recoloured_sprites_keep_their_drawing(train_really):
     assert changed == free | {"side-facing": free["side-facing"] | {"facing"}}
     again, other = (train_really.recoloured(sprites, copies, seed)[0] for seed in (1, 2))
     assert torch.equal(x, again) and not torch.equal(x, other)
+
+
+def test_by_drawing_each_drawing_of_a_class_comes_as_often(train_really):
+    """As many pictures of each class as before; counts of a class's drawings differ by one copy at most, and none is new."""
+    sprites, factory = some_sprites(range(400)), du.sprite_factory()
+    rows = train_really.each_drawing(sprites.factors)
+
+    def drawing(row):
+        free = {*factory.colour_factors(row["class"]), "facing"}
+        return tuple(sorted((factor, value) for factor, value in row.items() if factor not in free))
+
+    for name in factory.CLASS_NAMES:
+        before, after = ([drawing(row) for row in some if row["class"] == name] for some in (sprites.factors, rows))
+        assert len(before) == len(after) and set(before) == set(after)
+        if name != "side-facing":  # there a drawing may be known turned both ways
+            counts = [after.count(one) for one in set(after)]
+            assert max(counts) - min(counts) <= 1
+    x, c = train_really.recoloured(sprites, dict.fromkeys(du.CLASS_NAMES, 1), 1, by_drawing=True)
+    assert len(x) == 400 and torch.equal(c.sum(0), torch.from_numpy(sprites.labels).float().sum(0))
+
+
+def test_contexts_that_name_factors_name_those_of_their_picture(train_really):
+    """The class always, of the other factors with columns each in seven of ten; never a value that the decoder does not find in the picture."""
+    sprites, factory = some_sprites(range(300)), du.sprite_factory()
+    x, c = train_really.recoloured(sprites, dict.fromkeys(du.CLASS_NAMES, 2), 3, factors=True)
+    found, _ = factory.decode(du.to_pictures(x))
+    every = torch.from_numpy(factory.as_context([sprite.as_dict() for sprite in found]))
+    assert c.shape == every.shape and bool((c <= every).all()) and torch.equal(c[:, :5], every[:, :5])
+    assert float(c[:, 5:].sum() / every[:, 5:].sum()) == pytest.approx(0.7, abs=0.05) and set(every[:, 5:].sum(1).tolist()) == {2.0}
+
+
+def test_a_longer_context_starts_unheard(train_really, tmp_path):
+    schedule, images = du.NoiseSchedule.linear(), du.load_sprites("train").images[:50]
+    torch.manual_seed(0)
+    short, long = (du.PaletteNet(images, schedule, n, width=16).eval() for n in (5, 9))
+    torch.nn.init.normal_(short.own.weight)
+    du.save_weights(short, tmp_path / "short.pth", half=False)
+    train_really.starting_weights(long, tmp_path / "short.pth")
+    x, t, c = torch.randn(4, 3, 16, 16), torch.tensor(0.2), torch.eye(5)[:4]
+    with torch.no_grad():
+        torch.testing.assert_close(long(x, t, torch.cat((c, torch.ones(4, 4)), 1)), short(x, t, c))
+    with pytest.raises(RuntimeError, match="size mismatch"):  # nothing else may differ
+        train_really.starting_weights(du.PaletteNet(images, schedule, 5, width=32), tmp_path / "short.pth")
+
+
+def test_evened_weights_are_one_over_the_loss(train_really):
+    """A network that knows nothing but the noise: its loss at a step, drawn with the same noise, gives that step's weight."""
+    schedule, sprites = du.NoiseSchedule.linear(), du.load_sprites("train")
+    model = du.PaletteNet(sprites.images, schedule, width=16)
+    x, c = sprites.x[:60], sprites.c[:60]
+    weights = train_really.evened(model, x, c, schedule, 0.01, seed=1)
+    assert weights.shape == (501,) and weights[0] == 0 and bool((weights[1:] > 0).all()) and model.training
+    model.eval()
+    for t in (100, 300, 500):
+        x_t = du.perturb_input(x, t, torch.randn(x.shape), schedule)
+        with torch.no_grad():
+            loss = float(model.loss(x_t, torch.full((60,), t / 500), c, x).mean())
+        assert float(weights[t]) == pytest.approx(1 / (0.01 + loss), rel=0.1)
 
 
 def test_a_recoloured_sprite_is_never_one_of_the_test(train_really, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -64,6 +64,14 @@ def lesson_5():
     return du.filmstrip({label: sheet(name)[:8] for label, name in rows.items()}, zoom=3)
 
 
+def lesson_6():
+    """From a hero to a piece of food: contexts between the two, three starts."""
+    share, hero, food = torch.tensor([0, 0.25, 0.4, 0.5, 0.6, 0.75, 1])[:, None], torch.eye(5)[0], torch.eye(5)[2]
+    x_T = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(6))[:3].repeat_interleave(len(share), 0)
+    context = ((1 - share) * hero + share * food).repeat(3, 1)
+    return du.show_images(du.sample_ddim(network("best_trained"), SCHEDULE, None, x_T, context, 50, keep=0)[0], columns=len(share), zoom=3)
+
+
 def lesson_8():
     """The same network and noise in 10 steps with three samplers of diffusers."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
@@ -80,6 +88,17 @@ def lesson_8():
     return du.filmstrip(rows, zoom=3)
 
 
+def lesson_9():
+    """Heroes with pairs of colours that training lacks, their ground taken away, on the ground of a game."""
+    sprites, board = du.load_sprites("compositional"), Image.new("RGB", (8 * 18, 2 * 18), (70, 120, 90))
+    heroes = [image for image, row in zip(sprites.images, sprites.factors) if row["class"] == "hero"][:16]
+    for i, hero in enumerate(heroes):
+        framed = Image.fromarray(np.pad(hero, ((1, 1), (1, 1), (0, 0)), constant_values=255))
+        ImageDraw.floodfill(framed, (0, 0), (70, 120, 90))  # from the corner: white inside stays
+        board.paste(framed, (i % 8 * 18, i // 8 * 18))
+    return board.resize((board.width * 3, board.height * 3), Image.Resampling.NEAREST)
+
+
 def lesson_10():
     """A mixture of three Gaussians, its density at every step: it melts into one bell."""
     x, ab = np.linspace(3, -3, 120)[:, None], SCHEDULE.ab.numpy()[::2]
@@ -90,10 +109,16 @@ def lesson_10():
     return Image.fromarray((matplotlib.colormaps["magma"](density / density.max(0))[..., :3] * 255).astype(np.uint8))
 
 
+def front():
+    """What the best weights draw with plain DDPM, the classes in turn: the first 48 of a batch of 64."""
+    asked, generator = torch.eye(5)[torch.arange(64) % 5], torch.Generator().manual_seed(4)
+    x, _ = du.sample_ddpm(network("best_trained"), SCHEDULE, (64, 3, 16, 16), None, asked, generator=generator, keep=0)
+    return du.show_images(x[:48], columns=16, zoom=4)
+
+
 def main() -> None:
-    save("front", du.show_images(sheet("restarts")[:48], columns=16, zoom=4))
-    for lesson in (lesson_1, lesson_2, lesson_3, lesson_4, lesson_5, lesson_8, lesson_10):
-        save(lesson.__name__, lesson())
+    for picture in (front, lesson_1, lesson_2, lesson_3, lesson_4, lesson_5, lesson_6, lesson_8, lesson_9, lesson_10):
+        save(picture.__name__, picture())
     for epoch in (0, 4, 12, 31):
         save(f"epoch_{epoch}", du.show_images(sheet(f"model_{epoch}"), columns=16, zoom=3))
     for name, columns in (("restarts", 16), ("model_trained", 16), ("context_model_trained", 15)):

@@ -1,13 +1,15 @@
 """Draw and score again what the lessons show as stored results: `python weights/make_results.py` (about three hours on two cores).
 
-Writes weights/results/*.npz (sheets of 64 pictures, uint8), weights/results.json (their numbers) and weights/scores.json (every measure of 1,000
-pictures a row: real ones, spoilt ones, and samples of each epoch and of several samplers). What is already there for the same weights is kept, so
-an interrupted run goes on where it stopped; `--only sheets` or `--only scores` does half.
+Writes weights/results/*.npz (sheets of 64 pictures, uint8), weights/results.json (their numbers), weights/scores.json (every measure of 1,000
+pictures a row: real ones, spoilt ones, and samples of each epoch and of several samplers) and weights/guidance.json (lesson 6: guided samples, and
+samples asked for pairs of factors). What is already there for the same weights is kept, so an interrupted run goes on where it stopped; `--only
+sheets`, `--only scores` or `--only guidance` does one of the three.
 """
 
 import argparse
 import hashlib
 import inspect
+import itertools
 import json
 import sys
 import time
@@ -23,7 +25,7 @@ from train import write_json  # noqa: E402
 
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 
-EPOCHS = (0, 4, 8, 12, 16, 24, 31)
+EPOCHS = (0, 4, 12, 16, 24, 31)
 SHEETS = (*(f"model_{epoch}" for epoch in EPOCHS), "model_trained", "context_model_trained")
 SAMPLERS = {
     "ddpm": (du.sample_ddpm, {}),
@@ -36,14 +38,14 @@ SAMPLER_STEPS = (500, 100, 50, 20, 10, 5)
 MULTISTEP_UP_TO = 50  # they are made for few steps
 LOSS_STEPS = tuple(range(25, 500, 50))  # evenly over all t, as training draws them
 SEED, N = 4, 64
-RULED = ("model_4", "model_8", "model_12", "model_16", "model_24", "model_31", "model_trained", "context_model_trained")
+RULED = ("model_4", "model_12", "model_16", "model_24", "model_31", "model_trained", "context_model_trained")
 RULED_N, RULED_STEPS, BATCH = 1000, 50, 250  # DDIM-50: for a curve over epochs good enough
+TRUST = 8.0  # of PaletteNets that draw; chosen with other seeds than the rows have (README.md)
 RESTARTS = {"steps": du.restart_steps(), "variance": "beta_tilde", "clip": True}
 RULED_DDPM = {  # row: (weights, options of sample_ddpm); the second is like the third, but never goes back
     "model_31, DDPM-500": ("model_31", {}),
     "model_31, DDPM-495": ("model_31", RESTARTS | {"steps": 495}),
     "model_31, restarts": ("model_31", RESTARTS),
-    "best, restarts": ("best_trained", RESTARTS),
 }
 RULED_FAST = {  # quality against calls: {label: (sampler, options, numbers of steps)}
     "DDPM, tilde": (du.sample_ddpm, {"variance": "beta_tilde"}, (10, 20, 50, 100)),
@@ -52,9 +54,19 @@ RULED_FAST = {  # quality against calls: {label: (sampler, options, numbers of s
     "DPM-Solver++(2M)": (du.sample_multistep, {"solver": "2m"}, (5, 10, 20, 50)),
     "iPNDM": (du.sample_multistep, {"solver": "ipndm"}, (5, 10, 20, 50)),
 }
-RULED_BEST = {"DDPM": (du.sample_ddpm, {}, (500,))} | RULED_FAST
+FAST_BEST = {"DDPM, tilde": (10, 20, 50), "DDIM, eta 0.5": (10, 20), "DDIM": (5, 10, 20), "DPM-Solver++(2M)": (5, 10, 20), "iPNDM": (5, 10, 20)}
+RULED_BEST = {"DDPM": (du.sample_ddpm, {}, (500,))} | {label: (*RULED_FAST[label][:2], steps) for label, steps in FAST_BEST.items()}
 RULED_SEEDS = {"DDPM": (500,), "DDIM": (20,), "DPM-Solver++(2M)": (10,), "iPNDM": (10,)}  # the best weights' rows that have three seeds
 RULED_IDEAL = {"DDPM, tilde": (20,), "DDIM": (10, 20), "DPM-Solver++(2M)": (10,)}  # samplers of RULED_FAST with the ideal denoiser
+RULED_TRUST = {"DDPM, tilde": (20, 50), "DDIM": (20,)}  # the best weights as they were trained, without TRUST
+GUIDED_N, GUIDED_W, GUIDED_SEEDS = 300, (0, 1, 2, 4, 8), (SEED, SEED + 1, SEED + 2)
+GUIDED = {  # {label: (weights, guided by what, sampler, options, guidance weights)}; None: by the same network without the context
+    "PaletteNet, DDPM": ("best_trained", None, du.sample_ddpm, {"variance": "beta_tilde", "steps": 20}, GUIDED_W),
+    "PaletteNet, DDIM": ("best_trained", None, du.sample_ddim, {"steps": 20}, GUIDED_W),
+    "ContextUnet, DDIM": ("context_model_trained", None, du.sample_ddim, {"steps": 20}, GUIDED_W),
+    "epoch 31 by epoch 12": ("model_31", "model_12", du.sample_ddpm, {"variance": "beta_tilde", "steps": 20}, (1, 2)),
+}
+ASKED_W = (1, 2)  # pairs of factors asked for at once, and by the sum of two guidances
 
 
 LAST_FROM_1 = {"steps": [*du.sampling_steps(100, 500)[:-1], 1, 0], "variance": "beta_tilde"}  # the last step as in a run of 500
@@ -120,9 +132,11 @@ RULED_FAULTS = {  # with epoch 31: what each is to be compared with comes first;
 }
 
 
-def network(name: str) -> torch.nn.Module:
-    if name.startswith("best"):
-        return du.load_weights(du.PaletteNet(du.load_sprites("train").images, du.NoiseSchedule.linear()), HERE / f"{name}.pth")
+def network(name: str, trust: float = TRUST) -> torch.nn.Module:
+    if name.startswith(("best", "factor")):
+        n_cfeat = 5 if name.startswith("best") else len(du.sprite_factory().context_columns())
+        model = du.PaletteNet(du.load_sprites("train").images, du.NoiseSchedule.linear(), n_cfeat, trust=trust)
+        return du.load_weights(model, HERE / f"{name}.pth")
     return du.load_weights(du.ContextUnet(3, 64, 5, 16), HERE / f"{name}.pth").to(memory_format=torch.channels_last)
 
 
@@ -246,10 +260,104 @@ def ideal(schedule: du.NoiseSchedule):
     return model
 
 
-def drawn_in_batches(name: str, n: int, sample, seed: int = SEED, **options) -> np.ndarray:
-    """n pictures from the weights of this name, or from the "ideal" denoiser."""
-    generator, asked, pictures = torch.Generator().manual_seed(seed), contexts(name, n), []
-    model = ideal(du.NoiseSchedule.linear()) if name == "ideal" else network(name)
+def trusted(name: str) -> tuple[float, ...]:
+    """What a row of these weights depends on beside them: nothing, but for a PaletteNet."""
+    return (TRUST,) if name.startswith(("best", "factor")) else ()
+
+
+def guided(model, w: float, weak=None):
+    """Lesson 6's rule: from what a weaker model says (as a rule the same one, without the context) so far towards this one, and past it for w > 1."""
+
+    def predict(x, t, c):
+        base = model(x, t, None) if weak is None else weak(x, t, c)
+        return base + w * (model(x, t, c) - base)
+
+    return model if w == 1 else predict
+
+
+def asked_apart(model, w: float, n_classes: int = len(du.CLASS_NAMES)):
+    """Class and one factor, class and the other factor: their two guidances are added to what the class alone says."""
+
+    def predict(x, t, c):
+        plain, columns = c.clone(), [row.nonzero().flatten()[1:] for row in c]  # the class comes first, then two factors
+        plain[:, n_classes:] = 0
+        each = []
+        for i in (0, 1):
+            one = plain.clone()
+            one[torch.arange(len(c)), torch.stack(columns)[:, i]] = 1
+            each.append(model(x, t, one))
+        base = model(x, t, plain)
+        return base + w * sum(eps - base for eps in each)
+
+    return predict
+
+
+def asked_pairs(held_out: bool, n: int = GUIDED_N, seed: int = SEED) -> list[dict[str, str]]:
+    """n times a class and a value of each of its two paired factors: all pairs that training lacks in turn, or others at random."""
+    factory, rng, rows = du.sprite_factory(), np.random.default_rng(seed), []
+    for i in range(n):
+        name = du.CLASS_NAMES[i % len(du.CLASS_NAMES)]
+        pairs, legal = factory.held_out_pairs(name), factory.factors_of(name)
+        every = sorted(pairs.pairs) if held_out else [(a, b) for a in legal[pairs.first] for b in legal[pairs.second] if (a, b) not in pairs.pairs]
+        one, other = every[i // len(du.CLASS_NAMES) % len(every) if held_out else rng.integers(len(every))]
+        rows.append({"class": name, pairs.first: one, pairs.second: other})
+    return rows
+
+
+def pair_scores(pictures: np.ndarray, asked: list[dict[str, str]]) -> dict[str, tuple[float, float, float]]:
+    """Which shares of the pictures are as asked, legal or not: {measure: (value, low, high)}; the last ones by class."""
+    factory = du.sprite_factory()
+    found, values = factory.verdicts(pictures, du.load_sprites("train").factors, asked)
+    right = np.array([[row.get(factor) == value for factor, value in want.items()] for row, want in zip(found, asked)])  # (n, 3)
+    shares = {"class": right[:, 0], "first": right[:, 1], "second": right[:, 2], "all": right.all(1), "legal": values["legal"]}
+    shares["all, and legal"] = shares["all"] & shares["legal"]
+    classes = np.array([want["class"] for want in asked])
+    return {k: factory.interval(v) for k, v in (shares | {f"all, {name}": right.all(1)[classes == name] for name in du.CLASS_NAMES}).items()}
+
+
+def make_guidance(path: Path) -> None:
+    """guidance.json: guided samples of several weights w, and samples asked for pairs of factors that training lacks, or has."""
+    before = json.loads(path.read_text(encoding="utf8"))["rows"] if path.exists() else {}
+    content, code = {"n": GUIDED_N, "rows": {}}, "".join(map(inspect.getsource, (guided, asked_apart, asked_pairs, pair_scores)))
+
+    def keep(row: str, weights: tuple[str, ...], settings: tuple, scores) -> None:
+        files = b"".join((HERE / f"{name}.pth").read_bytes() for name in weights)
+        digest = hashlib.sha256(files + repr((row, settings, GUIDED_N, BATCH, TRUST, code)).encode() + ruler().encode()).hexdigest()
+        content["rows"][row] = before.get(row, {})
+        if content["rows"][row].get("drawn_with") != digest:
+            content["rows"][row] = {"drawn_with": digest, "scores": rounded(scores())}
+            write_json(path, {**content, "rows": before | content["rows"]})
+            print(f"{row}: scored", flush=True)
+
+    tests = du.load_sprites("test")
+    rows = np.random.default_rng(0).permutation(len(tests))[:GUIDED_N]
+    keep("test (floor)", (), (), lambda: du.sprite_scores(tests.images[rows], tests.c[rows].numpy()))
+    for label, (name, weak, sample, options, weights) in GUIDED.items():
+        c = contexts(name, GUIDED_N)
+        for w, seed in itertools.product(weights, GUIDED_SEEDS):
+
+            def drawn(name=name, weak=weak, sample=sample, options=options, c=c, w=w, seed=seed):
+                model = guided(network(name), w, network(weak) if weak else None)
+                return du.sprite_scores(drawn_in_batches(name, GUIDED_N, sample, seed, model=model, asked=c, **options), c)
+
+            keep(f"{label}, w = {w}, seed {seed}", (name, weak) if weak else (name,), (options,), drawn)
+    for held_out, way, w, seed in itertools.product((False, True), (guided, asked_apart), ASKED_W, GUIDED_SEEDS):
+
+        def scored(held_out=held_out, way=way, w=w, seed=seed):
+            asked = asked_pairs(held_out, seed=seed)
+            c, model = torch.from_numpy(du.sprite_factory().as_context(asked)), way(network("factor_model_trained"), w)
+            pictures = drawn_in_batches("factor", GUIDED_N, du.sample_ddpm, seed, model=model, asked=c, variance="beta_tilde", steps=20)
+            return pair_scores(pictures, asked)
+
+        how = "together" if way is guided else "apart"
+        keep(f"{'held-out' if held_out else 'seen'} pairs, {how}, w = {w}, seed {seed}", ("factor_model_trained",), (), scored)
+    write_json(path, content)
+
+
+def drawn_in_batches(name: str, n: int, sample, seed: int = SEED, trust: float = TRUST, model=None, asked=None, **options) -> np.ndarray:
+    """n pictures from the weights of this name, from the "ideal" denoiser, or from a model that is given; each class in turn, or what is asked."""
+    generator, asked, pictures = torch.Generator().manual_seed(seed), contexts(name, n) if asked is None else asked, []
+    model = model or (ideal(du.NoiseSchedule.linear()) if name == "ideal" else network(name, trust))
     for start in range(0, n, BATCH):
         size, c = min(BATCH, n - start), None if asked is None else asked[start : start + BATCH]
         x, _ = sample(model, du.NoiseSchedule.linear(), (size, 3, 16, 16), context=c, generator=generator, keep=0, **options)
@@ -258,11 +366,12 @@ def drawn_in_batches(name: str, n: int, sample, seed: int = SEED, **options) -> 
 
 
 def fast_rows() -> dict[str, tuple[str, str, int, dict]]:
-    """The rows of RULED_FAST, RULED_BEST and RULED_IDEAL: {row: (weights or "ideal", label, steps, seed where it is another)}."""
+    """The rows of RULED_FAST, RULED_BEST and RULED_IDEAL: {row: (weights or "ideal", label, steps, seed or trust where it is another)}."""
     rows = {f"model_31, {label}-{k}": ("model_31", label, k, {}) for label, (_, _, steps) in RULED_FAST.items() for k in steps}
     rows |= {f"best, {label}-{k}": ("best_trained", label, k, {}) for label, (_, _, steps) in RULED_BEST.items() for k in steps}
     for label, steps in RULED_SEEDS.items():
         rows |= {f"best, {label}-{k}, seed {seed}": ("best_trained", label, k, {"seed": seed}) for k in steps for seed in (SEED + 1, SEED + 2)}
+    rows |= {f"best, {label}-{k}, no trust": ("best_trained", label, k, {"trust": 0.0}) for label, steps in RULED_TRUST.items() for k in steps}
     return rows | {f"ideal, {label}-{k}": ("ideal", label, k, {}) for label, steps in RULED_IDEAL.items() for k in steps}
 
 
@@ -286,16 +395,16 @@ def make_scores(path: Path, n: int = RULED_N) -> None:
         digest = hashlib.sha256((HERE / f"{name}.pth").read_bytes() + settings.encode()).hexdigest()
         keep("samples", name, digest, lambda name=name: drawn_in_batches(name, n, du.sample_ddim, steps=RULED_STEPS), contexts(name, n))
     for row, (name, options) in RULED_DDPM.items():
-        digest = hashlib.sha256((HERE / f"{name}.pth").read_bytes() + repr((settings, options)).encode()).hexdigest()
+        digest = hashlib.sha256((HERE / f"{name}.pth").read_bytes() + repr((settings, options, *trusted(name))).encode()).hexdigest()
         keep("samples", row, digest, lambda name=name, options=options: drawn_in_batches(name, n, du.sample_ddpm, **options), contexts(name, n))
     for label, (sample, options) in RULED_FAULTS.items():
         code = inspect.getsource(sample) if sample.__module__ == __name__ else ""
         digest = hashlib.sha256((HERE / "model_31.pth").read_bytes() + repr((settings, label, options, code)).encode()).hexdigest()
         keep("samples", f"model_31, {label}", digest, lambda s=sample, options=options: drawn_in_batches("model_31", n, s, **options))
-    for row, (name, label, k, seed) in fast_rows().items():
-        sample, options = RULED_BEST[label][0], RULED_BEST[label][1] | {"steps": k} | seed
+    for row, (name, label, k, other) in fast_rows().items():
+        sample, options = RULED_BEST[label][0], RULED_BEST[label][1] | {"steps": k} | other
         weights = b"" if name == "ideal" else (HERE / f"{name}.pth").read_bytes()
-        digest = hashlib.sha256(weights + repr((settings, label, options)).encode()).hexdigest()
+        digest = hashlib.sha256(weights + repr((settings, label, options, *trusted(name))).encode()).hexdigest()
         keep("samples", row, digest, lambda name=name, s=sample, options=options: drawn_in_batches(name, n, s, **options), contexts(name, n))
     write_json(path, content)
 
@@ -321,12 +430,14 @@ def make_sheets() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("sheets", "scores"), help="one half (default: both)")
-    options = parser.parse_args()
-    if options.only != "scores":
+    parser.add_argument("--only", choices=("sheets", "scores", "guidance"), help="one of the three (default: all)")
+    only = parser.parse_args().only
+    if only in (None, "sheets"):
         make_sheets()
-    if options.only != "sheets":
+    if only in (None, "scores"):
         make_scores(HERE / "scores.json")
+    if only in (None, "guidance"):
+        make_guidance(HERE / "guidance.json")
 
 
 if __name__ == "__main__":

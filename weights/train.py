@@ -1,9 +1,10 @@
-"""Train all that the course ships: `python weights/train.py` (on two cores about seven hours; much less on a GPU).
+"""Train all that the course ships: `python weights/train.py` (on two cores about nine hours; much less on a GPU).
 
-Five runs: `basic` (lesson 1's BasicUNet on digits), `features` (the classifier of the measures), `model` (ContextUnet on sprites, no labels, in
-three stages), `context` (with labels, dropped 10 % of the time) and `best` (PaletteNet, with labels). After each epoch of the last three a
-checkpoint is written whole under weights/runs/; the same command goes on from there after an interruption, with the same random numbers.
-`--only model` trains one, `--threads 1` leaves a core to another run. On several GPUs or machines, each batch shared out among the processes:
+Six runs: `basic` (lesson 1's BasicUNet on digits), `features` (the classifier of the measures), `model` (ContextUnet on sprites, no labels, in
+three stages), `context` (with labels, dropped 10 % of the time), `best` (PaletteNet, with labels) and `factor` (the same, asked for factors too).
+After each epoch of the last four a checkpoint is written whole under weights/runs/; the same command goes on from there after an interruption,
+with the same random numbers. `--only model` trains one, `--threads 1` leaves a core to another run. On several GPUs or machines, each batch
+shared out among the processes:
 `torchrun --nproc_per_node=2 weights/train.py --only best`.
 """
 
@@ -54,14 +55,20 @@ class Settings:
     dropout: float = 0.0  # of a PaletteNet
     log_every: int = 1  # the history has the mean loss of so many steps
     recolour: dict[str, int] | None = None  # {class: in how many colours each of its sprites is seen}, drawn anew each epoch
+    even: float | None = None  # each step's loss is divided by this plus what it is when the stage begins (weights/README.md)
+    by_drawing: bool = False  # `recolour` shows each drawing of a class as often as the others, not each sprite
+    factors: bool = False  # the context names factors too, not only the class (lesson 6)
     limit: int | None = None  # train on the first so many sprites only (tests)
 
     @property
     def name(self) -> str:
-        return "best" if self.network == "PaletteNet" else "context_model" if self.context else "model"
+        return ("factor_model" if self.factors else "best") if self.network == "PaletteNet" else "context_model" if self.context else "model"
 
 
 PALETTE = {"network": "PaletteNet", "learning_rate": 3e-3, "min_snr": None, "beta2": 0.99, "clip": 1.0, "log_every": 20}
+RECOLOUR = {"hero": 8, "non-hero": 16, "food": 6, "spell": 6, "side-facing": 16}
+EVEN = PALETTE | {"start": "best_trained.pth", "decay_epochs": 10, "passes": 3, "batch": 100, "learning_rate": 2e-3, "clip": 3.0,
+                  "recolour": RECOLOUR, "even": 0.01}  # fmt: skip
 # The stages of each run. The later ones of `model` are warm restarts: of 64 samples 10 were legal after one stage, 13 after two and 19 after
 # three, and the held-out loss fell each time (weights/README.md).
 STAGES = {
@@ -73,20 +80,27 @@ STAGES = {
     # From the beginning, because what had learnt to draw without labels listens less to them (weights/README.md).
     "context": ({"passes": 1, "batch": 100, "learning_rate": 1e-3, "min_snr": None, "ema_decay": 0.998},),
     # Its sprites by heart is what a PaletteNet learns in the first stage; in other colours (of classes with more details in more of them: what a
-    # network with labels draws of a class does not depend on how common it is) they keep changing (weights/README.md).
+    # network with labels draws of a class does not depend on how common it is) they keep changing. What is left wrong then is single pixels near the
+    # end, whose loss is lost among that of the early steps: the third stage evens the steps out, and the fourth how often each drawing comes.
     "best": (
         PALETTE | {"epochs": 25, "passes": 12, "dropout": 0.1},
         PALETTE | {"start": "best_24.pth", "first_epoch": 25, "decay_epochs": 7, "passes": 9, "batch": 100,
-                   "recolour": {"hero": 8, "non-hero": 16, "food": 6, "spell": 6, "side-facing": 16}},
+                   "recolour": RECOLOUR},
+        EVEN | {"first_epoch": 32, "epochs": 39},
+        EVEN | {"start": "best_38.pth", "first_epoch": 39, "epochs": 42, "decay_epochs": 3, "learning_rate": 8e-4, "by_drawing": True},
     ),  # fmt: skip
+    # Asked for factors, too: begins where `best` does before its third stage, with a context that is longer.
+    "factor": (EVEN | {"epochs": 10, "factors": True},),
 }
 
 
-def stages(name: str, epochs: int, **settings) -> Iterator[Settings]:
-    """The settings of each stage of a run; `epochs` below 32 cut it short."""
+def stages(name: str, epochs: int | None = None, **settings) -> Iterator[Settings]:
+    """The settings of each stage of a run; `epochs` cut it short."""
     for stage in STAGES[name]:
         full = Settings(name != "model", **settings, **stage)
-        if full.first_epoch < epochs:
+        if epochs is None:
+            yield full
+        elif full.first_epoch < epochs:
             yield replace(full, epochs=min(full.epochs, epochs), decay_epochs=min(full.decay_epochs, epochs - full.first_epoch))
 
 
@@ -134,18 +148,55 @@ def batches(
 def network(settings: Settings, images: np.ndarray, schedule: du.NoiseSchedule) -> torch.nn.Module:
     """The network that a run trains, with random weights."""
     if settings.network == "PaletteNet":
-        return du.PaletteNet(images, schedule, dropout=settings.dropout)
+        n_cfeat = len(du.sprite_factory().context_columns()) if settings.factors else 5
+        return du.PaletteNet(images, schedule, n_cfeat, dropout=settings.dropout)
     return du.ContextUnet(3, settings.n_feat, 5, 16)
 
 
-def recoloured(sprites: du.Sprites, copies: dict[str, int], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(pictures, labels): each sprite in `copies[its class]` other colours of its class, a side-facing one turned either way.
+def starting_weights(model: torch.nn.Module, path: Path) -> None:
+    """Load a file of weights, strictly, but that the context may have become longer: the network does not listen to its new columns yet."""
+    state, own = du.load_state(path), model.state_dict()
+    for name, value in state.items():
+        if name.startswith("context.") and value.shape != own[name].shape:
+            state[name] = torch.nn.functional.pad(value, (0, own[name].shape[1] - value.shape[1]))
+    model.load_state_dict(state)
 
-    What is drawn (species, outfit, item ...) stays as it was. Never a sprite of `test`, nor a pair of values that training must not show.
+
+@torch.no_grad()
+def evened(model: torch.nn.Module, x: torch.Tensor, c: torch.Tensor, schedule: du.NoiseSchedule, add: float, seed: int) -> torch.Tensor:
+    """Weights (T + 1,) for `diffusion_loss`: 1 / (add + the loss at that step), measured with these pictures at 50 steps, straight lines between."""
+    steps, losses = np.unique(np.linspace(1, schedule.T, 50).round().astype(int)), []
+    generator = torch.Generator().manual_seed(seed)
+    with du._evaluating(model):
+        for t in steps.tolist():
+            x_t = du.perturb_input(x, t, torch.randn(x.shape, generator=generator).to(x), schedule)
+            losses.append(float(model(x_t, x.new_full((len(x),), t / schedule.T), c, x).mean()))
+    weights = 1 / (add + np.interp(np.arange(schedule.T + 1), steps, losses))
+    return torch.from_numpy(weights * (np.arange(schedule.T + 1) > 0)).float()
+
+
+def each_drawing(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """As many rows, class by class, but each drawing of a class (all factors that choose no colour) as often as its others."""
+    factory, even = du.sprite_factory(), []
+    for name in factory.CLASS_NAMES:
+        mine, fixed = [row for row in rows if row["class"] == name], set(factory.factors_of(name)) - set(factory.colour_factors(name))
+        drawings = list({tuple(row[factor] for factor in sorted(fixed)): row for row in mine}.values())
+        even += [drawings[i % len(drawings)] for i in range(len(mine))]
+    return even
+
+
+def recoloured(
+    sprites: du.Sprites, copies: dict[str, int], seed: int, factors: bool = False, by_drawing: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(pictures, contexts): each sprite in `copies[its class]` other colours of its class, a side-facing one turned either way.
+
+    What is drawn (species, outfit, item ...) stays as it was. Never a sprite of `test`, nor a pair of values that training must not show. Contexts
+    are labels (N, 5), or with `factors` the factory's `as_context`: the class, and of the other columns' factors each with probability 0.7.
+    `by_drawing` evens out how often each drawing comes: a sprite of which training has many colours would else come in these colours more often.
     """
     factory, rng = du.sprite_factory(), np.random.default_rng(seed)
     tests, specifications = {frozenset(row.items()) for row in du.load_sprites("test").factors}, []
-    for row in sprites.factors:
+    for row in each_drawing(sprites.factors) if by_drawing else sprites.factors:
         name, values = row["class"], {key: value for key, value in row.items() if key != "class"}
         legal, held_out = factory.factors_of(name), factory.held_out_pairs(name)
         free = (*factory.colour_factors(name), *(("facing",) if "facing" in legal else ()))
@@ -155,8 +206,9 @@ def recoloured(sprites: du.Sprites, copies: dict[str, int], seed: int) -> tuple[
                 if not held_out.hold(new) and frozenset(new.as_dict().items()) not in tests:
                     break
             specifications.append(new)
-    labels = torch.eye(len(factory.CLASS_NAMES))[[factory.CLASS_NAMES.index(s.class_name) for s in specifications]]
-    return du.to_model_range(factory.render_many(specifications)), labels
+    asked = [{"class": s.class_name} | {name: value for name, value in s.factors if factors and rng.random() < 0.7} for s in specifications]
+    contexts = factory.as_context(asked)
+    return du.to_model_range(factory.render_many(specifications)), torch.from_numpy(contexts if factors else contexts[:, : len(factory.CLASS_NAMES)])
 
 
 class Run:
@@ -177,7 +229,7 @@ class Run:
         torch.manual_seed(settings.seed)
         self.model = network(settings, sprites.images, self.schedule).to(device, memory_format=torch.channels_last)
         if settings.start:
-            du.load_weights(self.model, out / settings.start)
+            starting_weights(self.model, out / settings.start)
         self.parallel = DistributedDataParallel(self.model) if self.processes > 1 else self.model
         parameters, betas = list(self.model.parameters()), (0.9, settings.beta2)
         self.optimiser = torch.optim.Adam(parameters, settings.learning_rate, betas, fused=device.type != "mps")
@@ -192,6 +244,11 @@ class Run:
         steps = settings.decay_epochs * self.steps_an_epoch
         self.decay = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: max(0.0, 1 - step / steps))
         self.average = du.average_weights(self.model, settings.ema_decay)
+        self.weights = None
+        if settings.even:
+            some = slice(0, 500)
+            c = torch.nn.functional.pad(self.c[some], (0, self.model.n_cfeat - self.c.shape[1]))
+            self.weights = evened(self.model, self.x[some].to(device), c.to(device), self.schedule, settings.even, settings.seed)
         where = machine(device) + (f", {self.processes} processes" if self.processes > 1 else "")
         self.history = {"settings": asdict(settings), "data": sha256(SPRITE_FILES), "machine": where, "epochs": []}
 
@@ -225,11 +282,11 @@ class Run:
         torch.manual_seed(seed + 10**7 * self.rank)  # dropout has no generator of its own
         started, losses = time.perf_counter(), []
         if self.settings.recolour:
-            self.x, self.c = recoloured(self.sprites, self.settings.recolour, seed)
+            self.x, self.c = recoloured(self.sprites, self.settings.recolour, seed, self.settings.factors, self.settings.by_drawing)
         whole = batches(self.x, self.c, self.settings.batch, self.settings.passes, order)
         p_drop = self.settings.p_drop if self.settings.context else None
         steps = du.train_steps(self.parallel, share(whole, self.rank, self.processes), self.schedule, self.optimiser, p_drop, self.average,
-                               generator, self.settings.min_snr)  # fmt: skip
+                               generator, self.settings.min_snr, self.weights)  # fmt: skip
         bar = {"total": self.steps_an_epoch, "desc": f"{self.settings.name} epoch {epoch}", "mininterval": 5, "disable": self.rank > 0}
         for loss in du.tqdm(steps, **bar):
             self.decay.step()
@@ -270,7 +327,7 @@ def write_history(path: Path, histories: list[dict]) -> None:
     write_json(path, {"stages": settings, "data": histories[0]["data"], "machines": machines, "epochs": epochs})
 
 
-def train_run(name: str, epochs: int, device: torch.device, out: Path, **settings) -> None:
+def train_run(name: str, epochs: int | None, device: torch.device, out: Path, **settings) -> None:
     """All stages of a run, one after another, and their common history."""
     runs = list(stages(name, epochs, **settings))
     histories = [Run(stage, device, out).train() for stage in runs]
@@ -396,9 +453,9 @@ def speed(device: torch.device, repeats: int = 9) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("basic", "features", *STAGES), help="train one of the five (default: all)")
+    parser.add_argument("--only", choices=("basic", "features", *STAGES), help="train one of the six (default: all)")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for weights, histories and checkpoints (default: weights/)")
-    parser.add_argument("--epochs", type=int, default=Settings.epochs)
+    parser.add_argument("--epochs", type=int, help="stop before this one (default: the whole run)")
     parser.add_argument("--n-feat", type=int, default=Settings.n_feat)
     parser.add_argument("--limit", type=int, help="train on the first so many sprites only")
     parser.add_argument("--device", default=str(du.default_device()))
@@ -410,7 +467,7 @@ def main() -> None:
     device = torch.device(options.device)
     if options.speed:
         return speed(device)
-    shipped = (options.epochs, options.n_feat, options.limit) == (Settings.epochs, Settings.n_feat, Settings.limit)
+    shipped = (options.epochs, options.n_feat, options.limit) == (None, Settings.n_feat, Settings.limit)
     if options.out.resolve() == HERE and not shipped:
         parser.error("these settings would overwrite the shipped weights; add --out FOLDER")
     if "WORLD_SIZE" in os.environ and options.only not in STAGES:
