@@ -559,7 +559,7 @@ def diffusion_loss(model, x, schedule, c=None, generator=None, min_snr=None, wei
     errors weighted with the roots, so that the mean is that of weights * error. A PaletteNet has its own error. Lesson 3.
     """
     if min_snr is not None and (min_snr <= 0 or weights is not None):
-        raise ValueError(f"min_snr={min_snr}; expected None (no weights, or others) or a number above 0, such as 5")
+        raise ValueError(f"min_snr={min_snr}; expected None (no weights) or a number above 0, such as 5, and no other weights")
     t = (torch.randint(1, schedule.T + 1, (len(x),), generator=generator) if weights is None else
          torch.multinomial(weights.sqrt(), len(x), replacement=True, generator=generator)).to(x.device)  # fmt: skip
     noise = torch.randn(x.shape, generator=generator).to(x)
