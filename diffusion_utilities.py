@@ -296,7 +296,7 @@ class NoiseSchedule:
 
 
 def _check_steps(T: int) -> None:
-    if not isinstance(T, int) or T < 1:
+    if not isinstance(T, (int, np.integer)) or T < 1:
         raise ValueError(f"T={T!r}; expected a whole number of steps, 1 or more")
 
 
@@ -398,8 +398,8 @@ class EmbedFC(nn.Module):
 
 
 def _context(c: Tensor | None, x: Tensor, n_cfeat: int) -> Tensor:
-    if c is not None and c.shape[-1] != n_cfeat:
-        raise ValueError(f"c has shape {tuple(c.shape)}; expected (B, {n_cfeat}): set n_cfeat= when you build it")
+    if c is not None and (c.ndim != 2 or c.shape[1] != n_cfeat or len(c) not in (1, len(x))):
+        raise ValueError(f"c has shape {tuple(c.shape)}; expected ({len(x)}, {n_cfeat}), one-hot for labels: set n_cfeat= when you build it")
     return x.new_zeros(len(x), n_cfeat) if c is None else c.to(x)
 
 
@@ -469,9 +469,9 @@ class PaletteNet(nn.Module):
     """The course's second network for sprites: it names the colour of each pixel, out of a palette, and so predicts the noise.
 
     A perceptron sees the whole picture and writes a palette for it, `slots` rows of scores for the colours; each pixel mixes the rows, and adds how
-    likely its noisy value is under each colour ([Plaid], output prior). `images` (N, H, W, 3) uint8, those it learns from, give the colours;
-    `schedule`, which samplers must share, gives alpha-bar at t / T. In float32, or under autocast. `loss` trains it. `trust` above 0 has
-    `forward` believe the whole picture more, and each noisy pixel less, than training found right: scores times 1 + trust alpha-bar^2. Lesson 3.
+    likely its noisy value is under each colour ([Plaid], output prior). `images` (N, H, W, 3) uint8, those it learns from, give the colours and their
+    shares, which no file holds; `schedule`, which samplers must share, gives alpha-bar. In float32, or under autocast. `loss` trains it. `trust` > 0
+    has `forward` believe the whole picture more, and each noisy pixel less, than training found right: scores times 1 + trust alpha-bar^2. Lesson 3.
     """
 
     def __init__(self, images, schedule, n_cfeat: int = 5, width: int = 256, depth: int = 3, slots=16, dropout=0.0, trust=0.0) -> None:
@@ -480,7 +480,7 @@ class PaletteNet(nn.Module):
         if images.dtype != np.uint8 or images.shape[3:] != (3,) or len(colours) > 1024:
             raise ValueError(f"images: {images.dtype} {images.shape}, {len(colours)} colours; expected uint8 (N, H, W, 3), 1024 at most")
         self.shape, self.n_cfeat, self.trust, k, size, wide = (3, *images.shape[1:3]), n_cfeat, trust, len(colours), images[0, ..., 0].size, 2 * width
-        tables = {"palette": colours / 127.5 - 1, "log_share": np.log(counts / counts.sum()), "log_snr": schedule.snr.log()}
+        tables = {"palette": colours / 127.5 - 1, "log_share": np.log(counts / counts.sum()), "log_snr": schedule.snr.log().clamp(max=99)}
         for name, table in (tables | {"frequencies": np.geomspace(0.25, 25, 32)}).items():  # half precision would round them: not in the file
             self.register_buffer(name, torch.as_tensor(table, dtype=torch.float32), persistent=False)
         self.embed, self.read = nn.Linear(k, 8, bias=False), nn.Linear((3 + 8) * size, width)
@@ -506,7 +506,7 @@ class PaletteNet(nn.Module):
         log_snr, pixels, c = self._log_snr(x, t), x.flatten(2).mT, _context(c, x, self.n_cfeat)
         signal, variance = log_snr.sigmoid()[..., None].sqrt(), (-log_snr).sigmoid()[..., None]
         pull, colours = signal / variance, self.palette.T.expand(len(x), -1, -1)
-        with torch.autocast(x.device.type, enabled=False):  # log N(x_t; sqrt(ab) colour, 1 - ab), but for what all colours share: x_t squared
+        with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):  # log N(x_t; sqrt(ab) colour, 1 - ab), but for x_t squared
             likely = torch.baddbmm(-pull * signal / 2 * self.palette.square().sum(1), pull * pixels, colours)
         seen = torch.cat((pixels, 3 * self.embed((likely + self.log_share).softmax(2))), 2)
         condition = F.silu(self.time(torch.cat([wave(log_snr * self.frequencies) for wave in (torch.sin, torch.cos)], 1)) + self.context(c))
@@ -554,12 +554,12 @@ def drop_context(c: Tensor, p: float, generator: Generator | None = None) -> Ten
 def diffusion_loss(model, x, schedule, c=None, generator=None, min_snr=None, weights=None) -> Tensor:
     """The simple loss: noise clean pictures x (B, C, H, W) to a random t each, ask for the noise, mean squared error. [DDPM] eq. 14.
 
-    `c` (B, n_cfeat) or None. `min_snr`, gamma > 0, weighs each picture's error with min(gamma / SNR(t), 1): less for the steps that are
-    almost clean. [Min-SNR] section 3.4. `weights` (T + 1,) instead, 0 at t = 0, are others: steps are drawn as often as their roots say, and their
-    errors weighted with the roots, so that the mean is that of weights * error. A PaletteNet has its own error. Lesson 3.
+    `c` (B, n_cfeat) or None. `min_snr`, gamma > 0, weighs each error with min(gamma / SNR(t), 1): less in almost clean steps. [Min-SNR] section 3.4.
+    Or `weights` (T + 1,), 0 at t = 0, on the CPU: steps are drawn as often as their roots say, and errors weighted with the roots, so that the
+    mean is that of weights * error. A PaletteNet has its own error. Raises ValueError for other weights. Lesson 3.
     """
-    if min_snr is not None and (min_snr <= 0 or weights is not None):
-        raise ValueError(f"min_snr={min_snr}; expected None (no weights) or a number above 0, such as 5, and no other weights")
+    if weights is not None and (min_snr is not None or len(weights) != len(schedule.b) or weights[0] != 0) or min_snr is not None and min_snr <= 0:
+        raise ValueError(f"min_snr={min_snr}; expected None (no weights) or a number above 0, such as 5; or instead weights (T + 1,), 0 at t = 0")
     t = (torch.randint(1, schedule.T + 1, (len(x),), generator=generator) if weights is None else
          torch.multinomial(weights.sqrt(), len(x), replacement=True, generator=generator)).to(x.device)  # fmt: skip
     noise = torch.randn(x.shape, generator=generator).to(x)
@@ -656,7 +656,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     misshapen = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
     if missing or surplus or misshapen:
         counts = f"{len(missing)} entries missing, {len(surplus)} surplus, {len(misshapen)} of another shape"
-        hint = "build the network with the sizes it was trained with (the shipped ones: ContextUnet(3, 64, 5, 16))"
+        hint = "build the network it was trained as (model_*, context_*: ContextUnet(3, 64, 5, 16); others: weights/README.md)"
         raise ValueError(f"{path} does not fit this {type(model).__name__}: {counts}; {hint}")
     model.load_state_dict(state)
     return model.eval()
@@ -674,9 +674,9 @@ def sampling_steps(steps: int | Sequence[int], T: int) -> list[int]:
     A list is only checked: whole numbers that start with T, come to 0 at the end only and never stand still; it may rise (lesson 4). Lesson 5.
     """
     if not isinstance(steps, (int, np.integer)):
-        path = [*steps]
+        path = [*steps] if hasattr(steps, "__iter__") else []
         if len(path) < 2 or path[0] != T or path[-1] != 0 or any(t == after or t not in range(1, T + 1) for t, after in zip(path, path[1:])):
-            raise ValueError(f"steps={str(path)[:60]}; expected a number, or whole numbers that start with T = {T} and come to 0 at the end only")
+            raise ValueError(f"steps={str(steps)[:60]}; expected a whole number, or several that start with T = {T} and come to 0 at the end only")
         return [int(t) for t in path]
     if not 1 <= steps <= T:
         raise ValueError(f"steps={steps}; expected 1 to T = {T}")
@@ -852,7 +852,7 @@ def sample_multistep(model, schedule, shape=None, x_T=None, context=None, steps=
     if solver not in ("2m", "ipndm"):
         raise ValueError(f"solver={solver!r} does not exist; expected '2m' or 'ipndm'")
     if not isinstance(steps, (int, np.integer)):
-        raise ValueError(f"steps={str(steps)[:60]}; expected a number of steps: what a solver remembers would outlive a way up")
+        raise ValueError(f"steps={str(steps)[:60]}; expected a whole number of steps (on a list's way up a solver remembers wrongly)")
     step = _second_order(schedule, clip) if solver == "2m" else _adams_bashforth(schedule, clip)
     return _sample(model, schedule, shape, x_T, steps, step, context, generator, keep, progress)
 

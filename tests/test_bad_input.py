@@ -343,6 +343,31 @@ def test_shape_and_x_T_both_or_neither(sample):
         sample(silent, SCHEDULE, (1, 1, 2, 2), x_T=torch.zeros(1, 1, 2, 2))
 
 
+@pytest.mark.parametrize("steps", [20.0, None])
+def test_steps_that_are_no_whole_number(steps):
+    for sample in (du.sample_ddim, du.sample_multistep):
+        if (sample, steps) != (du.sample_ddim, None):  # None is all of them, to a sampler that can
+            with expect(ValueError, f"steps={'20.0' if steps else 'None'}", "a whole number"):
+                sample(silent, SCHEDULE, (1, 1, 2, 2), steps=steps)
+
+
+@pytest.mark.parametrize("c", [torch.arange(5), torch.zeros(2, 5), torch.zeros(5, 4)])
+def test_contexts_that_are_no_rows_of_one_hot_labels(c):
+    """Five class numbers for five pictures would else be one context of all classes."""
+    x = torch.zeros(5, 3, 16, 16)
+    images = np.random.default_rng(0).integers(0, 2, (4, 16, 16, 3), dtype=np.uint8)
+    for network in (du.ContextUnet(3, 8, 5, 16), du.PaletteNet(images, SCHEDULE)):
+        with expect(ValueError, f"c has shape {tuple(c.shape)}", "expected (5, 5), one-hot for labels"):
+            network.eval()(x, torch.tensor([0.5]), c)
+        network.eval()(x, torch.tensor([0.5]), torch.zeros(1, 5))  # one for all
+
+
+@pytest.mark.parametrize("weights", [torch.ones(20), torch.ones(21), torch.cat((torch.zeros(1), torch.ones(21)))])
+def test_weights_of_steps_that_the_schedule_does_not_have(weights):
+    with expect(ValueError, "weights (T + 1,), 0 at t = 0"):
+        du.diffusion_loss(silent, torch.zeros(3, 1, 2, 2), SCHEDULE, weights=weights)
+
+
 @both_samplers
 @pytest.mark.parametrize("rows", [1, 3])
 def test_context_of_another_length(sample, rows):

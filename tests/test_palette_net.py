@@ -96,6 +96,18 @@ def trained_a_little(model: du.PaletteNet) -> du.PaletteNet:
     return model
 
 
+def test_trust_multiplies_all_that_the_picture_says_at_each_step_in_its_own_measure(model, images):
+    """Once it has learnt: its log-probabilities less the pixel's own evidence (in float64) grow to 1 + trust alpha-bar^2, for three steps at once."""
+    x, steps = du.to_model_range(images[:3]), torch.tensor([20, 100, 250])
+    x_t = du.perturb_input(x, steps, torch.randn(x.shape, generator=torch.Generator().manual_seed(9)), SCHEDULE)
+    ab, palette = SCHEDULE.ab[steps].view(3, 1, 1), torch.from_numpy(np.unique(COLOURS, axis=0) / 127.5 - 1)  # in numerical order
+    evidence = -(x_t.flatten(2).mT[:, :, None] - ab[..., None] ** 0.5 * palette).square().sum(-1) / 2 / (1 - ab)
+    with torch.no_grad():
+        plain, trusting = (trained_a_little(model).logits(x_t, steps / 500, torch.eye(5)[:3], trust).double() for trust in (0.0, 4.0))
+    expected = evidence + (1 + 4 * ab**2) * (plain - evidence)
+    torch.testing.assert_close(trusting.log_softmax(2), expected.log_softmax(2), atol=1e-3, rtol=1e-4)
+
+
 def test_every_parameter_learns(model, images):
     du.diffusion_loss(trained_a_little(model), du.to_model_range(images), SCHEDULE, torch.eye(5)[torch.arange(20) % 5]).backward()
     assert not [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all() or not p.grad.any()]
@@ -137,7 +149,7 @@ def test_in_bfloat16_its_evidence_stays_in_float32(model, images):
 def test_wrong_sizes_are_named(model):
     with pytest.raises(ValueError, match=r"x has shape \(2, 3, 16, 16\); expected \(B, 3, 8, 8\), the size of the training pictures"):
         model(torch.zeros(2, 3, 16, 16), torch.tensor(0.5))
-    with pytest.raises(ValueError, match=r"c has shape \(2, 4\); expected \(B, 5\): set n_cfeat= when you build it"):
+    with pytest.raises(ValueError, match=r"c has shape \(2, 4\); expected \(2, 5\), one-hot for labels: set n_cfeat= when you build it"):
         model(torch.zeros(2, 3, 8, 8), torch.tensor(0.5), torch.zeros(2, 4))
 
 
