@@ -14,7 +14,7 @@ import diffusion_utilities as du
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20
-EPOCHS = (0, 4, 12, 16, 24, 31)
+EPOCHS = (0, 4, 12, 24, 31)
 SPRITE_WEIGHTS = [*(f"model_{epoch}" for epoch in EPOCHS), "model_trained", "context_model_trained"]
 HELPER = (ROOT / "diffusion_utilities.py").read_text(encoding="utf8")
 FUNCTIONS = [node for node in ast.walk(ast.parse(HELPER)) if isinstance(node, ast.FunctionDef)]

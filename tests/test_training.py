@@ -166,6 +166,14 @@ def test_train_steps_without_context_never_shows_the_labels():
     assert len(list(du.train_steps(model, iter(tiny_batches()), SCHEDULE, torch.optim.SGD(model.parameters(), 0.1)))) == 3
 
 
+def test_train_steps_passes_the_weights_of_steps_on():
+    """All weight is on one step: the network is asked for no other."""
+    model, seen = Tiny(), []
+    model.register_forward_pre_hook(lambda _, arguments: seen.extend((arguments[1] * SCHEDULE.T).round().tolist()))
+    list(du.train_steps(model, iter(tiny_batches()), SCHEDULE, torch.optim.SGD(model.parameters(), 0.1), weights=(torch.arange(51) == 7).float()))
+    assert set(seen) == {7} and len(seen) == 24
+
+
 def test_train_steps_learns():
     model = Tiny()
     losses = list(du.train_steps(model, iter(tiny_batches(60, 32)), SCHEDULE, torch.optim.Adam(model.parameters(), 3e-2)))
@@ -245,6 +253,9 @@ def test_weights_of_steps_are_the_mean_of_weight_times_error():
     assert counts[0] == 0 and float(counts[49] / counts[1]) == pytest.approx(7, rel=0.25)  # as often as the root says
     du.diffusion_loss(model, torch.zeros(50, 1, 1, 1), SCHEDULE, weights=(steps == 7).float())
     assert set(seen.pop().tolist()) == {7}
+    one, again, other = (du.diffusion_loss(model, torch.zeros(50, 1, 1, 1), SCHEDULE, None, torch.Generator().manual_seed(seed), None, steps)
+                         for seed in (1, 1, 2))  # fmt: skip
+    assert one == again != other
     with pytest.raises(ValueError, match="min_snr=5; expected None"):
         du.diffusion_loss(model, torch.zeros(5, 1, 1, 1), SCHEDULE, min_snr=5, weights=steps)
 
@@ -357,8 +368,7 @@ def test_the_second_stage_goes_on_from_the_weights_that_the_first_saved(train, m
 
 
 @pytest.mark.parametrize(
-    "run, file",
-    [(run, f"{run}_history.json") for run in ("model", "best")] + [(run, f"{run}_model_history.json") for run in ("context", "factor")],
+    "run, file", [(run, f"{run}_history.json") for run in ("model", "best")] + [(run, f"{run}_model_history.json") for run in ("context", "factor")]
 )
 def test_the_shipped_weights_came_from_these_stages(train, run, file):
     history = json.loads((du.WEIGHTS / file).read_text(encoding="utf8"))
@@ -419,6 +429,25 @@ def test_by_drawing_each_drawing_of_a_class_comes_as_often(train_really):
     assert len(x) == 400 and torch.equal(c.sum(0), torch.from_numpy(sprites.labels).float().sum(0))
 
 
+@pytest.mark.parametrize("by_drawing, counts", [(False, [5, 1]), (True, [3, 3])])
+def test_recoloured_pictures_come_by_drawing_where_they_should(by_drawing, counts, train_really):
+    """An apple in five colours and another piece of food in one: the decoder counts the drawings of what comes."""
+    food, factory = [(i, row) for i, row in enumerate(du.load_sprites("train").factors) if row["class"] == "food"], du.sprite_factory()
+    drawings = {}
+    for i, row in food:
+        drawings.setdefault((row["kind"], row["serving"], row["garnish"]), []).append(i)
+    common, *_, rare = sorted(drawings.values(), key=len, reverse=True)
+    x, _ = train_really.recoloured(some_sprites([*common[:5], rare[0]]), {"food": 1}, 0, by_drawing=by_drawing)
+    found = [(sprite["kind"], sprite["serving"], sprite["garnish"]) for sprite in factory.decode(du.to_pictures(x))[0]]
+    assert sorted((found.count(one) for one in set(found)), reverse=True) == counts
+
+
+@pytest.mark.parametrize("settings", [{"factors": True}, {"by_drawing": True}, {"even": 0.0, "network": "PaletteNet"}, {"even": 0.1}])
+def test_settings_that_would_do_nothing_are_refused(train_really, settings):
+    with pytest.raises(ValueError, match="need recolour|expected a number above 0 and a PaletteNet"):
+        train_really.Settings(True, **settings)
+
+
 def test_contexts_that_name_factors_name_those_of_their_picture(train_really):
     """The class always, of the other factors with columns each in seven of ten; never a value that the decoder does not find in the picture."""
     sprites, factory = some_sprites(range(300)), du.sprite_factory()
@@ -441,6 +470,9 @@ def test_a_longer_context_starts_unheard(train_really, tmp_path):
         torch.testing.assert_close(long(x, t, torch.cat((c, torch.ones(4, 4)), 1)), short(x, t, c))
     with pytest.raises(RuntimeError, match="size mismatch"):  # nothing else may differ
         train_really.starting_weights(du.PaletteNet(images, schedule, 5, width=32), tmp_path / "short.pth")
+    du.save_weights(long, tmp_path / "long.pth", half=False)
+    with pytest.raises(RuntimeError, match="size mismatch"):  # nor become shorter
+        train_really.starting_weights(short, tmp_path / "long.pth")
 
 
 def test_evened_weights_are_one_over_the_loss(train_really):
@@ -456,6 +488,59 @@ def test_evened_weights_are_one_over_the_loss(train_really):
         with torch.no_grad():
             loss = float(model.loss(x_t, torch.full((60,), t / 500), c, x).mean())
         assert float(weights[t]) == pytest.approx(1 / (0.01 + loss), rel=0.1)
+
+
+class Known(nn.Module):
+    """Its loss at step t is (t / T)^2, if it is asked with the context, and not in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x_t, t, c, clean):
+        assert not self.training and c.sum() == len(c)
+        self.seen.append(x_t)
+        return t.square()[:, None].expand(-1, 9)
+
+
+def test_evened_weights_follow_a_loss_that_is_known_at_every_step(train_really):
+    """Straight lines over ten steps leave (t / T)^2 by 1.3e-4 at most; a step early or late, by 4e-3."""
+    schedule, x, c, drawn = du.NoiseSchedule.linear(), torch.zeros(4, 3, 2, 2), torch.eye(5)[:4], []
+    for seed in (1, 1, 2):
+        drawn.append(model := Known())
+        weights = train_really.evened(model, x, c, schedule, 0.01, seed)
+    assert weights[0] == 0 and model.training
+    torch.testing.assert_close(1 / weights[1:] - 0.01, (torch.arange(1.0, 501) / 500).square(), atol=1.3e-4, rtol=0)
+    (one, again, other) = (torch.stack(model.seen) for model in drawn)
+    assert torch.equal(one, again) and not torch.equal(one, other) and len(one) == 50
+    ab = schedule.ab[500]
+    torch.testing.assert_close(one[-1].std(), (1 - ab).sqrt().float(), atol=0.3, rtol=0)
+
+
+@pytest.mark.parametrize("factors, by_drawing", [(True, False), (False, True)])
+def test_an_evened_run_trains_with_the_weights_and_colours_of_its_settings(factors, by_drawing, train_really, monkeypatch, tmp_path):
+    """Measured when the stage begins, on the weights it starts from; after an interruption they are the same, not measured again."""
+    sprites, recolour = some_sprites(range(8)), dict.fromkeys(du.CLASS_NAMES, 1)
+    monkeypatch.setattr(du, "load_sprites", lambda part: sprites)
+    start = du.PaletteNet(sprites.images, du.NoiseSchedule.linear())
+    for weights in (start.own.weight, start.context.model[0].weight):  # so that it says something, and listens
+        nn.init.normal_(weights)
+    du.save_weights(start, tmp_path / "start.pth", half=False)
+    options = {"network": "PaletteNet", "start": "start.pth", "passes": 1, "batch": 4, "min_snr": None, "even": 0.01, "recolour": recolour}
+    settings = train_really.Settings(True, **options, factors=factors, by_drawing=by_drawing)
+    run, loss, seen = train_really.Run(settings, torch.device("cpu"), tmp_path), du.diffusion_loss, []
+    train_really.starting_weights(model := train_really.network(settings, sprites.images, run.schedule), tmp_path / "start.pth")
+    c = torch.cat((run.c, torch.zeros(8, 88)), 1) if factors else run.c
+    torch.testing.assert_close(run.weights, train_really.evened(model, run.x, c, run.schedule, 0.01, settings.seed))
+    monkeypatch.setattr(du, "diffusion_loss", lambda *arguments: seen.append(arguments[-1]) or loss(*arguments))
+    run.train_epoch(0)
+    run.save()
+    assert len(seen) == 2 and all(weights is run.weights for weights in seen)
+    x, c = train_really.recoloured(run.sprites, recolour, settings.seed * 1000, factors=factors, by_drawing=by_drawing)
+    assert torch.equal(run.x, x) and torch.equal(run.c, c) and c.shape[1] == (93 if factors else 5)
+    again = train_really.Run(settings, torch.device("cpu"), tmp_path)
+    again.resume()
+    assert torch.equal(again.weights, run.weights) and again.history["epochs"] == run.history["epochs"]
 
 
 def test_a_recoloured_sprite_is_never_one_of_the_test(train_really, monkeypatch):
@@ -523,6 +608,20 @@ def test_an_epoch_shows_every_picture_once_in_each_pass(train):
 def test_checkpoints_of_every_fourth_epoch_and_the_last(train, monkeypatch, tmp_path):
     command(train, monkeypatch, tmp_path / "out", "--only", "model", epochs=6)
     assert {f.name for f in (tmp_path / "out").glob("model_*.pth")} == {f"model_{e}.pth" for e in ("0", "4", "5", "trained")}
+
+
+def test_json_loads_as_it_was_and_its_lists_fill_lines(train, tmp_path):
+    numbers = [round(i / 7 - 5, 3) for i in range(3000)] + [1e-05, -2.5e-30, 1e300, 0, -7]
+    content = {
+        "long": numbers, "short": [1, 2.5, -3e-05], "nested": [[0.5, 1.0], [], [[2], numbers[:90]], {"a": [3]}], "empty": [], "none": {},
+        "text": ["[1, 2]", "one [\n 2,\n 3\n ] four", "[\n 5\n]"], "mixed": [1, "two", None, True, [3, 4]], "no numbers": [None, True],
+    }  # fmt: skip
+    train.write_json(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text(encoding="utf8")
+    assert json.dumps(json.loads(text)) == json.dumps(content)  # the same order and the same types, too
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 160 and len(lines) < len(numbers) / 10
+    assert ' "short": [1, 2.5, -3e-05],' in lines and text.endswith("}\n")
 
 
 def test_basic_unet_trains_and_is_saved(train, monkeypatch, tmp_path):

@@ -25,7 +25,7 @@ from train import write_json  # noqa: E402
 
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 
-EPOCHS = (0, 4, 12, 16, 24, 31)
+EPOCHS = (0, 4, 12, 24, 31)
 SHEETS = (*(f"model_{epoch}" for epoch in EPOCHS), "model_trained", "context_model_trained")
 SAMPLERS = {
     "ddpm": (du.sample_ddpm, {}),
@@ -38,7 +38,7 @@ SAMPLER_STEPS = (500, 100, 50, 20, 10, 5)
 MULTISTEP_UP_TO = 50  # they are made for few steps
 LOSS_STEPS = tuple(range(25, 500, 50))  # evenly over all t, as training draws them
 SEED, N = 4, 64
-RULED = ("model_4", "model_12", "model_16", "model_24", "model_31", "model_trained", "context_model_trained")
+RULED = ("model_4", "model_12", "model_24", "model_31", "model_trained", "context_model_trained")
 RULED_N, RULED_STEPS, BATCH = 1000, 50, 250  # DDIM-50: for a curve over epochs good enough
 TRUST = 8.0  # of PaletteNets that draw; chosen with other seeds than the rows have (README.md)
 RESTARTS = {"steps": du.restart_steps(), "variance": "beta_tilde", "clip": True}

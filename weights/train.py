@@ -13,7 +13,9 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -60,6 +62,12 @@ class Settings:
     factors: bool = False  # the context names factors too, not only the class (lesson 6)
     limit: int | None = None  # train on the first so many sprites only (tests)
 
+    def __post_init__(self):
+        if (self.factors or self.by_drawing) and not self.recolour:
+            raise ValueError(f"factors={self.factors}, by_drawing={self.by_drawing} need recolour, which draws sprites anew; it is {self.recolour}")
+        if self.even is not None and (self.even <= 0 or self.network != "PaletteNet"):
+            raise ValueError(f"even={self.even}, network={self.network!r}; expected a number above 0 and a PaletteNet, or None")
+
     @property
     def name(self) -> str:
         return ("factor_model" if self.factors else "best") if self.network == "PaletteNet" else "context_model" if self.context else "model"
@@ -84,12 +92,12 @@ STAGES = {
     # end, whose loss is lost among that of the early steps: the third stage evens the steps out, and the fourth how often each drawing comes.
     "best": (
         PALETTE | {"epochs": 25, "passes": 12, "dropout": 0.1},
-        PALETTE | {"start": "best_24.pth", "first_epoch": 25, "decay_epochs": 7, "passes": 9, "batch": 100,
-                   "recolour": RECOLOUR},
+        PALETTE | {"start": "best_24.pth", "first_epoch": 25, "decay_epochs": 7, "passes": 9, "batch": 100, "recolour": RECOLOUR},
         EVEN | {"first_epoch": 32, "epochs": 39},
         EVEN | {"start": "best_38.pth", "first_epoch": 39, "epochs": 42, "decay_epochs": 3, "learning_rate": 8e-4, "by_drawing": True},
     ),  # fmt: skip
-    # Asked for factors, too: begins where `best` does before its third stage, with a context that is longer.
+    # Asked for factors, too, with a context that is longer. The shipped run began from `best_trained.pth` as the second stage of `best` had left it
+    # (put aside after epoch 31); started after a finished `best`, it goes on from the fourth.
     "factor": (EVEN | {"epochs": 10, "factors": True},),
 }
 
@@ -116,9 +124,23 @@ def machine(device: torch.device) -> str:
     return f"{device.type} ({name}), {torch.get_num_threads()} threads, torch {torch.__version__}, bfloat16 {du.has_fast_bf16(device)}"
 
 
+def as_json(content: dict, width: int = 150) -> str:
+    """JSON indented by one space, but that a list of numbers fills lines of `width` characters; json would give each number a line."""
+
+    def filled(numbers: re.Match) -> str:
+        indent, text = numbers[1], " ".join(numbers[2].split())
+        if len(text) <= 100:  # beside its name
+            return f"[{text}]"
+        lines = textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+        return f"[\n{lines}\n{indent[1:]}]"
+
+    # no string of JSON holds the end of a line, so what this finds begins and ends a list
+    return re.sub(r'\[\n( *)([^][{}"]+?)\n *\]', filled, json.dumps(content, indent=1)) + "\n"
+
+
 def write_json(path: Path, content: dict) -> None:
     with du._written_whole(path) as temporary:
-        Path(temporary).write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+        Path(temporary).write_text(as_json(content), encoding="utf8")
 
 
 def join(device: torch.device) -> None:
@@ -136,9 +158,7 @@ def share(whole: Iterator[tuple[torch.Tensor, torch.Tensor]], rank: int, process
             yield x[rank:end:processes], c[rank:end:processes]
 
 
-def batches(
-    x: torch.Tensor, c: torch.Tensor, size: int, passes: int, generator: torch.Generator
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(x: torch.Tensor, c: torch.Tensor, size: int, passes: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """One epoch: every picture once in each pass, in random order, in batches (pictures, labels)."""
     for _ in range(passes):
         for rows in torch.randperm(len(x), generator=generator).split(size):
@@ -157,7 +177,7 @@ def starting_weights(model: torch.nn.Module, path: Path) -> None:
     """Load a file of weights, strictly, but that the context may have become longer: the network does not listen to its new columns yet."""
     state, own = du.load_state(path), model.state_dict()
     for name, value in state.items():
-        if name.startswith("context.") and value.shape != own[name].shape:
+        if name == "context.model.0.weight" and name in own and value.shape[1] < own[name].shape[1]:
             state[name] = torch.nn.functional.pad(value, (0, own[name].shape[1] - value.shape[1]))
     model.load_state_dict(state)
 
@@ -188,10 +208,11 @@ def each_drawing(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 def recoloured(
     sprites: du.Sprites, copies: dict[str, int], seed: int, factors: bool = False, by_drawing: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(pictures, contexts): each sprite in `copies[its class]` other colours of its class, a side-facing one turned either way.
+    """(pictures, contexts): each sprite in `copies[its class]` colours of its class, a side-facing one turned either way.
 
-    What is drawn (species, outfit, item ...) stays as it was. Never a sprite of `test`, nor a pair of values that training must not show. Contexts
-    are labels (N, 5), or with `factors` the factory's `as_context`: the class, and of the other columns' factors each with probability 0.7.
+    Colours are drawn evenly, its own may come too. What is drawn (species, outfit, item ...) stays as it was. Never a sprite of `test`, nor a pair of
+    values that training must not show. Contexts are labels (N, 5), or with `factors` the factory's `as_context`: the class, and of the other columns'
+    factors each with probability 0.7.
     `by_drawing` evens out how often each drawing comes: a sprite of which training has many colours would else come in these colours more often.
     """
     factory, rng = du.sprite_factory(), np.random.default_rng(seed)
@@ -245,7 +266,7 @@ class Run:
         self.decay = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: max(0.0, 1 - step / steps))
         self.average = du.average_weights(self.model, settings.ema_decay)
         self.weights = None
-        if settings.even:
+        if settings.even is not None:
             some = slice(0, 500)
             c = torch.nn.functional.pad(self.c[some], (0, self.model.n_cfeat - self.c.shape[1]))
             self.weights = evened(self.model, self.x[some].to(device), c.to(device), self.schedule, settings.even, settings.seed)
@@ -262,7 +283,10 @@ class Run:
             torch.save(state, temporary)
 
     def resume(self) -> None:
-        """Go on from the checkpoint, if there is one made with these settings and these data. Raises ValueError for another."""
+        """Go on from the checkpoint, if there is one made with these settings and these data; the history then names the machine that goes on.
+
+        Raises ValueError for a checkpoint of other settings or data.
+        """
         if not self.resume_path.exists():
             return
         state = torch.load(self.resume_path, map_location=self.device, weights_only=True)
