@@ -1,14 +1,20 @@
-"""A learner's own pictures: a folder with everything in it that folders have, and a hand-drawn sheet that goes through the whole of lesson 9."""
+"""A learner's own pictures: a folder with everything in it that folders have, and a hand-drawn sheet that goes through the whole of lesson 9; and
+the program that repeats the lesson's comparison."""
 
+import ast
+import hashlib
 import json
 import re
 import struct
+import sys
 import zlib
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import diffusion_utilities as du
@@ -138,7 +144,11 @@ def test_the_hand_drawn_sheet_is_cut_into_its_tiles(tmp_path):
 
 
 # What makes the lesson short enough for a test: two steps of training, few of sampling.
-SHORTER = {"STEPS = 150 ": "STEPS = 2 ", '"steps": 50': '"steps": 2', "steps=100": "steps=12"}
+SHORTER = {"STEPS = 90 ": "STEPS = 2 ", '"steps": 50': '"steps": 8'}
+
+
+def code_of_the_lesson():
+    return [cell.source for cell in nbformat.read(LESSON, 4).cells if cell.cell_type == "code"]
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +158,7 @@ def lesson(tmp_path_factory):
     draw_sheet(folder / "mine.png")
     sheet, out = str(folder / "mine.png"), str(folder / "game")
     changes = {"MY_SPRITES = None": f"MY_SPRITES = {sheet!r}", "TILE = 16": "TILE = 8", "OUT = None": f"OUT = {out!r}"}
-    source = "\n".join(cell.source for cell in nbformat.read(LESSON, 4).cells if cell.cell_type == "code")
+    source = "\n".join(code_of_the_lesson())
     for old, new in (changes | SHORTER).items():
         assert source.count(old) == 1, old
         source = source.replace(old, new)
@@ -192,3 +202,135 @@ def test_white_that_is_shut_in_is_no_ground(lesson):
 def test_the_three_files_for_the_training_program_are_read_as_written(lesson):
     for part, right in (("train", lesson["train"]), ("test", lesson["held_out"])):
         assert (du.load_sprites(part, lesson["out"] / "data").images == right).all()
+
+
+# ------------------------------------------------------------------------------------------------------- three seeds
+
+
+@pytest.fixture
+def shipped(program, monkeypatch):
+    monkeypatch.syspath_prepend(str(du.WEIGHTS))
+    return program("own_sprites")
+
+
+@pytest.fixture
+def own_sprites(shipped, monkeypatch):
+    """One seed, two sampling steps, the loss at one step, and networks of 8 features (from random numbers, the shipped ones do not fit)."""
+    runs = {name: replace(run, shipped=False) for name, run in shipped.RUNS.items() if name.endswith("seed 1")}
+    for name, value in {"RUNS": runs, "SAMPLING_STEPS": 2, "LOSS_STEPS": (200,)}.items():
+        monkeypatch.setattr(shipped, name, value)
+    monkeypatch.setattr(shipped.du, "ContextUnet", lambda *_: CONTEXT_UNET(3, 8, 5, 16))
+    return shipped
+
+
+CONTEXT_UNET = du.ContextUnet
+
+
+def run(own_sprites, monkeypatch, out, *extra):
+    monkeypatch.setattr(sys, "argv", ["own_sprites.py", "--out", str(out), "--steps", "3", "--samples", "6", *extra])
+    own_sprites.main()
+    return json.loads(out.read_text(encoding="utf8"))
+
+
+def test_rows_are_added_and_those_there_are_kept(own_sprites, monkeypatch, tmp_path):
+    """A row is trained if it is missing, or if its settings were others."""
+    out, runs = tmp_path / "own.json", own_sprites.RUNS
+    monkeypatch.setattr(own_sprites, "RUNS", {name: runs[name] for name in ("shipped, seed 1", "scratch, seed 1")})
+    first = run(own_sprites, monkeypatch, out)
+    monkeypatch.setattr(own_sprites, "RUNS", runs | {"scratch, seed 1": replace(runs["scratch, seed 1"], rate=1e-3)})
+    trained, train = [], own_sprites.train
+    monkeypatch.setattr(own_sprites, "train", lambda *arguments: trained.append(arguments[0]) or train(*arguments))
+    every = run(own_sprites, monkeypatch, out)
+    assert list(every["runs"]) == list(runs) and trained == [own_sprites.RUNS[name] for name in list(runs)[1:]]
+    assert every["runs"]["shipped, seed 1"] == first["runs"]["shipped, seed 1"]
+    for name, row in every["runs"].items():
+        assert row["run"] == asdict(own_sprites.RUNS[name])
+        shares = [row[measure] for measure in ("memorised", "copies", "distance", "legal", "heroes", "with a pair")]
+        assert row["held_out_loss"] > 0 and row["training_loss"] > 0 and all(0 <= value <= 1 for value in shares)
+    assert set(every["real"]) == {"fine-tuned", "four pictures"} and every["real"]["fine-tuned"]["legal"] == 1
+    assert every["real"]["fine-tuned"]["distance"] < every["real"]["four pictures"]["distance"]
+
+
+def test_other_settings_are_refused(own_sprites, monkeypatch, tmp_path, capsys):
+    """More samples than stored, another sheet, and the shipped file."""
+    out = tmp_path / "own.json"
+    monkeypatch.setattr(own_sprites, "RUNS", {"shipped, seed 1": own_sprites.RUNS["shipped, seed 1"]})
+    before = run(own_sprites, monkeypatch, out)
+    with pytest.raises(SystemExit):
+        run(own_sprites, monkeypatch, out, "--samples", "7")
+    with pytest.raises(SystemExit):
+        run(own_sprites, monkeypatch, out, "--out", str(du.WEIGHTS / "own_sprites.json"))
+    pictures = own_sprites.sheet()
+    monkeypatch.setattr(own_sprites, "sheet", lambda: tuple(255 - part for part in pictures))
+    with pytest.raises(SystemExit):
+        run(own_sprites, monkeypatch, out)
+    said = capsys.readouterr().err
+    assert said.count("remove it or give another --out") == 2 and "would overwrite the shipped results" in said
+    assert json.loads(out.read_text(encoding="utf8")) == before
+
+
+def test_what_a_run_depends_on(own_sprites):
+    """On the seed, and on nothing else that is random; an untrained one is the network that it started from."""
+    pictures, _ = own_sprites.sheet()
+
+    def weights(**changes):
+        return own_sprites.train(replace(own_sprites.KINDS["scratch"], **changes), pictures, 2).state_dict()["out.3.weight"]
+
+    trained, untrained = weights(), weights(trained=False)
+    assert torch.equal(trained, weights()) and not torch.equal(trained, weights(seed=2)) and not torch.equal(trained, untrained)
+    torch.manual_seed(1)
+    assert torch.equal(untrained, CONTEXT_UNET(3, 8, 5, 16).state_dict()["out.3.weight"])
+
+
+def test_shares_of_known_pictures(shipped):
+    """Training pictures are copies and memorised; a training sprite of no pair and a food are what they are."""
+    training, held_out = shipped.sheet()
+    own, new = shipped.shares(training[:4], training[:4]), shipped.shares(held_out, training)
+    assert own == {"memorised": 1, "copies": 1, "distance": pytest.approx(0, abs=1e-3), "legal": 1, "heroes": 1, "with a pair": 1}
+    assert new["copies"] == new["memorised"] == 0 and new["distance"] > 0.1 and new["with a pair"] == 1
+    sprites = du.load_sprites("train")
+    heroes, food = (sprites.images[sprites.labels[:, du.CLASS_NAMES.index(name)] == 1][:5] for name in ("hero", "food"))
+    mixed = shipped.shares(np.concatenate([heroes, food]), training)
+    assert (mixed["heroes"], mixed["with a pair"], mixed["legal"]) == (0.5, 0, 1)
+
+
+def test_the_program_has_the_lessons_sheet_and_split(shipped, monkeypatch):
+    """The lesson compares pictures to find the copies, the program knows them."""
+    cells, names = code_of_the_lesson(), {}
+    end = next(i for i, source in enumerate(cells) if source.endswith("train, held_out = unique[~held], unique[held]"))
+    monkeypatch.chdir(LESSON.parent)
+    exec(compile("\n".join(cells[: end + 1]), LESSON.name, "exec"), names)
+    for ours, theirs in zip(shipped.sheet(), (names["train"], names["held_out"])):
+        assert np.array_equal(ours, theirs)
+
+
+def test_the_stored_table_has_the_lessons_settings(shipped):
+    """Each number as it stands in the lesson's code, in the program's constants and in the stored file."""
+    stored = json.loads((du.WEIGHTS / "own_sprites.json").read_text(encoding="utf8"))
+    tree = ast.parse("\n".join(code_of_the_lesson()))
+    assigned = {node.targets[0].id: node.value for node in ast.walk(tree) if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)}
+    assert stored["settings"]["steps"] == shipped.STEPS == ast.literal_eval(assigned["STEPS"])
+    assert ast.literal_eval(assigned["NEAR"]) == shipped.NEAR
+    options = ast.literal_eval(assigned["options"])
+    assert options.pop("keep") and options == {"steps": stored["settings"]["sampling_steps"], "variance": "beta_tilde", "clip": True}
+    assert stored["settings"]["sampling_steps"] == shipped.SAMPLING_STEPS and stored["settings"]["samples"] == shipped.SAMPLES == 64
+    assert "torch.randn((64, 3, 16, 16)" in ast.unparse(assigned["x_T"])
+
+    code = ast.unparse(tree)
+    for part in (
+        "('fine-tuned', copy.deepcopy(shipped), 0.001), ('scratch', ContextUnet(3, 64, 5, 16), 0.002)",
+        f"WEIGHTS / {shipped.START!r}",
+        "few = train[:4]",
+        "train_for(STEPS, copy.deepcopy(shipped), 0.001, few, batch=16)",
+        f"batch=50, memory={shipped.MEMORY}",
+        f"min(1, (step + 1) / {shipped.WARM_UP}) * (1 - step / steps)",
+        f"min_snr={shipped.MIN_SNR}",
+        f"schedule, {shipped.LOSS_STEPS}",
+    ):
+        assert part in code, part
+    kinds = {name: (run.rate, run.pictures, run.batch) for name, run in shipped.KINDS.items() if run.trained}
+    assert kinds == {"fine-tuned": (1e-3, None, 50), "scratch": (2e-3, None, 50), "four pictures": (1e-3, 4, 16)}
+
+    assert {name: row["run"] for name, row in stored["runs"].items()} == {name: asdict(run) for name, run in shipped.RUNS.items()}
+    assert stored["settings"]["start"] == hashlib.sha256((du.WEIGHTS / shipped.START).read_bytes()).hexdigest()
+    assert stored["settings"]["sheet"] == hashlib.sha256(np.concatenate(shipped.sheet()).tobytes()).hexdigest()
