@@ -72,6 +72,13 @@ def lesson_6():
     return du.show_images(du.sample_ddim(network("best_trained"), SCHEDULE, None, x_T, context, 50, keep=0)[0], columns=len(share), zoom=3)
 
 
+def lesson_7():
+    """The same noise, drawn by five networks that were trained for the same seconds."""
+    with np.load(HERE / "results" / "five_unets.npz") as file:
+        rows = [file[f"mnist: {name}"] for name in ("time as a channel", "no time", "time at each level", "residual", "ContextUnet")]
+    return du.show_images(np.repeat(np.concatenate(rows)[..., None], 3, 3), columns=len(rows[0]), zoom=2)
+
+
 def lesson_8():
     """The same network and noise in 10 steps with three samplers of diffusers."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
@@ -117,7 +124,7 @@ def front():
 
 
 def main() -> None:
-    for picture in (front, lesson_1, lesson_2, lesson_3, lesson_4, lesson_5, lesson_6, lesson_8, lesson_9, lesson_10):
+    for picture in (front, lesson_1, lesson_2, lesson_3, lesson_4, lesson_5, lesson_6, lesson_7, lesson_8, lesson_9, lesson_10):
         save(picture.__name__, picture())
     for epoch in (0, 4, 12, 31):
         save(f"epoch_{epoch}", du.show_images(sheet(f"model_{epoch}"), columns=16, zoom=3))
