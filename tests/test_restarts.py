@@ -64,7 +64,7 @@ def test_a_list_may_be_of_any_kind(kind):
 
 @pytest.mark.parametrize("kind", [list, np.array])
 def test_multistep_solvers_refuse_a_list_because_their_memory_would_outlive_the_way_up(kind):
-    with pytest.raises(ValueError, match="a number of steps"):
+    with pytest.raises(ValueError, match="a whole number of steps .on a list"):
         du.sample_multistep(bell(0, 1, SCHEDULE), SCHEDULE, (1, 3, 4, 4), steps=kind(du.restart_steps()))
 
 
