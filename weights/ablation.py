@@ -7,13 +7,9 @@ A row that is there already is kept, so an interrupted run goes on where it stop
 """
 
 import argparse
-import json
-import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,6 +19,7 @@ from scipy.optimize import linear_sum_assignment  # not among the lessons' packa
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from make_results import mean_and_error, rounded  # noqa: E402
+from rows import side_by_side, so_far  # noqa: E402
 from train import write_json  # noqa: E402
 
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
@@ -205,16 +202,6 @@ def row(change: Change, pictures: int, samples: int) -> dict:
     return {"change": asdict(change), "seconds": seconds} | score(model, samples)
 
 
-def answers(changes: dict[str, Change], pictures: int, samples: int, workers: int) -> Iterator[tuple[str, dict]]:
-    """(name, row) as they get done; a single worker is this process."""
-    if workers == 1:
-        yield from ((name, row(change, pictures, samples)) for name, change in changes.items())
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        names = {pool.submit(row, change, pictures, samples): name for name, change in changes.items()}
-        yield from ((names[run], run.result()) for run in as_completed(names))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=HERE / "ablation.json")
@@ -225,11 +212,13 @@ def main() -> None:
     if options.out.resolve() == HERE / "ablation.json" and (options.pictures, options.samples) != (PICTURES, SAMPLES):
         parser.error("these settings would overwrite the shipped results; add --out FILE")
     settings = {"features": FEATURES, "pictures": options.pictures, "held_out": HELD_OUT, "samples": options.samples}
-    content = json.loads(options.out.read_text(encoding="utf8")) if options.out.exists() else {"settings": settings, "runs": {}}
-    if content["settings"] != settings:
-        parser.error(f"{options.out} has other settings ({content['settings']}); remove it or give another --out")
-    wanted = {name: change for name, change in CHANGES.items() if content["runs"].get(name, {}).get("change") != asdict(change)}
-    for name, answer in answers(wanted, options.pictures, options.samples, options.workers):
+    content = so_far(options.out, settings, parser, runs={})
+    wanted = {
+        name: (change, options.pictures, options.samples)
+        for name, change in CHANGES.items()
+        if content["runs"].get(name, {}).get("change") != asdict(change)
+    }
+    for name, answer in side_by_side(row, wanted, options.workers):
         content["runs"][name] = answer
         content["runs"] = {name: content["runs"][name] for name in CHANGES if name in content["runs"]}  # in the order of the table
         write_json(options.out, content)

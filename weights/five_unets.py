@@ -11,13 +11,10 @@ import argparse
 import ast
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
 import time
 import types
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +22,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+from rows import add_samples, side_by_side, so_far  # noqa: E402
 from train import write_json  # noqa: E402
 
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
@@ -136,11 +134,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.out.resolve() == HERE and (options.seconds, options.samples) != (SECONDS, SAMPLES):
         parser.error("these settings would overwrite the shipped results; add --out FOLDER")
+    if not SHOWN <= options.samples <= 1000:
+        parser.error(f"--samples {options.samples}; expected {SHOWN} to 1,000, the number of held-out pictures that make the floor")
     names, path, folder = lesson(), options.out / "five_unets.json", options.out / "five_unets"
     settings = {"seconds": options.seconds, "samples": options.samples, "threads": 1, "definitions": names.definitions}
-    content = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"settings": settings, "real": {}, "runs": []}
-    if content["settings"] != settings:
-        parser.error(f"{path} has other settings ({content['settings']}); remove it or give another --out")
+    content = so_far(path, settings, parser, real={}, runs=[])
     torch.set_num_threads(1)
     for data in ("mnist", "fashion_mnist"):
         if data not in content["real"]:
@@ -150,26 +148,14 @@ def main() -> None:
     finish(content, runs(names), path, folder, options)
 
 
-def answers(missing: list, options: argparse.Namespace, folder: Path) -> Iterator[tuple[dict, np.ndarray]]:
-    """The result of `row` for each missing run, as they get done; a single worker is this process."""
-    if options.workers == 1:
-        yield from (row(run, options.seconds, options.samples, folder) for run in missing)
-        return
-    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(row, run, options.seconds, options.samples, folder) for run in missing]
-        yield from (job.result() for job in as_completed(jobs))
-
-
 def finish(content: dict, planned: list, path: Path, folder: Path, options: argparse.Namespace) -> None:
     """Makes the rows that are missing, and writes each as it gets done."""
     done = {(known["data"], known["design"], known["seed"]) for known in content["runs"]}
-    shown = path.parent / "results" / "five_unets.npz"
-    for answer, pictures in answers([run for run in planned if run not in done], options, folder):
+    missing = {run: (run, options.seconds, options.samples, folder) for run in planned if run not in done}
+    for (data, name, seed), (answer, pictures) in side_by_side(row, missing, options.workers):
         content["runs"] = sorted([*content["runs"], answer], key=lambda a: planned.index((a["data"], a["design"], a["seed"])))
-        if answer["seed"] == SEEDS[0]:
-            stored = dict(np.load(shown)) if shown.exists() else {}
-            with du._written_whole(shown) as temporary:
-                np.savez_compressed(temporary, **stored | {f"{answer['data']}: {answer['design']}": pictures})
+        if seed == SEEDS[0]:
+            add_samples(path.parent / "results" / "five_unets.npz", {f"{data}: {name}": pictures})
         write_json(path, content)
         print(answer, flush=True)
 

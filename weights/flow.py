@@ -8,13 +8,10 @@ weights/results/flow.npz (the first pictures of seed 1). Each run has one thread
 
 import argparse
 import functools
-import json
-import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from ablation import FEATURES, WARM_UP  # noqa: E402
 from make_results import mean_and_error, real_sets  # noqa: E402
+from rows import add_samples, side_by_side, so_far  # noqa: E402
 from train import write_json  # noqa: E402
 
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
@@ -142,16 +140,6 @@ def row(run: Run, seen: int, samples: int) -> tuple[dict, dict[str, np.ndarray]]
     return answer, shown
 
 
-def answers(runs: dict[str, Run], pictures: int, samples: int, workers: int) -> Iterator[tuple]:
-    """(name, scores, pictures) as they get done; a single worker is this process."""
-    if workers == 1:
-        yield from ((name, *row(run, pictures, samples)) for name, run in runs.items())
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        names = {pool.submit(row, run, pictures, samples): name for name, run in runs.items()}
-        yield from ((names[done], *done.result()) for done in as_completed(names))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=HERE / "flow.json", help="pictures go to results/ beside it")
@@ -162,17 +150,13 @@ def main() -> None:
     if options.out.resolve() == HERE / "flow.json" and (options.pictures, options.samples) != (PICTURES, SAMPLES):
         parser.error("these settings would overwrite the shipped results; add --out FILE")
     settings = {"features": FEATURES, "pictures": options.pictures, "samples": options.samples, "calls": [*CALLS]}
-    content = json.loads(options.out.read_text(encoding="utf8")) if options.out.exists() else {"settings": settings, "floor": None, "runs": {}}
-    if content["settings"] != settings:
-        parser.error(f"{options.out} has other settings ({content['settings']}); remove it or give another --out")
+    content = so_far(options.out, settings, parser, floor=None, runs={})
     content["floor"] = content["floor"] or score(real_sets(options.samples)["test (floor)"])
-    wanted = {name: run for name, run in RUNS.items() if content["runs"].get(name, {}).get("run") != asdict(run)}
+    wanted = {name: (run, options.pictures, options.samples) for name, run in RUNS.items() if content["runs"].get(name, {}).get("run") != asdict(run)}
     sheet = options.out.with_name("results") / f"{options.out.stem}.npz"
-    for name, answer, shown in answers(wanted, options.pictures, options.samples, options.workers):
+    for name, (answer, shown) in side_by_side(row, wanted, options.workers):
         if name.endswith("seed 1"):
-            before = dict(np.load(sheet)) if sheet.exists() else {}
-            with du._written_whole(sheet) as temporary:
-                np.savez_compressed(temporary, **before | shown)
+            add_samples(sheet, shown)
         content["runs"][name] = answer
         content["runs"] = {name: content["runs"][name] for name in RUNS if name in content["runs"]}  # in the order of the table
         write_json(options.out, content)

@@ -8,7 +8,6 @@ goes on where it stopped; remove the file to start again.
 
 import argparse
 import hashlib
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+from rows import so_far  # noqa: E402
 from train import machine, write_json  # noqa: E402
 
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
@@ -131,9 +131,7 @@ def main() -> None:
     digests = {"sheet": np.concatenate([training, held_out]).tobytes(), "start": (HERE / START).read_bytes()}
     settings = {"steps": options.steps, "samples": options.samples, "sampling_steps": SAMPLING_STEPS}
     settings |= {name: hashlib.sha256(content).hexdigest() for name, content in digests.items()}
-    content = json.loads(options.out.read_text(encoding="utf8")) if options.out.exists() else {"settings": settings, "real": {}, "runs": {}}
-    if content["settings"] != settings:
-        parser.error(f"{options.out} has other settings ({content['settings']}); remove it or give another --out")
+    content = so_far(options.out, settings, parser, real={}, runs={})
     content["real"] = {name: shares(held_out, training[: KINDS[name].pictures]) for name in ("fine-tuned", "four pictures")}
     for name, run in RUNS.items():
         if content["runs"].get(name, {}).get("run") != asdict(run):
