@@ -50,7 +50,7 @@ __all__ = [  # first the libraries that `from diffusion_utilities import *` has 
     "sampling_steps", "restart_steps", "denoise_add_noise", "denoise_ddim", "walk", "sample_ddpm", "sample_ddim", "sample_multistep",
     "denoising_losses", "nearest_pictures", "frechet_distance", "precision_recall_density_coverage", "memorised", "feature_network",
     "sprite_features", "sprite_scores", "sprite_report", "unorm", "norm_all", "norm_torch", "gen_tst_context", "plot_grid", "plot_sample",
-    "to_pictures", "show_images", "filmstrip", "SpriteAnimation", "animate", "compare_checkpoints", "show_source", "explore",
+    "to_pictures", "show_images", "filmstrip", "SpriteAnimation", "animate", "compare_checkpoints", "show_source", "Instrument", "explore",
 ]  # fmt: skip
 
 # ---- Set-up ----------------------------------------------------------------------------------------------------------
@@ -136,8 +136,7 @@ class CustomDataset(Dataset):
     """Sprites and labels from two .npy files: (N, H, W, 3) uint8 and (N, classes) one-hot.
 
     Item i is (picture, label): `transform(sprites[i])`, or with `transform=None` the same (3, H, W) tensor in [-1, 1]; the label
-    is int64 (classes,), all zero with `null_context=True`. Raises FileNotFoundError or ValueError, naming file and remedy. Lesson 3.
-    """
+    is int64 (classes,), all zero with `null_context=True`. Raises FileNotFoundError or ValueError, naming file and remedy. Lesson 3."""
 
     def __init__(self, sfilename, lfilename, transform, null_context=False):
         self.sprites, self.slabels = _load_array(sfilename, True), _load_array(lfilename)
@@ -187,8 +186,7 @@ class Sprites:
 def load_sprites(part: str = "train", root: str | os.PathLike = DATA) -> Sprites:
     """The sprites of one part: "train", "test" (drawn like it) or "compositional" (with factor pairs that train lacks).
 
-    Raises ValueError for another part, FileNotFoundError where `root` lacks a file. Lesson 3.
-    """
+    Raises ValueError for another part, FileNotFoundError where `root` lacks a file. Lesson 3."""
     if part not in ("train", "test", "compositional"):
         raise ValueError(f"part={part!r} does not exist; expected one of train, test, compositional")
     images, labels = (_load_array(Path(root) / name, name.startswith("sprites")) for name in ("sprites_16x16.npy", "sprite_labels_16x16.npy"))
@@ -206,8 +204,7 @@ def load_digits(name: str = "mnist", root: str | os.PathLike = DATA, download: b
     """Real digits ("mnist") or garments ("fashion_mnist"): pictures (N, 1, 28, 28) in [0, 1], labels (N,) int64.
 
     The full training set where torchvision's files lie under `root`, or where `download=True` can fetch them; else the 5,000 that
-    ship with the course, with one printed line that says so. Raises ValueError for another name. Lesson 1.
-    """
+    ship with the course, with one printed line that says so. Raises ValueError for another name. Lesson 1."""
     from torchvision import datasets
     sets = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
     if name not in sets:
@@ -227,8 +224,7 @@ def load_sprite_pictures(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
     """Your own sprites to (N, tile, tile, 3) uint8: one sheet, cut row by row, or a folder of PNGs of that size, in the order of their names.
 
     Transparent ground becomes white, empty tiles go, nothing is resized; a file of a folder that cannot be used is left out, with a printed line that
-    says why. Raises FileNotFoundError, or where nothing is left ValueError that names each file and its fault. Lesson 9.
-    """
+    says why. Raises FileNotFoundError, or where nothing is left ValueError that names each file and its fault. Lesson 9."""
     if not (path := Path(path)).exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder of PNGs, or a picture file that holds a sheet of {tile}x{tile} tiles")
     folder, tiles, faults = path.is_dir(), [], []
@@ -263,8 +259,7 @@ class NoiseSchedule:
 
     `b[t]` is beta_t, the variance that step t adds; `a[t]` = 1 - b[t]; `ab[t]` = a[1] a[2] ... a[t] is alpha-bar_t, the share of the picture's
     variance that is left after t steps; `snr[t]` = ab[t] / (1 - ab[t]) is the signal-to-noise ratio. b[0] = 0, so a[0] = ab[0] = 1 and snr[0]
-    is infinite: t = 0 is the clean picture and the last step is exact. `T` is the number of steps. [DDPM] eq. 2 and 4. Lesson 2.
-    """
+    is infinite: t = 0 is the clean picture and the last step is exact. `T` is the number of steps. [DDPM] eq. 2 and 4. Lesson 2."""
 
     b: Tensor
 
@@ -312,8 +307,7 @@ def _at(table: Tensor, t: Tensor | int, like: Tensor) -> Tensor:
 def perturb_input(x: Tensor, t: Tensor | int, noise: Tensor, schedule: NoiseSchedule) -> Tensor:
     """Jump from the clean picture to step t at once: x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) noise.
 
-    `x` and `noise` (B, C, H, W), `t` (B,) or one number in 0..T. [DDPM] eq. 4. Lesson 2.
-    """
+    `x` and `noise` (B, C, H, W), `t` (B,) or one number in 0..T. [DDPM] eq. 4. Lesson 2."""
     return _at(schedule.ab.sqrt(), t, x) * x + _at((1 - schedule.ab).sqrt(), t, x) * noise
 
 
@@ -325,8 +319,7 @@ def predict_x0(x: Tensor, t: Tensor | int, noise: Tensor, schedule: NoiseSchedul
 def posterior(t: int, schedule: NoiseSchedule, t_prev: int | None = None) -> tuple[float, float, float]:
     """q(x_prev | x_t, x_0) is normal with mean c0 x_0 + ct x_t: returns (c0, ct, variance), the variance being beta-tilde.
 
-    `t_prev` is t - 1 unless told otherwise: a longer stride is one step with a = ab_t / ab_prev. [DDPM] eq. 6 and 7. Lesson 2.
-    """
+    `t_prev` is t - 1 unless told otherwise: a longer stride is one step with a = ab_t / ab_prev. [DDPM] eq. 6 and 7. Lesson 2."""
     t_prev = t - 1 if t_prev is None else t_prev
     if not 0 <= t_prev < t <= schedule.T:
         raise ValueError(f"t={t}, t_prev={t_prev}; expected 0 <= t_prev < t <= T = {schedule.T}")
@@ -341,8 +334,7 @@ class ResidualConvBlock(nn.Module):
     """Two 3x3 convolutions, each with batch norm and GELU: (B, in_channels, H, W) to (B, out_channels, H, W).
 
     With `is_res` the output is (shortcut + second convolution) / sqrt(2), which keeps the variance. The shortcut is the input, or where
-    channel counts differ the first convolution's output: no parameters, so the state dict keeps its keys. Lesson 3.
-    """
+    channel counts differ the first convolution's output: no parameters, so the state dict keeps its keys. Lesson 3."""
 
     def __init__(self, in_channels: int, out_channels: int, is_res: bool = False) -> None:
         super().__init__()
@@ -373,8 +365,7 @@ class UnetDown(nn.Module):
 class UnetUp(nn.Module):
     """Join with the skip connection, double height and width, two convolution blocks.
 
-    `forward(x, skip)`: x and skip together have `in_channels` channels; the output is (B, out_channels, 2H, 2W). Lesson 3.
-    """
+    `forward(x, skip)`: x and skip together have `in_channels` channels; the output is (B, out_channels, 2H, 2W). Lesson 3."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -407,8 +398,7 @@ class ContextUnet(nn.Module):
     """The course's network: predicts the noise in x_t, given t / T and a context vector.
 
     Embedded context multiplies and embedded time is added, at two resolutions. `height` (and width) from 8 to 64, divisible by 4.
-    Only `init_conv` is residual: kept so, and every name with it, because published weights load here strictly. Lesson 3.
-    """
+    Only `init_conv` is residual: kept so, and every name with it, because published weights load here strictly. Lesson 3."""
 
     def __init__(self, in_channels: int, n_feat: int = 256, n_cfeat: int = 10, height: int = 28) -> None:
         super().__init__()
@@ -445,8 +435,7 @@ class ContextUnet(nn.Module):
 class BasicUNet(nn.Module):
     """A small U-Net without time: (B, in_channels, H, W) to (B, out_channels, H, W), H and W divisible by 4.
 
-    The last SiLU bounds the output from below (at -0.28): right for pictures in [0, 1], wrong for noise. Lesson 1.
-    """
+    The last SiLU bounds the output from below (at -0.28): right for pictures in [0, 1], wrong for noise. Lesson 1."""
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1) -> None:
         super().__init__()
@@ -471,8 +460,7 @@ class PaletteNet(nn.Module):
     A perceptron sees the whole picture and writes a palette for it, `slots` rows of scores for the colours; each pixel mixes the rows, and adds how
     likely its noisy value is under each colour ([Plaid], output prior). `images` (N, H, W, 3) uint8, those it learns from, give the colours and their
     shares, which no file holds; `schedule`, which samplers must share, gives alpha-bar. In float32, or under autocast. `loss` trains it. `trust` > 0
-    has `forward` believe the whole picture more, and each noisy pixel less, than training found right: scores times 1 + trust alpha-bar^2. Lesson 3.
-    """
+    has `forward` believe the whole picture more, and each noisy pixel less, than training found right: scores times 1 + trust ab_t^2. Lesson 3."""
 
     def __init__(self, images, schedule, n_cfeat: int = 5, width: int = 256, depth: int = 3, slots=16, dropout=0.0, trust=0.0) -> None:
         super().__init__()
@@ -556,8 +544,7 @@ def diffusion_loss(model, x, schedule, c=None, generator=None, min_snr=None, wei
 
     `c` (B, n_cfeat) or None. `min_snr`, gamma > 0, weighs each error with min(gamma / SNR(t), 1): less in almost clean steps. [Min-SNR] section 3.4.
     Or `weights` (T + 1,), 0 at t = 0, on the CPU: steps are drawn as often as their roots say, and errors weighted with the roots, so that the
-    mean is that of weights * error. A PaletteNet has its own error. Raises ValueError for other weights. Lesson 3.
-    """
+    mean is that of weights * error. A PaletteNet has its own error. Raises ValueError for other weights. Lesson 3."""
     if weights is not None and (min_snr is not None or len(weights) != len(schedule.b) or weights[0] != 0) or min_snr is not None and min_snr <= 0:
         raise ValueError(f"min_snr={min_snr}; expected None (no weights) or a number above 0, such as 5; or instead weights (T + 1,), 0 at t = 0")
     t = (torch.randint(1, schedule.T + 1, (len(x),), generator=generator) if weights is None else
@@ -574,8 +561,7 @@ def diffusion_loss(model, x, schedule, c=None, generator=None, min_snr=None, wei
 def average_weights(model: nn.Module, decay: float = 0.998) -> torch.optim.swa_utils.AveragedModel:
     """An exponential moving average of a model's weights and of its batch norms' buffers; call `update_parameters(model)` each step.
 
-    The decay warms up as (1 + n) / (10 + n), so that the random first weights are forgotten. The average itself is `.module`. Lesson 3.
-    """
+    The decay warms up as (1 + n) / (10 + n), so that the random first weights are forgotten. The average itself is `.module`. Lesson 3."""
     def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:  # batch norm's counter is no float
         return old.lerp(new, 1 - min(decay, (1 + float(n)) / (10 + float(n)))) if old.is_floating_point() else new
     return torch.optim.swa_utils.AveragedModel(model, avg_fn=average, use_buffers=True)
@@ -586,8 +572,7 @@ def train_steps(model, batches, schedule, optimiser, p_drop=None, average=None, 
 
     `batches`: (B, C, H, W) and (B, n_cfeat) or None. `p_drop` is the share of contexts dropped; None trains without context. `average` (from
     `average_weights`) follows; the last three go to `diffusion_loss`. Runs where the model lies, in bfloat16 where that is done in
-    hardware; leaves the model in train mode. Raises FloatingPointError, before the step, when the loss is no number. Lesson 3.
-    """
+    hardware; leaves the model in train mode. Raises FloatingPointError, before the step, when the loss is no number. Lesson 3."""
     device = next(model.parameters()).device
     for x, c in batches:
         if p_drop is not None and c is None:
@@ -631,8 +616,7 @@ def save_weights(model: nn.Module | Mapping, path: str | os.PathLike, half: bool
 def load_state(path: str | os.PathLike) -> dict[str, Tensor]:
     """A state dict from a file, tensors only (`weights_only=True`): {name: tensor}, on the CPU.
 
-    Raises FileNotFoundError that lists the weights there are, or ValueError for a file that is no state dict. Lesson 3.
-    """
+    Raises FileNotFoundError that lists the weights there are, or ValueError for a file that is no state dict. Lesson 3."""
     path = Path(path)
     if not path.is_file():
         there = ", ".join(sorted(file.name for file in path.parent.glob("*.pth"))) or "none"
@@ -649,8 +633,7 @@ def load_state(path: str | os.PathLike) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     """Load a file of weights into a model strictly, and return the model in eval mode.
 
-    Raises ValueError that counts missing, surplus and misshapen entries. Lesson 4.
-    """
+    Raises ValueError that counts missing, surplus and misshapen entries. Lesson 4."""
     state, own = load_state(path), model.state_dict()
     missing, surplus = own.keys() - state.keys(), state.keys() - own.keys()
     misshapen = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
@@ -671,8 +654,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
 def sampling_steps(steps: int | Sequence[int], T: int) -> list[int]:
     """That many + 1 different steps from T down to 0, as evenly spaced as whole numbers can be, for any number from 1 to T.
 
-    A list is only checked: whole numbers that start with T, come to 0 at the end only and never stand still; it may rise (lesson 4). Lesson 5.
-    """
+    A list is only checked: whole numbers that start with T, come to 0 at the end only and never stand still; it may rise (lesson 4). Lesson 5."""
     if not isinstance(steps, (int, np.integer)):
         path = [*steps] if hasattr(steps, "__iter__") else []
         if len(path) < 2 or path[0] != T or path[-1] != 0 or any(t == after or t not in range(1, T + 1) for t, after in zip(path, path[1:])):
@@ -687,8 +669,7 @@ def restart_steps(rounds=((300, 120, 4), (200, 60, 8), (120, 20, 7)), T: int = 5
     """Steps from T to 0 for a sampler that goes back: at `low`, so many times up to `high` and down again, for each (high, low, times).
 
     `stride` is the length of a step on the way, `round_stride` in the rounds; where it does not fit the last is shorter. The defaults make 495
-    calls of the network. Raises ValueError for rounds that go nowhere. [Restart] alg. 1. Lesson 4.
-    """
+    calls of the network. Raises ValueError for rounds that go nowhere. [Restart] alg. 1. Lesson 4."""
     if stride < 1 or round_stride < 1:
         raise ValueError(f"stride={stride}, round_stride={round_stride}; expected whole numbers, 1 or more")
     path, at = [], T
@@ -704,8 +685,7 @@ def denoise_add_noise(x, t, pred_noise, schedule, z=0.0, t_prev=None, variance="
     """One DDPM step from t to t_prev (t - 1 unless told otherwise): the posterior's mean plus sigma z. [DDPM] alg. 2.
 
     `z` is fresh noise like x (0: the mean alone). `variance` chooses sigma^2: "beta" or "beta_tilde" (smaller). `clip` keeps the implied
-    x_0 in [-1, 1]. The step to 0 adds no noise. Raises ValueError for steps or a variance that do not exist. Lesson 4.
-    """
+    x_0 in [-1, 1]. The step to 0 adds no noise. Raises ValueError for steps or a variance that do not exist. Lesson 4."""
     if variance not in ("beta", "beta_tilde"):
         raise ValueError(f"variance={variance!r}; expected 'beta' or 'beta_tilde'")
     t_prev = t - 1 if t_prev is None else t_prev
@@ -721,8 +701,7 @@ def denoise_add_noise(x, t, pred_noise, schedule, z=0.0, t_prev=None, variance="
 def denoise_ddim(x, t, t_prev, pred_noise, schedule, eta=0.0, z=0.0, clip=False) -> Tensor:
     """One DDIM step from t to any t_prev below it: the implied x_0, noised again to t_prev in the same direction. [DDIM] eq. 12.
 
-    `eta` 0 is deterministic, 1 has DDPM's beta-tilde as the variance of the fresh noise that z brings (eta above 0 needs z). Lesson 5.
-    """
+    `eta` 0 is deterministic, 1 has DDPM's beta-tilde as the variance of the fresh noise that z brings (eta above 0 needs z). Lesson 5."""
     _, _, beta_tilde = posterior(t, schedule, t_prev)
     x0 = predict_x0(x, t, pred_noise, schedule)
     if clip:  # the noise must agree with the clipped picture
@@ -751,8 +730,7 @@ def walk(model, schedule, x, steps, step, context=None, generator=None) -> Itera
 
     Where the list rises, x gets the noise that it lacks there, and the network is not asked (its prediction is None). Noise comes from a CPU
     generator, whatever the device, and one draw is made for each step, needed or not: the same generator state gives every model the same noise. A
-    network is put into eval mode; a plain function must see to that itself. Lesson 4.
-    """
+    network is put into eval mode; a plain function must see to that itself. Lesson 4."""
     for t, t_prev in zip(steps[:-1], steps[1:]):
         z = torch.randn(x.shape, generator=generator).to(x)
         if t_prev > t:
@@ -800,8 +778,7 @@ def sample_ddpm(model, schedule, shape=None, x_T=None, context=None, steps=None,
 
     Give `shape` or `x_T`, both (N, C, H, W). `context` (N, n_cfeat). `steps` below T strides (lesson 5); a list is walked as it stands
     (`restart_steps`). `generator` on the CPU. `keep`: how many frames, or which steps (each visit). `variance`, `clip` as `denoise_add_noise`.
-    `noise_scale` 0 leaves out the added noise (a fault). `progress` shows a bar. Raises ValueError for what does not fit. Lesson 4.
-    """
+    `noise_scale` 0 leaves out the added noise (a fault). `progress` shows a bar. Raises ValueError for what does not fit. Lesson 4."""
     def step(x, t, t_prev, pred_noise, z):
         return denoise_add_noise(x, t, pred_noise, schedule, noise_scale * z, t_prev, variance, clip)
 
@@ -847,8 +824,7 @@ def sample_multistep(model, schedule, shape=None, x_T=None, context=None, steps=
     """Draw pictures in few steps by remembering what the network said before: arguments and result as `sample_ddpm`.
 
     `solver` "2m" is DPM-Solver++(2M), [DPM++] alg. 2; "ipndm" is PNDM's four-term mixture for strides equal in t, [PNDM] eq. 12, with fewer
-    terms in the first three steps. Both are deterministic; a step costs one call. Raises ValueError for another solver, or a list of steps. Lesson 5.
-    """
+    terms in the first three steps. Both are deterministic; a step costs one call. Raises ValueError for another solver, or a list. Lesson 5."""
     if solver not in ("2m", "ipndm"):
         raise ValueError(f"solver={solver!r} does not exist; expected '2m' or 'ipndm'")
     if not isinstance(steps, (int, np.integer)):
@@ -863,8 +839,7 @@ def sample_multistep(model, schedule, shape=None, x_T=None, context=None, steps=
 def denoising_losses(model, x, schedule, steps, c=None, seed=0, batch=100) -> Tensor:
     """The noise-prediction error of each picture at each step: (len(steps), N), mean squared, the same noise for every model.
 
-    On held-out pictures this tells learning from memorising; its standard error is std / sqrt(N). [DDPM] eq. 14. Lesson 4.
-    """
+    On held-out pictures this tells learning from memorising; its standard error is std / sqrt(N). [DDPM] eq. 14. Lesson 4."""
     generator, rows = Generator().manual_seed(seed), []
     x, c = _start(model, None, x, c, None)
     with _evaluating(model):
@@ -880,8 +855,7 @@ def denoising_losses(model, x, schedule, steps, c=None, seed=0, batch=100) -> Te
 def nearest_pictures(x: Tensor | np.ndarray, reference: Tensor | np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest reference pictures, nearest first: (distances as RMS over pixels and channels, 0 to 1; indices), (N,), or (N, k) for k > 1.
 
-    Raises ValueError where the reference has fewer than k. Lesson 4.
-    """
+    Raises ValueError where the reference has fewer than k. Lesson 4."""
     ours, theirs = (torch.from_numpy(to_pictures(p) / 255).flatten(1) for p in (x, reference))
     if not 1 <= k <= len(theirs):
         raise ValueError(f"k={k}; expected 1 to {len(theirs)}, the number of reference pictures")
@@ -893,8 +867,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """The squared Frechet distance of two sets of features (N, d), (M, d), each taken for a Gaussian. [FID] eq. 6.
 
     |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in squared units of the features. Small sets score too high: compare equal N.
-    Raises ValueError for other shapes, or fewer than two rows. Lesson 4.
-    """
+    Raises ValueError for other shapes, or fewer than two rows. Lesson 4."""
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(f"features have shapes {a.shape} and {b.shape}; expected (N, d) and (M, d), N and M at least 2")
     (mu_a, c_a), (mu_b, c_b) = ((rows.mean(0), np.atleast_2d(np.cov(rows, rowvar=False))) for rows in (a, b))
@@ -907,8 +880,7 @@ def precision_recall_density_coverage(real: np.ndarray, fake: np.ndarray, k: int
 
     {"precision": (M,), "recall": (N,), "density": (M,), "coverage": (N,)}, one value a picture, whose means are the scores: precision, is a fake in a
     real's ball; recall, is a real in a fake's; density, how many reals' balls hold a fake, over k; coverage, does a real's ball hold a fake.
-    `real` (N, d), `fake` (M, d). Raises ValueError unless 1 <= k < N, M. [PR] eq. 2, [PRDC] eq. 3 and 4. Lesson 4.
-    """
+    `real` (N, d), `fake` (M, d). Raises ValueError unless 1 <= k < N, M. [PR] eq. 2, [PRDC] eq. 3 and 4. Lesson 4."""
     if not 1 <= k < min(len(real), len(fake)):
         raise ValueError(f"k={k} with {len(real)} and {len(fake)} features; expected 1 <= k < the smaller number")
     real, fake = (torch.as_tensor(rows, dtype=torch.float64) for rows in (real, fake))
@@ -928,8 +900,7 @@ def memorised(pictures: Tensor | np.ndarray, training: Tensor | np.ndarray) -> n
 def feature_network(path: str | os.PathLike | None = WEIGHTS / "features.pth") -> nn.Sequential:
     """The body of a small classifier of class and factors: (N, 3, 16, 16) in [-1, 1] to features (N, 64); `path=None` for random weights.
 
-    `weights/train.py` trains it, with a head that is then thrown away, as [FID] uses Inception's last layer but one. Lesson 4.
-    """
+    `weights/train.py` trains it, with a head that is then thrown away, as [FID] uses Inception's last layer but one. Lesson 4."""
     body = nn.Sequential(UnetDown(3, 32), UnetDown(32, 64), nn.Flatten(), nn.Linear(1024, 64))
     return body if path is None else load_weights(body, path)
 
@@ -945,8 +916,7 @@ def sprite_scores(pictures, asked=None) -> dict[str, tuple[float, float, float]]
     """Every measure of a set of sprites against `train`: {measure: (value, low, high)}, the ends of a 95 % interval.
 
     `pictures` as `sprite_features`. `asked`: contexts (N, 5), a row of zeros asking nothing, or N dictionaries of factors. First those of the
-    factory's `summary` (and its errors); then `memorised`; the four of neighbourhoods against as many of `train`; FD against all. Lesson 4.
-    """
+    factory's `summary` (and its errors); then `memorised`; the four of neighbourhoods against as many of `train`; FD against all. Lesson 4."""
     factory, train, pictures = sprite_factory(), load_sprites("train"), to_pictures(pictures)
     scores = factory.summary(pictures, train.factors, asked)
     ours, theirs = sprite_features(pictures), sprite_features(train.images)
@@ -965,8 +935,7 @@ def sprite_report(samples, asked=None, n: int = 1000, seed: int = 0) -> str:
     """The scores of the first n samples as a table beside those of held-out `test` sprites (the floor) and of fresh legal ones (the ceiling).
 
     Fresh ones are fair draws from the grammar: some of them are in training, others have held-out pairs. Arguments as `sprite_scores`. Raises
-    ValueError unless there are n samples and 20 <= n <= 1,100, the number of `test` sprites: all columns have as many. Lesson 4.
-    """
+    ValueError unless there are n samples and 20 <= n <= 1,100, the number of `test` sprites: all columns have as many. Lesson 4."""
     factory, test = sprite_factory(), load_sprites("test")
     if not factory.GROUPS <= n <= min(len(samples), len(test)):
         raise ValueError(f"n={n} of {len(samples)} samples; expected {factory.GROUPS} to {len(test)}, and no more than there are samples")
@@ -1023,8 +992,7 @@ def plot_sample(x_gen_store, n_sample, nrows, save_dir, fn, w, save=False):
 def to_pictures(x: Tensor | np.ndarray, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
     """Anything that holds pictures to (..., H, W, 3) uint8; uint8 arrays (..., H, W, 3) pass through.
 
-    Tensors (..., C, H, W), C = 1 or 3, have `value_range` mapped to 0..255 and clipped: one fixed map, never one a picture. Lesson 3.
-    """
+    Tensors (..., C, H, W), C = 1 or 3, have `value_range` mapped to 0..255 and clipped: one fixed map, never one a picture. Lesson 3."""
     if isinstance(x, np.ndarray) and x.dtype == np.uint8:
         return x
     if torch.is_tensor(x) and x.dtype == torch.uint8:
@@ -1064,8 +1032,7 @@ def _labelled(sheet: np.ndarray, zoom: int, rows: Sequence[str], columns: Sequen
 def show_images(x, columns=None, zoom=3, rows=(), titles=(), value_range=(-1.0, 1.0)) -> Image.Image:
     """A grid of pictures at a whole-number zoom, never blurred: (N, C, H, W) tensor or (N, H, W, 3) uint8 to a PIL image.
 
-    `rows` labels the rows, `titles` the columns; `columns` is as many as there are titles, else 8. Lesson 1.
-    """
+    `rows` labels the rows, `titles` the columns; `columns` is as many as there are titles, else 8. Lesson 1."""
     pictures = to_pictures(x, value_range)
     if not isinstance(zoom, int) or zoom < 1:
         raise ValueError(f"zoom={zoom}; expected a whole number, 1 or more, so that no pixel is blurred")
@@ -1112,8 +1079,7 @@ class SpriteAnimation:
     """Frames (F, H, W, 3) uint8 that play in a notebook, or save as a GIF.
 
     Why not matplotlib's player: it stores each frame enlarged, and fetches its buttons' icons from the network. Here a frame is stored
-    pixel for pixel and the browser enlarges it by a whole number. Without JavaScript (GitHub, a PDF) the last frame is shown. Lesson 4.
-    """
+    pixel for pixel and the browser enlarges it by a whole number. Without JavaScript (GitHub, a PDF) the last frame is shown. Lesson 4."""
 
     def __init__(self, frames: np.ndarray, zoom: int = 3, labels: Sequence[str] = (), fps: float = 8, alt: str = "animation of sprites"):
         self.frames, self.zoom, self.labels, self.fps, self.alt = frames, zoom, tuple(map(str, labels)), fps, alt
@@ -1160,8 +1126,7 @@ def animate(store, columns=None, zoom=3, fps=8) -> SpriteAnimation:
 def compare_checkpoints(models, sample, seed=0, zoom=3) -> tuple[SpriteAnimation, dict[str, Tensor]]:
     """Sample every model from the same x_T with the same noise: (animation, a row a model; {label: samples}).
 
-    `sample(model, generator)` returns a sampler's (samples, frames); each generator has the same seed, so only the weights differ. Lesson 4.
-    """
+    `sample(model, generator)` returns a sampler's (samples, frames); each generator has the same seed, so only the weights differ. Lesson 4."""
     results = {label: sample(model, Generator().manual_seed(seed)) for label, model in models.items()}
     frames, samples = ({label: result[i] for label, result in results.items()} for i in (1, 0))
     return animate(frames, zoom=zoom), {label: x.cpu() for label, x in samples.items()}
@@ -1185,16 +1150,49 @@ def show_source(thing: Callable | type):
 
 # ---- Exploring -------------------------------------------------------------------------------------------------------
 
-def explore(draw: Callable[..., Image.Image], **options: Sequence):
-    """A slider for each named list of options above the picture that `draw(**chosen)` returns; redrawn in place. Lesson 4."""
+class Instrument:
+    """Knobs above the picture that `draw(**settings)` returns, redrawn in place; a page without a kernel shows the first picture alone.
+
+    Made by `explore`. `knobs`: {name: widget}; `picture`: the PIL image last drawn; `caption`: the words under it. Lesson 1."""
+
+    def __init__(self, draw: Callable, alt: str, knobs: Mapping):
+        import ipywidgets
+        self.draw, self.alt, self.knobs, self._view = draw, alt, knobs, ipywidgets.HTML()
+        self._box = ipywidgets.VBox([*knobs.values(), self._view])
+        self.redraw()
+        for knob in knobs.values():
+            knob.observe(self.redraw, names="value")
+
+    def redraw(self, _=None) -> None:
+        """Draw for the settings of the knobs, in place of the picture that is there; a figure of matplotlib is closed."""
+        drawn = self.draw(**{name: knob.value for name, knob in self.knobs.items()})
+        self.picture, self.caption = drawn if isinstance(drawn, tuple) else (drawn, "")
+        if isinstance(self.picture, plt.Figure):
+            self.picture.savefig(buffer := io.BytesIO(), format="png", bbox_inches="tight")
+            plt.close(self.picture)
+            self.picture = Image.open(buffer).convert("RGB")
+        self._png = base64.b64encode(_png(self.picture)).decode()
+        image = f'<img alt="{html.escape(f"{self.alt}. {self.caption}")}" src="data:image/png;base64,{self._png}" style="max-width:100%;margin:0">'
+        self._view.value = f"{image}<div>{html.escape(self.caption)}</div>"
+
+    def _repr_mimebundle_(self, **_):
+        view = {"version_major": 2, "version_minor": 0, "model_id": self._box.model_id}
+        return {"application/vnd.jupyter.widget-view+json": view, "image/png": self._png, "text/plain": f"{self.alt}. {self.caption}"}
+
+
+def explore(draw: Callable, alt: str, start: Mapping = {}, **options: Sequence) -> Instrument:
+    """An `Instrument` with a knob for each named list of options: a box to tick for (False, True), buttons for words, else a slider.
+
+    `draw` takes one option of each list and returns a PIL image or a figure, or (either, a caption); `alt` says in words what the picture is;
+    `start` names the options that are not the first of their lists. Raises ValueError for a start that is no option. Lesson 1."""
     import ipywidgets
-    slider = functools.partial(ipywidgets.SelectionSlider, continuous_update=False, style={"description_width": "initial"})
-    sliders = {name: slider(options=list(values), description=name) for name, values in options.items()}
+    def knob(name: str, values: list):
+        common = {"description": name.replace("_", " "), "value": start.get(name, values[0]), "style": {"description_width": "initial"}}
+        if common["value"] not in values:
+            raise ValueError(f"start has {name}={common['value']!r}; expected one of {values}")
+        if values == [False, True]:
+            return ipywidgets.Checkbox(**common, indent=False)
+        kind = ipywidgets.ToggleButtons if isinstance(values[0], str) else functools.partial(ipywidgets.SelectionSlider, continuous_update=False)
+        return kind(**common, options=values)
 
-    def png() -> bytes:
-        return _png(draw(**{name: slider.value for name, slider in sliders.items()}))
-
-    picture = ipywidgets.Image(value=png(), format="png", layout={"width": "max-content"})
-    for slider in sliders.values():
-        slider.observe(lambda _: setattr(picture, "value", png()), names="value")
-    return ipywidgets.VBox([*sliders.values(), picture])
+    return Instrument(draw, alt, {name: knob(name, list(values)) for name, values in options.items()})

@@ -11,7 +11,7 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 OFFLINE = TESTS / "offline"
 
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]  # the helper; the exercises
 # Kernels that nbval starts inherit the environment: their Python imports offline/sitecustomize.py by itself.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(OFFLINE), os.environ.get("PYTHONPATH"))))
 _spec = importlib.util.spec_from_file_location("offline_for_tests", OFFLINE / "sitecustomize.py")

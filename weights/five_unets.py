@@ -61,7 +61,7 @@ def file_of(data: str, name: str) -> str:
 def runs(names: types.SimpleNamespace) -> list[tuple[str, str, int]]:
     """(data set, design, seed) of each row: the designs on digits, their variants, and once the designs on garments."""
     garments = [name for name in names.DESIGNS if "cosine" not in name]
-    plans = [("mnist", [*names.DESIGNS], SEEDS), ("mnist", [*names.VARIANTS], SEEDS), ("fashion_mnist", garments, SEEDS[:1])]
+    plans = [("mnist", [*names.DESIGNS], SEEDS), ("mnist", [*names.VARIANTS], SEEDS), ("fashion_mnist", garments, SEEDS)]
     return [(data, name, seed) for data, designs, seeds in plans for seed in seeds for name in designs]
 
 

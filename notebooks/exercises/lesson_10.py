@@ -1,0 +1,1 @@
+"""The judges of lesson 10's exercises (they spoil them)."""

@@ -1,0 +1,109 @@
+"""The judges of lesson 2's exercises (they spoil them)."""
+
+import math
+
+import torch
+
+from diffusion_utilities import NoiseSchedule, perturb_input, posterior
+from exercises import Wrong, as_numbers, compare, exercise, tried
+
+
+@exercise("2.1", "Now divide each entry by the one before it: which table comes back?")
+def alpha_bar(attempt):
+    schedule = NoiseSchedule.linear(60, 1e-3, 0.05)
+    mine = as_numbers(tried(attempt, schedule.b))
+    first = torch.linspace(1e-3, 0.05, 61, dtype=torch.float64)[0]  # the published fault: beta_0 stays in every later product
+    leaky = schedule.ab * (1 - first)
+    leaky[0] = 1
+    mistakes = {
+        "these are sums of alphas or betas, and the table is a product.": schedule.a.cumsum(0),
+        "this is the product of the betas, and it needs the alphas, 1 - beta.": schedule.b[1:].cumprod(0),
+        "a factor too many: beta_0 has no step, so index 0 is 1 and the product starts at t = 1.": leaky,
+        "each entry misses its own last factor: the product runs to t, t included.": torch.cat((torch.ones(1), schedule.ab[:-1])),
+        "that is the root of alpha-bar; the table itself has none.": schedule.ab.sqrt(),
+        "index 0 is missing: put the 1 for t = 0 in front.": schedule.ab[1:],
+        "this is the table alpha; alpha-bar multiplies all of them up to t.": schedule.a,
+    }
+    compare(mine, schedule.ab, mistakes, "", 1e-9)
+
+
+@exercise("2.2", "Set `noise` to zero and look at x_500: what is left is the leak of section 7.")
+def jump(attempt):
+    schedule, generator = NoiseSchedule.linear(), torch.Generator().manual_seed(0)
+    x, noise = torch.zeros(3, 3, 16, 16), torch.randn(3, 3, 16, 16, generator=generator)
+    ones = torch.ones_like(x)
+    for steps in ((50, 50, 50), (200, 200, 200), (1, 250, 500)):  # at one step first, where a number can say what is wrong
+        t = torch.tensor(steps)
+        ab = schedule.ab[t].float().view(-1, 1, 1, 1)
+        mistakes = {
+            "is the square root on the noise missing?": (1 - ab) * noise,
+            "this is the root of alpha-bar on the noise too; its variance must be what the picture gave up, 1 - alpha-bar.": ab.sqrt() * noise,
+            "this is 1 minus the root, and it should be the root of 1 minus alpha-bar.": (1 - ab.sqrt()) * noise,
+            "that is the noise of one step, beta_t; the jump takes 1 - alpha-bar.": schedule.b[t].float().sqrt().view(-1, 1, 1, 1) * noise,
+            "is the noise added at all?": 0 * noise,
+        }
+        same = len(set(steps)) == 1
+        where = f"at t = {steps[0]}" if same else "with another t for each picture"
+        compare(tried(attempt, x, t, noise, schedule), perturb_input(x, t, noise, schedule), mistakes, where, 1e-4, lambda r: (r.std(), "your noise has std"))
+        signal = {
+            "is the square root on the picture missing?": ab * ones,
+            "the picture is not shrunk: it needs the root of alpha-bar.": ones,
+        }
+        compare(tried(attempt, ones, t, 0 * noise, schedule), ab.sqrt() * ones, signal, where, 1e-4, lambda r: (r.mean(), "your picture of ones became"))
+
+
+@exercise("2.3", "Plot it beside the linear one on a logarithmic scale: where do they differ most?")
+def cosine_betas(attempt):
+    right, f = NoiseSchedule.cosine(200).b, torch.arange(201, dtype=torch.float64) / 200
+
+    def betas(angle, power=2, largest=0.999):
+        ab = torch.cos(angle * math.pi / 2) ** power
+        return torch.cat((torch.zeros(1), (1 - ab[1:] / ab[:-1]).clamp(max=largest)))
+
+    shifted = (f + 0.008) / 1.008
+    mistakes = {
+        "is the cosine squared?": betas(shifted, 1),
+        "the offset s is missing from the angle.": betas(f),
+        "s is added and not divided out again: the angle is (t/T + s) / (1 + s).": betas(f + 0.008),
+        "the last one is not kept below 0.999 (`clamp`).": betas(shifted, largest=2),
+        "that is alpha-bar; the betas are 1 - alpha-bar_t / alpha-bar_{t-1}.": torch.cos(shifted * math.pi / 2) ** 2,
+        "b[0] is missing: a 0 stands in front, so that the index is t.": right[1:],
+    }
+    compare(tried(attempt, 200), right, mistakes, "for T = 200", 1e-6)
+    compare(tried(attempt, 50, s=0.05), NoiseSchedule.cosine(50, 0.05).b, {"is s taken from the argument?": NoiseSchedule.cosine(50).b}, "for T = 50 and s = 0.05", 1e-6)
+
+
+@exercise("2.4", "Ask it for a target of 0.3 and give the result to `perturb_input`: what does x_500 look like?")
+def rescaled_betas(attempt):
+    schedule, target = NoiseSchedule.linear(), 0.001
+    b = as_numbers(tried(attempt, schedule, target))
+    if b.shape != schedule.b.shape:
+        raise Wrong(f"your table has shape {tuple(b.shape)}, expected {tuple(schedule.b.shape)}: b[0] = 0 stands in front.")
+    root = schedule.ab.sqrt()
+    wanted = target + (root - root[-1]) * (root[1] - target) / (root[1] - root[-1])
+
+    def back(new_root):
+        return torch.cat((torch.zeros(1), 1 - new_root[1:] / torch.cat((torch.ones(1), new_root[1:-1]))))
+
+    mistakes = {
+        "you shifted alpha-bar itself; the line shifts its root, and alpha-bar is the square of the result.": back(wanted),
+        "that is r', before it became betas.": wanted,
+        "the table is only shifted, not scaled, so its first value does not stay.": back((root - root[-1] + target) ** 2),
+    }
+    compare(b, back(wanted**2), mistakes, "", 1e-9)
+
+
+@exercise("2.5", "Sum c_0 and c_t at t = 250: why is it not 1?")
+def posterior_numbers(attempt):
+    schedule = NoiseSchedule.linear()
+    for t in (50, 500, 2, 1):
+        b, a, ab, prev = (float(v) for v in (schedule.b[t], schedule.a[t], schedule.ab[t], schedule.ab[t - 1]))
+        right = posterior(t, schedule)
+        mistakes = {
+            "c_0 takes the root of alpha-bar_{t-1}, not of alpha-bar_t.": (ab**0.5 * b / (1 - ab), right[1], right[2]),
+            "the third is the standard deviation; beta-tilde is a variance.": (right[0], right[1], right[2] ** 0.5),
+            "the third is beta_t; beta-tilde is smaller by (1 - alpha-bar_{t-1}) / (1 - alpha-bar_t).": (right[0], right[1], b),
+            "are the roots missing?": (prev * b / (1 - ab), a * (1 - prev) / (1 - ab), right[2]),
+            "c_0 and c_t are swapped.": (right[1], right[0], right[2]),
+        }
+        compare(tried(attempt, t, schedule), right, mistakes, f"at t = {t}", 1e-12)

@@ -1,0 +1,1 @@
+"""The judges of lesson 7's exercises (they spoil them)."""

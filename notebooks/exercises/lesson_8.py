@@ -1,0 +1,1 @@
+"""The judges of lesson 8's exercises (they spoil them)."""

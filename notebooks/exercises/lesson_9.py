@@ -1,0 +1,1 @@
+"""The judges of lesson 9's exercises (they spoil them)."""

@@ -1,0 +1,3 @@
+"""Wrong answers to lesson 3's exercises that learners and published notebooks give: (exercise, their code, what the check must say)."""
+
+WRONG = []
