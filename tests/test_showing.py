@@ -1,10 +1,12 @@
 """Pictures are shown pixel for pixel in true colours, all of them; animations play without network and save as GIFs."""
 
 import base64
+import html
 import inspect
 import io
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -259,18 +261,50 @@ def test_compare_checkpoints_gives_each_model_the_same_x_T_and_noise():
     assert torch.equal(again, samples["a"]) and not torch.equal(others, samples["a"])
 
 
-def test_explore_redraws_what_the_sliders_choose():
-    drawn = []
+def shown_in(instrument):
+    """The <img> elements of an instrument's page, as (PIL image, alt text)."""
+    found = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', instrument._view.value)
+    return [(Image.open(io.BytesIO(base64.b64decode(data))), alt) for alt, data in found]
 
-    def draw(epoch, w):
-        drawn.append((epoch, w))
-        return Image.new("RGB", (4, 4), (epoch, 0, 0))
 
-    widget = du.explore(draw, epoch=[0, 4, 31], w=[0.0, 2.0])
-    epoch, w, picture = widget.children
-    epoch.value, w.value = 31, 2.0
-    assert drawn == [(0, 0.0), (31, 0.0), (31, 2.0)]
-    assert Image.open(io.BytesIO(picture.value)).getpixel((0, 0)) == (31, 0, 0)
+class TestExplore:
+    def draw(self, epoch, w, kind="a", root=False):
+        self.drawn.append((epoch, w, kind, root))
+        return Image.new("RGB", (4, 4), (epoch, 255 * root, 0)), f"epoch {epoch} & <w> {w}"
+
+    @pytest.fixture
+    def instrument(self):
+        self.drawn = []
+        return du.explore(self.draw, "a square", {"epoch": 4}, epoch=(0, 4, 31), w=[0.0, 2.0], kind=["a", "b"], root=(False, True))
+
+    def test_redraws_what_the_knobs_choose_in_place(self, instrument):
+        instrument.knobs["epoch"].value, instrument.knobs["w"].value = 31, 2.0
+        instrument.knobs["kind"].value, instrument.knobs["root"].value = "b", True
+        assert self.drawn == [(4, 0.0, "a", False), (31, 0.0, "a", False), (31, 2.0, "a", False), (31, 2.0, "b", False), (31, 2.0, "b", True)]
+        [(picture, alt)] = shown_in(instrument)  # one, however often it was turned
+        assert picture.getpixel((0, 0)) == (31, 255, 0) and instrument.picture.getpixel((0, 0)) == (31, 255, 0)
+        assert html.unescape(alt) == "a square. epoch 31 & <w> 2.0" and "<w>" not in instrument._view.value
+
+    def test_knobs_fit_their_options(self, instrument):
+        kinds = {name: type(knob).__name__ for name, knob in instrument.knobs.items()}
+        assert kinds == {"epoch": "SelectionSlider", "w": "SelectionSlider", "kind": "ToggleButtons", "root": "Checkbox"}
+
+    def test_a_page_without_a_kernel_has_the_picture_and_its_words(self, instrument):
+        bundle = instrument._repr_mimebundle_()
+        assert bundle["text/plain"] == "a square. epoch 4 & <w> 0.0"
+        assert Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).getpixel((0, 0)) == (4, 0, 0)
+        assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
+
+    def test_figures_are_closed(self):
+        before = plt.get_fignums()
+        instrument = du.explore(lambda n: plt.figure(figsize=(2, 1)), "a figure", n=(1, 2, 3))
+        for n in (2, 3, 1):
+            instrument.knobs["n"].value = n
+        assert plt.get_fignums() == before and instrument.picture.width > 50
+
+    def test_a_start_that_is_no_option_is_named(self):
+        with pytest.raises(ValueError, match="start has n=5; expected one of"):
+            du.explore(lambda n: Image.new("RGB", (1, 1)), "nothing", {"n": 5}, n=(1, 2))
 
 
 def test_show_source_shows_the_code():

@@ -1,7 +1,7 @@
-"""Lesson 7's five U-Nets and their variants, each trained for the same seconds: `python weights/five_unets.py` (80 minutes of one core).
+"""Lesson 7's five U-Nets and their variants, each trained for the same seconds: `python weights/five_unets.py` (95 minutes of one core).
 
 The networks and the training loop stand in the lesson, in cells tagged "definitions": this program reads them there, so that what it measures is what
-the lesson shows. It writes weights/five_unets.json (a row a run; three seeds on digits, one on garments), the first seed's weights of the digits
+the lesson shows. It writes weights/five_unets.json (a row a run, three seeds each), the first seed's weights of the digits
 under weights/five_unets/ (half precision), the two classifiers whose features FD compares, and a few samples of every run of that seed,
 weights/results/five_unets.npz. Seconds are those of one core (`time.process_time`), so runs may lie side by side: `--workers`. A row that is there
 already is kept.
@@ -59,7 +59,7 @@ def file_of(data: str, name: str) -> str:
 
 
 def runs(names: types.SimpleNamespace) -> list[tuple[str, str, int]]:
-    """(data set, design, seed) of each row: the designs on digits, their variants, and once the designs on garments."""
+    """(data set, design, seed) of each row: the designs on digits, their variants, and the designs on garments."""
     garments = [name for name in names.DESIGNS if "cosine" not in name]
     plans = [("mnist", [*names.DESIGNS], SEEDS), ("mnist", [*names.VARIANTS], SEEDS), ("fashion_mnist", garments, SEEDS)]
     return [(data, name, seed) for data, designs, seeds in plans for seed in seeds for name in designs]
