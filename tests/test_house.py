@@ -68,9 +68,10 @@ def test_requirements_have_lower_bounds_only():
 
 
 def test_the_readme_points_at_what_is_there():
-    for page in (ROOT / "README.md", ROOT / "data/README.md", ROOT / "weights/README.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "GLOSSARY.md", "data/README.md", "weights/README.md"):
+        page = ROOT / name
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf8")):
-            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{name}: {target}"
 
 
 def test_the_helper_alone_works_without_the_course(tmp_path):

@@ -1,6 +1,10 @@
 """Draw the README's pictures and the model card's sheets from the shipped weights: `python weights/make_pictures.py` (a minute)."""
 
+import base64
+import io
+import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import matplotlib
@@ -116,16 +120,56 @@ def lesson_10():
     return Image.fromarray((matplotlib.colormaps["magma"](density / density.max(0))[..., :3] * 255).astype(np.uint8))
 
 
-def front():
-    """What the best weights draw with plain DDPM, the classes in turn: the first 48 of a batch of 64."""
+@cache
+def walk_of_the_front():
+    """What the best weights draw with plain DDPM, the classes in turn, at some steps: the first 48 of a batch of 64, (steps, 48, 3, 16, 16)."""
     asked, generator = torch.eye(5)[torch.arange(64) % 5], torch.Generator().manual_seed(4)
-    x, _ = du.sample_ddpm(network("best_trained"), SCHEDULE, (64, 3, 16, 16), None, asked, generator=generator, keep=0)
-    return du.show_images(x[:48], columns=16, zoom=4)
+    steps = (500, 400, 320, 260, 220, 190, 160, 130, 100, 70, 40, 20, 0)
+    _, frames = du.sample_ddpm(network("best_trained"), SCHEDULE, (64, 3, 16, 16), None, asked, generator=generator, keep=steps)
+    return frames[:, :48]
+
+
+def front():
+    """The sprites that `drawing` ends with, for who wants no motion."""
+    return du.show_images(walk_of_the_front()[-1], columns=16)
+
+
+def save_drawing(zoom: int = 3) -> None:
+    """From noise to sprites, as an animated PNG that waits at its end; a viewer that plays nothing shows the end.
+
+    One palette for all frames: every colour of the last one, exactly, and 32 for the noise before it, where nobody can tell."""
+    frames = np.stack([np.asarray(du.show_images(frame, columns=16, zoom=1)) for frame in walk_of_the_front()]).astype(int)
+    rest = Image.fromarray(np.concatenate(frames[:-1]).astype(np.uint8)).quantize(32).getpalette()[: 3 * 32]
+    palette = np.concatenate((np.unique(frames[-1].reshape(-1, 3), axis=0), np.reshape(rest, (-1, 3))))
+    pictures = []
+    for frame in frames:  # the nearest colour by hand: Pillow looks it up in a coarse table
+        nearest = ((frame[:, :, None] - palette) ** 2).sum(3).argmin(2).astype(np.uint8)
+        pictures.append(Image.fromarray(nearest.repeat(zoom, 0).repeat(zoom, 1)))
+        pictures[-1].putpalette(palette.astype(np.uint8).tobytes())
+    milliseconds = [600] + [160] * (len(pictures) - 2) + [4000]
+    with du._written_whole(OUT / "drawing.png") as temporary:
+        pictures[-1].save(temporary, "PNG", save_all=True, append_images=pictures, default_image=True, duration=milliseconds, loop=0, optimize=True)
+
+
+def lesson_11():
+    """The clinic's eight patients, a column each: the first hero and the first piece of food of their sheets."""
+    numbers = json.loads((HERE / "clinic.json").read_text(encoding="utf8"))["numbers"]
+    with np.load(HERE / "results" / "clinic.npz") as file:
+        sheets = [file[f"{patient}: sheet"] for patient in sorted(numbers, key=numbers.get)]
+    return du.show_images(np.stack([sheet[i] for i in (0, 10) for sheet in sheets]), columns=8, zoom=3)
+
+
+def instrument():
+    """What lesson 2's instrument shows where there is no kernel: its saved output."""
+    lesson = json.loads((HERE.parent / "notebooks" / "02_the_ddpm_noise_schedule.ipynb").read_text(encoding="utf8"))
+    outputs = [output for cell in lesson["cells"] if "explore(noise_dials" in "".join(cell["source"]) for output in cell["outputs"]]
+    return Image.open(io.BytesIO(base64.b64decode("".join(outputs[0]["data"]["image/png"])))).convert("RGB")
 
 
 def main() -> None:
-    for picture in (front, lesson_1, lesson_2, lesson_3, lesson_4, lesson_5, lesson_6, lesson_7, lesson_8, lesson_9, lesson_10):
-        save(picture.__name__, picture())
+    for name in ("front", "instrument", *(f"lesson_{number}" for number in range(1, 12))):
+        save(name, globals()[name]())
+    save_drawing()
     for epoch in (0, 4, 12, 31):
         save(f"epoch_{epoch}", du.show_images(sheet(f"model_{epoch}"), columns=16, zoom=3))
     for name, columns in (("restarts", 16), ("model_trained", 16), ("context_model_trained", 15)):

@@ -60,7 +60,7 @@ def answer_to(number: str, attempt: object) -> str:
         importlib.import_module(f"{__name__}.lesson_{int(str(number).split('.')[0])}")
         found = EXERCISES[number]
     except (ImportError, ValueError, KeyError):
-        raise ValueError(f'there is no exercise {number!r}; expected a lesson\'s and an exercise\'s number, such as check("2.3", my_function)') from None
+        raise ValueError(f'there is no exercise {number!r}; expected the number in its heading, such as check("2.3", my_function)') from None
     try:
         if is_untouched(attempt):
             raise NotTried
@@ -69,7 +69,8 @@ def answer_to(number: str, attempt: object) -> str:
     except NotTried:
         return "not tried yet."
     except Wrong as wrong:
-        return f"not yet. {wrong}"
+        words = str(wrong)
+        return f"not yet. {words[0].upper()}{words[1:]}"
     except Exception as error:  # the judge met something that it did not expect: still an answer, not a traceback
         return f"not yet. Your answer could not be judged ({type(error).__name__}: {error}). Does it return what the task asks for?"
     return f"well done. {found.praise}"
@@ -95,16 +96,15 @@ def tried(attempt: Callable, *arguments, **named):
     Raises Wrong where it stops with an error (naming the line), returns None, or changes an argument in place."""
     if not callable(attempt):
         raise Wrong(f"This is {type(attempt).__name__} {attempt!r:.60}; expected your function itself, without calling it.")
-    copies = [argument.clone() if torch.is_tensor(argument) else argument.copy() if isinstance(argument, np.ndarray) else argument for argument in arguments]
+    copies = [each.clone() if torch.is_tensor(each) else each.copy() if isinstance(each, np.ndarray) else each for each in arguments]
     try:
         result = attempt(*copies, **named)
     except Exception as error:
         raise Wrong(f"Your code stopped with {type(error).__name__}: {error}{_place(error)}.") from None
     if result is None:
         raise Wrong("Your function returned None: is a `return` missing?")
-    for i, (copy, argument) in enumerate(zip(copies, arguments), start=1):
-        changed = torch.is_tensor(argument) and not torch.equal(copy, argument) or isinstance(argument, np.ndarray) and not np.array_equal(copy, argument)
-        if changed:
+    for i, (copy, given) in enumerate(zip(copies, arguments), start=1):
+        if not (torch.equal(copy, given) if torch.is_tensor(given) else not isinstance(given, np.ndarray) or np.array_equal(copy, given)):
             raise Wrong(f"Your function changed its argument number {i} in place, which spoils it for whoever called: compute a new one instead.")
     return result
 
@@ -133,15 +133,16 @@ def compare(mine, right, mistakes: Mapping[str, object] = {}, where: str = "", t
     """Raise Wrong unless `mine` equals `right` to `tolerance` (largest difference).
 
     `mistakes` gives, for the sentence that names a usual mistake, what that mistake would have returned. `where` says at which input this is ("at t
-    = 50"). `number` turns a result into the one number that the message compares, with its name: (value, "your noise has std"); without it the message
-    shows the entry that is furthest off."""
+    = 50"). `number` turns a result into the one number that the message compares, with its name: (value, "your noise has std"); without it the entry
+    that is furthest off is shown."""
     mine, right = as_numbers(mine), as_numbers(right)
     start = f"{where}: " if where else ""
     if mine.shape != right.shape:
         causes = [sentence for sentence, wrong in mistakes.items() if _equal(mine, as_numbers(wrong), tolerance)]
-        raise Wrong(f"{start}your result has shape {tuple(mine.shape)}, expected {tuple(right.shape)}{_because(causes)}".rstrip(".") + ".")
+        raise Wrong(f"{start}your result has shape {tuple(mine.shape)}, expected {tuple(right.shape)}{_because(causes)}")
     if not mine.isfinite().all():
-        raise Wrong(f"{start}your result holds {int((~mine.isfinite()).sum())} values that are no finite numbers (a division by 0, or a root of less than 0?).")
+        bad = int((~mine.isfinite()).sum())
+        raise Wrong(f"{start}your result holds {bad} values that are no finite numbers (a division by 0, or a root of less than 0?).")
     if _equal(mine, right, tolerance):
         return
     causes = [sentence for sentence, wrong in mistakes.items() if _equal(mine, as_numbers(wrong), tolerance)]

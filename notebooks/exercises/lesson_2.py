@@ -42,14 +42,12 @@ def jump(attempt):
             "that is the noise of one step, beta_t; the jump takes 1 - alpha-bar.": schedule.b[t].float().sqrt().view(-1, 1, 1, 1) * noise,
             "is the noise added at all?": 0 * noise,
         }
-        same = len(set(steps)) == 1
-        where = f"at t = {steps[0]}" if same else "with another t for each picture"
-        compare(tried(attempt, x, t, noise, schedule), perturb_input(x, t, noise, schedule), mistakes, where, 1e-4, lambda r: (r.std(), "your noise has std"))
-        signal = {
-            "is the square root on the picture missing?": ab * ones,
-            "the picture is not shrunk: it needs the root of alpha-bar.": ones,
-        }
-        compare(tried(attempt, ones, t, 0 * noise, schedule), ab.sqrt() * ones, signal, where, 1e-4, lambda r: (r.mean(), "your picture of ones became"))
+        where = f"at t = {steps[0]}" if len(set(steps)) == 1 else "with another t for each picture"
+        mine, right = tried(attempt, x, t, noise, schedule), perturb_input(x, t, noise, schedule)
+        compare(mine, right, mistakes, where, 1e-4, lambda r: (r.std(), "your noise has std"))
+        missing = {"is the square root on the picture missing?": ab * ones, "the picture is not shrunk: it needs the root of alpha-bar.": ones}
+        mine = tried(attempt, ones, t, 0 * noise, schedule)
+        compare(mine, ab.sqrt() * ones, missing, where, 1e-4, lambda r: (r.mean(), "your picture of ones became"))
 
 
 @exercise("2.3", "Plot it beside the linear one on a logarithmic scale: where do they differ most?")
@@ -70,7 +68,8 @@ def cosine_betas(attempt):
         "b[0] is missing: a 0 stands in front, so that the index is t.": right[1:],
     }
     compare(tried(attempt, 200), right, mistakes, "for T = 200", 1e-6)
-    compare(tried(attempt, 50, s=0.05), NoiseSchedule.cosine(50, 0.05).b, {"is s taken from the argument?": NoiseSchedule.cosine(50).b}, "for T = 50 and s = 0.05", 1e-6)
+    fixed = {"is s taken from the argument?": NoiseSchedule.cosine(50).b}
+    compare(tried(attempt, 50, s=0.05), NoiseSchedule.cosine(50, 0.05).b, fixed, "for T = 50 and s = 0.05", 1e-6)
 
 
 @exercise("2.4", "Ask it for a target of 0.3 and give the result to `perturb_input`: what does x_500 look like?")

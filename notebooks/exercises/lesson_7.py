@@ -10,7 +10,7 @@ from diffusion_utilities import WEIGHTS
 from exercises import Wrong, as_numbers, compare, exercise, tried
 
 
-@exercise("7.1", "Now find two layers of stride 2 and one of stride 1, all 3x3, and compare their field with that of four 3x3 layers without a stride.")
+@exercise("7.1", "Take two layers of stride 2 and one of stride 1, all 3x3: how many 3x3 layers without a stride see as far?")
 def field_of_a_stack(attempt):
     for layers, right in (([(3, 1)] * 4, 9), ([(5, 1)], 5), ([(3, 2), (3, 1)], 7), ([(3, 1), (4, 2), (3, 1)], 10), ([(3, 2), (3, 2), (3, 2)], 15)):
         size, early = 1, 1
@@ -50,7 +50,8 @@ def price_of_attention(attempt):
             "the channels enter once: each product of two vectors has so many multiplications.": 2 * places**2 * channels**2,
             "the channels are missing: a product of two vectors has as many multiplications as they are long.": 2 * places**2,
         }
-        compare(tried(attempt, height, width, channels), 2 * places**2 * channels, mistakes, f"for {height} x {width} places and {channels} channels", 1e-6)
+        where = f"for {height} x {width} places and {channels} channels"
+        compare(tried(attempt, height, width, channels), 2 * places**2 * channels, mistakes, where, 1e-6)
 
 
 def _of_runs(key: str) -> dict[str, float]:
@@ -60,7 +61,7 @@ def _of_runs(key: str) -> dict[str, float]:
     return {name: float(np.mean([row[key] for row in rows if row["design"] == name])) for name in names}
 
 
-@exercise("7.4", "It also has the highest FD of the five: a low loss of one's own is no proof. Look in the table for the columns that can be compared.")
+@exercise("7.4", "It also has the highest FD of the five: a low loss of its own proves little. Which columns of the table can be compared?")
 def lowest_own_loss(attempt):
     losses = _of_runs("loss")
     if not isinstance(attempt, str) or attempt not in losses:
