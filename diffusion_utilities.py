@@ -1051,11 +1051,11 @@ def filmstrip(stores: Mapping[str, Tensor], titles: Sequence[str] = (), zoom: in
 
 
 _PLAYER = """<div id="{id}" role="group" aria-label="{alt}">
-<div style="display:flex;width:max-content;background:white;color:black;font:13px sans-serif">
+<div style="display:flex;width:max-content;max-width:100%;background:white;color:black;font:13px sans-serif">
 <div style="display:flex;flex-direction:column;justify-content:space-around;padding-right:4px;text-align:right">{labels}</div>
-<canvas role="img" aria-label="{alt}" width="{width}" height="{height}" hidden style="width:{css}px;image-rendering:pixelated"></canvas>
-<img src="data:image/png;base64,{last}" alt="{alt}, last frame" style="width:{css}px;image-rendering:pixelated;margin:0"></div>
-<div hidden><button type="button">Pause</button><input type="range" min="0" max="{end}" value="0" aria-label="frame">
+<canvas role="img" aria-label="{alt}" width="{width}" height="{height}" hidden style="{style}"></canvas>
+<img src="data:image/png;base64,{last}" alt="{alt}, last frame" style="{style}"></div>
+<div hidden><button type="button">Pause</button><input type="range" data-lm-suppress-shortcuts="true" min=0 max="{end}" value="0" aria-label="frame">
 <output aria-live="off"></output></div></div><script>(() => {{
   const views = [...document.querySelectorAll("#{id}")], root = views.find(view => !view.dataset.ready) ?? views[0];
   const canvas = root.querySelector("canvas"), last = root.querySelector("img"), bar = root.lastElementChild;
@@ -1088,7 +1088,8 @@ class SpriteAnimation:
         """The player as HTML that needs nothing from the network."""
         n, height, width, _ = self.frames.shape
         return _PLAYER.format(
-            id=f"sprites-{os.urandom(6).hex()}", alt=html.escape(self.alt), width=width, height=height, css=width * self.zoom, frames=n, end=n - 1,
+            id=f"sprites-{os.urandom(6).hex()}", alt=html.escape(self.alt), width=width, height=height, frames=n, end=n - 1,
+            style=f"width:{width * self.zoom}px;min-width:0;align-self:center;image-rendering:pixelated;margin:0",
             labels="".join(f"<span>{html.escape(label)}</span>" for label in self.labels), interval=round(1000 / (fps or self.fps)),
             last=base64.b64encode(_png(Image.fromarray(self.frames[-1]))).decode(),
             strip=base64.b64encode(_png(Image.fromarray(self.frames.reshape(-1, width, 3)).quantize(96))).decode(),
@@ -1137,13 +1138,13 @@ def show_source(thing: Callable | type):
     from IPython.display import Markdown
     def fill(docstring: re.Match) -> str:
         texts = (" ".join(paragraph.split()).replace(' """', '"""') for paragraph in docstring[0].split("\n\n"))
-        return "\n\n".join(textwrap.fill(text, 110, initial_indent=docstring[1], subsequent_indent=docstring[1]) for text in texts)
+        return "\n\n".join(textwrap.fill(text, 92, initial_indent=docstring[1], subsequent_indent=docstring[1]) for text in texts)
 
     wrapped = []
     for line in re.sub(r'( +)""".*?"""', fill, inspect.getsource(thing), flags=re.DOTALL).splitlines():
         indent = " " * (len(line) - len(line.lstrip()))
         glued = re.sub(r"(?<!,) ", "\0", line.lstrip())  # a page would break long lines in the middle of a word: break them at commas
-        filled = textwrap.fill(glued, 110 - len(indent), break_long_words=False, break_on_hyphens=False)
+        filled = textwrap.fill(glued, 92 - len(indent), break_long_words=False, break_on_hyphens=False)
         wrapped.append(textwrap.indent(filled, indent).replace("\0", " "))
     return Markdown("```python\n" + "\n".join(wrapped) + "\n```")
 
@@ -1161,6 +1162,7 @@ class Instrument:
         self._box = ipywidgets.VBox([*knobs.values(), self._view])
         self.redraw()
         for knob in knobs.values():
+            knob.tooltip = knob.description  # or a browser's tip would say "null"
             knob.observe(self.redraw, names="value")
 
     def redraw(self, _=None) -> None:
@@ -1173,7 +1175,7 @@ class Instrument:
             self.picture = Image.open(buffer).convert("RGB")
         self._png = base64.b64encode(_png(self.picture)).decode()
         image = f'<img alt="{html.escape(f"{self.alt}. {self.caption}")}" src="data:image/png;base64,{self._png}" style="max-width:100%;margin:0">'
-        self._view.value = f"{image}<div>{html.escape(self.caption)}</div>"
+        self._view.value = f'{image}<div style="line-height:1.4">{html.escape(self.caption)}</div>'
 
     def _repr_mimebundle_(self, **_):
         view = {"version_major": 2, "version_minor": 0, "model_id": self._box.model_id}

@@ -1,8 +1,7 @@
-"""What every notebook must be, as saved; and its set-up cell wherever it is opened. (nbval executes them: see pyproject.toml.)"""
+"""What every notebook must be, as saved. (nbval executes them: see pyproject.toml. Their set-up cell elsewhere: test_colab.py.)"""
 
 import ast
 import json
-import os
 import re
 import subprocess
 import sys
@@ -85,41 +84,6 @@ class TestSaved:
 
     def test_its_set_up_cell_is_the_one_that_all_share(self, path):
         assert set_up_cell(path) == set_up_cell(NOTEBOOKS[0])
-
-
-COLAB = """
-import sys, types
-google, colab = types.ModuleType("google"), types.ModuleType("google.colab")
-google.colab = colab
-sys.modules.update({"google": google, "google.colab": colab})
-"""
-
-
-def run_set_up(folder, before="", address=""):
-    source = set_up_cell(NOTEBOOKS[0]).replace('REPOSITORY = ""', f"REPOSITORY = {address!r}", 1)
-    code = f"{before}\n{source}\nprint('device', device, COURSE.name)"
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environment)
-
-
-@pytest.mark.parametrize("folder", ["", "notebooks"])
-def test_the_set_up_cell_finds_the_course(folder):
-    result = run_set_up(ROOT / folder)
-    assert result.returncode == 0 and "device" in result.stdout, result.stderr
-
-
-def test_on_colab_it_fetches_the_course_from_its_address(tmp_path):
-    here = tmp_path / "content"
-    here.mkdir()
-    for _ in range(2):  # a second run of the cell finds what the first fetched
-        result = run_set_up(here, COLAB, str(ROOT))
-        assert result.returncode == 0 and result.stdout.endswith("course\n"), result.stderr
-
-
-@pytest.mark.parametrize("before", ["", COLAB], ids=["alone", "on Colab without an address"])
-def test_without_the_course_it_says_what_to_do(tmp_path, before):
-    result = run_set_up(tmp_path, before)
-    assert result.returncode != 0 and "REPOSITORY" in result.stderr and "clone the course" in result.stderr
 
 
 def test_nothing_but_loopback_can_be_reached_while_notebooks_run():
