@@ -1173,13 +1173,13 @@ class Instrument:
             self.picture.savefig(buffer := io.BytesIO(), format="png", bbox_inches="tight")
             plt.close(self.picture)
             self.picture = Image.open(buffer).convert("RGB")
-        self._png = base64.b64encode(_png(self.picture)).decode()
-        image = f'<img alt="{html.escape(f"{self.alt}. {self.caption}")}" src="data:image/png;base64,{self._png}" style="max-width:100%;margin:0">'
+        self._png, self.words = base64.b64encode(_png(self.picture)).decode(), ". ".join(filter(None, (self.alt, self.caption)))
+        image = f'<img alt="{html.escape(self.words)}" src="data:image/png;base64,{self._png}" style="max-width:100%;margin:0">'
         self._view.value = f'{image}<div style="line-height:1.4">{html.escape(self.caption)}</div>'
 
     def _repr_mimebundle_(self, **_):
         view = {"version_major": 2, "version_minor": 0, "model_id": self._box.model_id}
-        return {"application/vnd.jupyter.widget-view+json": view, "image/png": self._png, "text/plain": f"{self.alt}. {self.caption}"}
+        return {"application/vnd.jupyter.widget-view+json": view, "image/png": self._png, "text/plain": self.words}
 
 
 def explore(draw: Callable, alt: str, start: Mapping = {}, **options: Sequence) -> Instrument:
@@ -1188,11 +1188,11 @@ def explore(draw: Callable, alt: str, start: Mapping = {}, **options: Sequence) 
     `draw` takes one option of each list and returns a PIL image or a figure, or (either, a caption); `alt` says in words what the picture is;
     `start` names the options that are not the first of their lists. Raises ValueError for a start that is no option. Lesson 1."""
     import ipywidgets
+    if wrong := {name: value for name, value in start.items() if value not in options.get(name, ())}:
+        raise ValueError(f"start has {wrong}; expected options of {options}")
     def knob(name: str, values: list):
         common = {"description": name.replace("_", " "), "value": start.get(name, values[0]), "style": {"description_width": "initial"}}
-        if common["value"] not in values:
-            raise ValueError(f"start has {name}={common['value']!r}; expected one of {values}")
-        if values == [False, True]:
+        if all(isinstance(value, bool) for value in values):
             return ipywidgets.Checkbox(**common, indent=False)
         kind = ipywidgets.ToggleButtons if isinstance(values[0], str) else functools.partial(ipywidgets.SelectionSlider, continuous_update=False)
         return kind(**common, options=values)

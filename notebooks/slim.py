@@ -1,7 +1,7 @@
 """Make the pictures that notebooks are saved with smaller: `python notebooks/slim.py [NOTEBOOK ...]`, after they were executed.
 
 A picture of up to 256 colours, and those of most sprites have fewer, gets a palette and keeps every pixel; of more, it keeps 256 that come near. Run
-again it changes nothing. What a kernel draws is not touched.
+again it changes nothing. Left as they are: pictures with a transparent ground, moving ones, and those inside of HTML (the players of animations).
 """
 
 import argparse
@@ -18,9 +18,11 @@ PNG = re.compile(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]+")
 
 
 def slimmer(encoded: str) -> str:
-    """A base64 PNG, packed with a palette; or itself where that is not smaller."""
-    picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGBA")
-    opaque = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    """A base64 PNG, packed with a palette; or itself where that is not smaller, or would lose its transparency or its frames."""
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    if getattr(picture, "n_frames", 1) > 1 or picture.convert("RGBA").getextrema()[3][0] < 255:
+        return encoded
+    opaque = picture.convert("RGB")
     exact = opaque.getcolors(256) is not None
     method, rounds = (Image.Quantize.MAXCOVERAGE, 0) if exact else (Image.Quantize.MEDIANCUT, 1)
     opaque.quantize(256, method, rounds, dither=Image.Dither.NONE).save(buffer := io.BytesIO(), "PNG", optimize=True)

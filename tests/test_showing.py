@@ -303,8 +303,13 @@ class TestExplore:
         assert plt.get_fignums() == before and instrument.picture.width > 50
 
     def test_a_start_that_is_no_option_is_named(self):
-        with pytest.raises(ValueError, match="start has n=5; expected one of"):
-            du.explore(lambda n: Image.new("RGB", (1, 1)), "nothing", {"n": 5}, n=(1, 2))
+        for start in ({"n": 5}, {"m": 1}):
+            with pytest.raises(ValueError, match="start has {.*}; expected options of"):
+                du.explore(lambda n: Image.new("RGB", (1, 1)), "nothing", start, n=(1, 2))
+
+    def test_numbers_0_and_1_are_no_box_to_tick_and_words_may_lack(self):
+        instrument = du.explore(lambda level: Image.new("RGB", (1, 1)), "nothing", level=(0, 1))
+        assert type(instrument.knobs["level"]).__name__ == "SelectionSlider" and instrument._repr_mimebundle_()["text/plain"] == "nothing"
 
 
 def test_show_source_shows_the_code():

@@ -58,6 +58,13 @@ def test_sprites_keep_every_pixel(slim):
     assert np.array_equal(pixels(slim.slimmer(png)), pixels(png)) and len(slim.slimmer(png)) < 0.8 * len(png)
 
 
+def test_transparent_and_moving_pictures_are_left_alone(slim):
+    clear = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    clear.save(buffer := io.BytesIO(), "PNG", save_all=True, append_images=[Image.new("RGBA", (64, 64), "red")])
+    moving = base64.b64encode(buffer.getvalue()).decode()
+    assert slim.slimmer(encoded(clear)) == encoded(clear) and slim.slimmer(moving) == moving
+
+
 def test_noisy_sprites_keep_their_colours_nearly(slim):
     x, generator = du.load_sprites("test").x[:24], torch.Generator().manual_seed(0)
     x = du.perturb_input(x, 60, torch.randn(x.shape, generator=generator), du.NoiseSchedule.linear())

@@ -3,8 +3,8 @@
 The shipped weights with labels are trained on, five times, for as many steps; from these trainings come nine patients: a healthy one, and one for
 each of eight faults. Four of the faults are in the sampling and so share the healthy training. Then the capstone's reference: three minutes
 of one core, three seeds. Writes weights/clinic.json (losses, the ruler's report, tests) and weights/results/clinic.npz (sheets of samples). Seconds
-are those of the processor; each job has one thread and a process of its own, `--workers` of them side by side. A job that is there already is kept,
-so an interrupted program goes on; remove the file to start again.
+are those of the processor (the capstone's wall seconds stand beside them); each job has one thread and a process of its own, `--workers` of them
+side by side. A job that is there already is kept, so an interrupted program goes on; remove the file to start again.
 """
 
 import argparse
@@ -261,7 +261,6 @@ def training_row(name: str, samples: int) -> tuple[dict, dict[str, np.ndarray]]:
     retest = du.to_pictures(draw(ddim, model, samples))
     row["retest"], shown = report(retest, asked(samples).argmax(1).numpy()), {f"{name}: retest": retest[: 2 * TEST]}
     row["patients"] = {}
-    row["patients"] = {}
     for patient in (patient for patient, (training, _) in PATIENTS.items() if training == name):
         row["patients"][patient], sheets = examine(PATIENTS[patient][1], model, samples)
         shown |= {f"{patient}: {what}": sheet for what, sheet in sheets.items()}
@@ -329,17 +328,20 @@ def capstone_row(seed: int, seconds: float, samples: int) -> tuple[dict, dict[st
 
 CODE = {  # what a row depends on: by its digest a test sees that the rows are of this code
     "trainings": (
-        *(Run, noised, training_set, held_out, mean_loss, train),
+        *(Run, noised, training_set, held_out, mean_loss, train, training_row),
         *(ddpm, ddim, no_noise_added, eval_forgotten, stride_wraps, noise_at_the_end, asked, draw, report, examine),
+        *(blocks, distance, full_range, roughness),
     ),
-    "others": (ddpm, t_not_divided, asked, draw, report, examine),
+    "others": (blocks, distance, full_range, roughness, ddpm, t_not_divided, asked, draw, report, examine, other_row),
     "capstone": (train_for, draw_samples, score),
 }
 SECONDS, SEEDS, SCORED = 180, (1, 2, 3), 500
 
 
 def digests() -> dict[str, str]:
-    return {name: digest([inspect.getsource(part) for part in parts]) for name, parts in CODE.items()}
+    constants = START, WARM_UP, P_DROP, HELD_OUT, LOSS_STEPS, GRADED, SAMPLES, SHEET, TEST, CALLS  # the capstone uses none of them
+    sources = {name: [inspect.getsource(part) for part in parts] for name, parts in CODE.items()}
+    return {name: digest(some if name == "capstone" else [*some, f"constants = {constants!r}"]) for name, some in sources.items()}
 
 
 def main() -> None:

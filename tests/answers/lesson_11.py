@@ -18,6 +18,7 @@ WRONG = [
         ("shuffled labels", "eval forgotten", "in other company"),
         ("stride wraps", "noise at the end", "a fine grain"),
         ("stride wraps", "t not divided", "it is soft"),
+        ("stride wraps", "colours rescaled", "Noise reaches from 0 to 255, too"),
         ("stride wraps", "rate too high", "keeps the training loss up"),
         ("eval forgotten", "colours rescaled", "from 0 to 255"),
         ("eval forgotten", "random shortcut", "from the same start each time"),
