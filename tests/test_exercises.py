@@ -1,11 +1,15 @@
-"""The exercises that answer back: each solution passes its check, usual mistakes are named, and no answer makes the check itself fail."""
+"""The exercises that answer back: each solution passes its check, other right answers do, usual mistakes are named, and no answer makes the check
+itself fail."""
 
 import ast
 import importlib.util
 import json
 import math
+import random
 import re
+import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import nbformat
@@ -18,11 +22,11 @@ import diffusion_utilities as du
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {int(path.name[:2]): path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 
-from exercises import EXERCISES, answer_to, check  # noqa: E402  (notebooks/ is on the path: see conftest.py)
+from exercises import EXERCISES, Wrong, answer_to, as_numbers, check, compare, guessed, tried  # noqa: E402  (notebooks/ is on the path: see conftest.py)
 
 
 def answers(lesson):
-    """The module tests/answers/lesson_N.py: WRONG answers, and what a lesson's own cells would have DEFINED for its solutions."""
+    """The module tests/answers/lesson_N.py: WRONG and RIGHT answers, and what a lesson's own cells would have DEFINED for its solutions."""
     spec = importlib.util.spec_from_file_location(f"answers_{lesson}", ROOT / "tests" / "answers" / f"lesson_{lesson}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -40,6 +44,7 @@ def asked(lesson):
 
 EVERY = [(number, name, cell, after) for lesson in NOTEBOOKS for number, name, cell, after in asked(lesson)]
 WRONG = [wrong for lesson in NOTEBOOKS for wrong in answers(lesson).WRONG]
+RIGHT = [right for lesson in NOTEBOOKS for right in getattr(answers(lesson), "RIGHT", [])]
 
 
 def attempt(number, name, source):
@@ -83,6 +88,12 @@ class TestEachLesson:
 def test_the_solution_passes(number):
     answer = answer_to(number, attempt(number, name_of(number), solution(number)))
     assert answer.startswith("well done. ") and len(answer) > 30
+
+
+@pytest.mark.parametrize("number, source", RIGHT, ids=[f"{number}-{i}" for i, (number, _) in enumerate(RIGHT)])
+def test_another_right_answer_passes(number, source):
+    answer = answer_to(number, attempt(number, name_of(number), source))
+    assert answer.startswith("well done. "), answer
 
 
 @pytest.mark.parametrize("number, source, words", WRONG, ids=[f"{number}-{i}" for i, (number, _, _) in enumerate(WRONG)])
@@ -132,6 +143,36 @@ class TestAnswers:
         answer = answer_to("2.1", broken)
         assert "AttributeError" in answer and "`return b.cumproduct(0)`" in answer
 
+    def test_a_librarys_line_is_not_shown(self):
+        """Neither torch's, nor Python's, nor a judge's: the line of the answer that called it."""
+
+        def torchs(b):
+            return torch.nn.functional.conv2d(b, torch.nn.Conv2d(1, 1, 3)(b))
+
+        def pythons(b):
+            return Fraction("not a number")
+
+        def judges(network, w):
+            return lambda x, t, c: network(x, t, c[:, :2])
+
+        class InMethods(torch.nn.Module):
+            def __init__(self, *_):
+                super().__init__()
+                self.conv1 = self.shortcut = torch.nn.Conv2d(3, 8, 1)
+
+            def forward(self, x):
+                return self.conv1(x[:, :1])
+
+        for number, broken, line in (
+            ("2.1", torchs, "return torch.nn.functional.conv2d(b, torch.nn.Conv2d(1, 1, 3)(b))"),
+            ("2.1", pythons, 'return Fraction("not a number")'),
+            ("2.1", torch.no_grad()(pythons), 'return Fraction("not a number")'),
+            ("6.2", judges, "return lambda x, t, c: network(x, t, c[:, :2])"),
+            ("3.2", InMethods, "return self.conv1(x[:, :1])"),
+        ):
+            assert f"(in `{line}`)" in answer_to(number, broken)
+        assert "(in `" not in answer_to("2.1", torch.sum) and "stopped with" in answer_to("2.1", lambda b: torch.linalg.inv(b))
+
     def test_a_changed_argument_is_noticed(self):
         def in_place(b):
             b[1:] = (1 - b[1:]).cumprod(0)
@@ -140,17 +181,82 @@ class TestAnswers:
 
         assert "in place" in answer_to("2.1", in_place)
 
-    def test_an_unknown_exercise_is_named(self):
-        for number in ("2.99", "99.1", "two", ""):
-            with pytest.raises(ValueError, match="there is no exercise"):
-                check(number, None)
+    def test_a_changed_schedule_is_noticed(self):
+        def in_place(t, schedule):
+            schedule.ab[0] = 0.5
+            return 0.0
 
-    def test_a_check_leaves_the_random_state_alone(self, capsys):
+        schedule = du.NoiseSchedule.linear(10)
+        with pytest.raises(Wrong, match="argument number 2 in place"):
+            tried(in_place, 3, schedule)
+        assert schedule.ab[0] == 1
+
+    @pytest.mark.parametrize("number", ["2.99", "99.1", "two", "", [], 2.1e9])
+    def test_an_unknown_exercise_is_named(self, number, capsys):
+        check(number, None)
+        assert "there is no exercise of this number" in capsys.readouterr().out
+
+    def test_a_missing_package_is_named(self, monkeypatch):
+        monkeypatch.delitem(sys.modules, "exercises.lesson_8", raising=False)
+        monkeypatch.setitem(sys.modules, "diffusers", None)  # as if it were not installed
+        assert answer_to("8.1", None) == "lesson 8's exercises need diffusers: pip install diffusers"
+
+    def test_a_check_leaves_the_random_states_alone(self, capsys):
+        def draws():
+            return torch.rand(1).item(), np.random.rand(), random.random()
+
+        def seed():
+            torch.manual_seed(5), np.random.seed(5), random.seed(5)
+
+        seed()
+        wanted = draws()
+        seed()
+        check("2.2", lambda x, t, noise, schedule: torch.randn(x.shape) * draws()[1])
+        assert draws() == wanted and capsys.readouterr().out.startswith("Exercise 2.2: not yet. ")
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    def test_a_check_leaves_the_gpus_random_state_alone(self):
         torch.manual_seed(5)
-        wanted = torch.rand(1)
+        wanted = torch.rand(1, device="cuda")
         torch.manual_seed(5)
-        check("2.2", lambda x, t, noise, schedule: torch.randn(x.shape))
-        assert torch.equal(torch.rand(1), wanted) and capsys.readouterr().out.startswith("Exercise 2.2: not yet. ")
+        answer_to("3.3", lambda *_: None if torch.rand(1, device="cuda") else None)  # its judge seeds torch
+        assert torch.equal(torch.rand(1, device="cuda"), wanted)
+
+
+class TestJudgesTools:
+    def test_numbers_keep_their_digits(self):
+        for value in (0.1, np.float64(0.1), [0.1], (torch.tensor(0.1, dtype=torch.float64),), np.array(0.1)):
+            assert as_numbers(value).dtype == torch.float64 and as_numbers(value).item() == 0.1
+
+    def test_two_numbers_that_differ_are_shown_so(self):
+        with pytest.raises(Wrong, match="you have 0.50000001, expected 0.5"):
+            compare(0.50000001, 0.5, tolerance=0)
+        with pytest.raises(Wrong, match="at index .2,., expected 3, right to single precision only: use float64"):
+            compare([1, 2, 3 + 1e-7], [1, 2, 3], tolerance=1e-9, rounding=1e-6)
+
+    def test_a_tolerance_grows_with_the_numbers(self):
+        compare(torch.tensor([1000.005]), [1000.0])
+        with pytest.raises(Wrong):
+            compare(1.0001, 1.0)
+
+    @pytest.mark.parametrize("four", [4, 4.0, np.int64(4), np.float32(4), np.array(4), torch.tensor(4), torch.tensor(4.0, requires_grad=True)])
+    def test_a_guess_may_be_any_number(self, four):
+        assert guessed(four, "0 or 4", (0, 4)) == 4 and guessed(four, "a number", between=(0, 5)) == 4.0
+        assert guessed(four, "a number") == 4.0
+
+    def test_a_guess_may_be_a_name_or_a_list(self):
+        assert guessed(" Time ", "a name", ("no time", "time")) == "time"
+        assert guessed(np.array(["B", "a"]), "two", ("a", "b"), n=2) == ["b", "a"] == guessed(("b", "A"), "two", ("a", "b"), n=2)
+        assert guessed(torch.tensor([1, 2]), "two", (1, 2), n=2) == [1, 2]
+
+    @pytest.mark.parametrize("guess", [True, np.bool_(True), "4", None, [4], np.array([4]), math.nan, 3, 4.5, 4j, {}, object()])
+    def test_no_other_guess_is_judged(self, guess):
+        with pytest.raises(Wrong, match="expected 1 or 4"):
+            guessed(guess, "1 or 4", (1, 4))
+
+    def test_a_guess_outside_its_range_is_told_the_range(self):
+        with pytest.raises(Wrong, match="29 is outside the range; expected a number from 0 to 1"):
+            guessed(29, "a number from 0 to 1", between=(0, 1))
 
 
 @pytest.mark.parametrize("lesson", NOTEBOOKS)

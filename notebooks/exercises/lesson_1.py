@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 
 from diffusion_utilities import DATA, WEIGHTS, BasicUNet, corrupt, load_weights
-from exercises import Wrong, compare, exercise, tried
+from exercises import Wrong, compare, exercise, guessed, seeded, tried, with_a_hint
 
 
 @exercise("1.1", "Ask it for an amount of 2: what does the formula do outside [0, 1]?")
 def corrupted(attempt):
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     x, noise = (torch.rand(5, 1, 28, 28, generator=generator) for _ in range(2))
     for amount, where in ((torch.full((5,), 0.25), "with the amount 0.25 for each picture"), (torch.linspace(0, 1, 5), "with amounts from 0 to 1")):
         a = amount.view(-1, 1, 1, 1)
@@ -23,16 +23,8 @@ def corrupted(attempt):
             "is the noise missing?": (1 - a) * x,
             "this is the clean picture: is `amount` used?": x,
         }
-        mine = _with_a_hint("size of tensor", "(B,) does not line up with (B, 1, 28, 28): give `amount` three more axes.", attempt, x, amount, noise)
+        mine = with_a_hint("size of tensor", "(B,) does not line up with (B, 1, 28, 28): give `amount` three more axes.", attempt, x, amount, noise)
         compare(mine, (1 - a) * x + a * noise, mistakes, where, 1e-5, lambda r: (r.mean(), "the mean brightness is"))
-
-
-def _with_a_hint(words, hint, attempt, *arguments):
-    """What the attempt returns; if it stops with an error that holds these words, the hint comes after the error."""
-    try:
-        return tried(attempt, *arguments)
-    except Wrong as wrong:
-        raise (Wrong(f"{wrong} {hint}") if words in str(wrong) else wrong) from None
 
 
 def _forward(model, x, without=(), faults=()):
@@ -77,12 +69,12 @@ def forward_pass(attempt):
         "the coarser skip is missing.": _forward(model, x, without=[1]),
         "the fine skip is missing.": _forward(model, x, without=[0]),
     }
-    compare(_with_a_hint("size of tensor", SHAPES, attempt, model, x), _forward(model, x), mistakes, "", 1e-5)
+    compare(with_a_hint("size of tensor", SHAPES, attempt, model, x), _forward(model, x), mistakes, "", 1e-5)
 
 
 @exercise("1.3", "What does it say at a = 0, and why must it?")
 def implied_noise(attempt):
-    generator = torch.Generator().manual_seed(2)
+    generator = seeded(2)
     x_0, u = (torch.rand(4, 1, 28, 28, generator=generator) for _ in range(2))
     for a in (0.4, 0.9):
         x_a = (1 - a) * x_0 + a * u
@@ -97,22 +89,12 @@ def implied_noise(attempt):
         compare(tried(attempt, x_a, x_0, a), u, mistakes, f"at a = {a}", 1e-4, lambda r: (r.mean(), "the mean of your noise is"))
 
 
-def _number(guess, low, high, kind=float):
-    """A guess as a number between low and high, or Wrong."""
-    words = "a whole number" if kind is int else "a number"
-    if isinstance(guess, bool) or not isinstance(guess, (int, float, np.integer, np.floating)) or (kind is int and guess != int(guess)):
-        raise Wrong(f"This is {type(guess).__name__} {guess!r:.40}; a guess is {words} from {low} to {high}.")
-    if not low <= guess <= high:
-        raise Wrong(f"{guess:g} is outside the range; a guess is {words} from {low} to {high}.")
-    return kind(guess)
-
-
 ROW, COLUMN = 11, 14
 
 
 @exercise("1.4", "The least squared error is at the mean, whatever the shares are: now think of all 784 pixels at once.")
 def best_constant(attempt):
-    guess = _number(attempt, 0, 1)
+    guess = guessed(attempt, "a brightness, a number from 0 to 1", between=(0, 1))
     with np.load(DATA / "mnist_5k.npz") as stored:
         pixel = stored["images"][:-500, ROW, COLUMN] / 255
     mean = pixel.mean()
@@ -128,7 +110,7 @@ def best_constant(attempt):
 
 @exercise("1.5", "Take amounts 1, 0.9, 0.5, 0 instead of equal steps, and look at what comes out.")
 def step_of_any_size(attempt):
-    generator = torch.Generator().manual_seed(9)
+    generator = seeded(9)
     x, prediction = (torch.rand(4, 1, 28, 28, generator=generator) for _ in range(2))
     for amount, following in ((1.0, 0.8), (0.6, 0.3), (0.2, 0.0)):
         share = following / amount
@@ -161,17 +143,17 @@ def forward_without(attempt):
             "the last SiLU is missing.": _forward(model, x, without, ["no last bend"]),
         }
         mistakes = {sentence: wrong for sentence, wrong in mistakes.items() if without or "used" not in sentence}
-        mine = _with_a_hint("size of tensor", SHAPES, attempt, model, x, without)
+        mine = with_a_hint("size of tensor", SHAPES, attempt, model, x, without)
         compare(mine, _forward(model, x, without), mistakes, f"without={without}", 1e-5)
 
 
 @exercise("1.7", "Were both gone, would it still beat the average digit? The next cell has all four numbers.")
 def needed_more(attempt):
-    guess = _number(attempt, 0, 1, int)
+    guess = guessed(attempt, "the number of a skip, 0 or 1", (0, 1))
     with np.load(DATA / "mnist_5k.npz") as stored:
         clean = torch.from_numpy(stored["images"][-40:])[:, None].float() / 255
     model = load_weights(BasicUNet(), WEIGHTS / "basic_unet.pth")
-    noisy = corrupt(clean, torch.linspace(0, 1, 40), torch.Generator().manual_seed(3))
+    noisy = corrupt(clean, torch.linspace(0, 1, 40), seeded(3))
     with torch.no_grad():
         whole, *less = (F.mse_loss(_forward(model, noisy, without), clean).item() for without in ((), (0,), (1,)))
     if less[guess] < max(less):

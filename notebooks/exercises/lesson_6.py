@@ -5,14 +5,14 @@ import json
 import torch
 
 from diffusion_utilities import WEIGHTS
-from exercises import Wrong, as_numbers, compare, exercise, tried
+from exercises import Wrong, compare, exercise, guessed, normal, seeded, tried
 
 W = (0, 1, 2, 4, 8)
 
 
 def network(columns: int = 5):
     """A made-up network(x, t, c), in which context multiplies and time is added; its `calls` holds the size of each batch that it was asked for."""
-    weights = torch.randn(columns, 3, generator=torch.Generator().manual_seed(6))
+    weights = normal(columns, 3, seed=6)
     calls = []
 
     def noise(x, t, c=None):
@@ -31,7 +31,7 @@ def network(columns: int = 5):
 
 def a_batch(seed=1, n=5):
     """Pictures, times that are all alike, and a class for each."""
-    return torch.randn(n, 3, 16, 16, generator=torch.Generator().manual_seed(seed)), torch.full((n,), 0.3), torch.eye(5)[torch.arange(n) % 5]
+    return normal(n, 3, 16, 16, seed=seed), torch.full((n,), 0.3), torch.eye(5)[torch.arange(n) % 5]
 
 
 def made(attempt, *arguments):
@@ -44,7 +44,7 @@ def made(attempt, *arguments):
 
 @exercise("6.1", "Give it factors of 1 and summands of 0: which network is that?")
 def modulated(attempt):
-    g = torch.Generator().manual_seed(0)
+    g = seeded(0)
     for b, channels, size in ((4, 4, 4), (2, 6, 8)):
         h, factor, summand = torch.randn(b, channels, size, size, generator=g), *torch.randn(2, b, channels, generator=g)
         a, s = factor[..., None, None], summand[..., None, None]
@@ -107,13 +107,7 @@ def in_one_call(attempt):
 
 @exercise("6.4", "Now look at the table below: what else but the FD changes on the way to w = 8?")
 def best_weights(attempt):
-    asked = "expected two of the weights 0, 1, 2, 4, 8: first the ContextUnet's, then the PaletteNet's, such as (8, 4)."
-    try:
-        guess = as_numbers(attempt)
-    except Wrong:
-        raise Wrong(f"{attempt!r:.40} is no guess that could be judged; {asked}") from None
-    if guess.shape != (2,) or any(w not in W for w in guess.tolist()):
-        raise Wrong(f"{attempt!r:.40} is no guess that could be judged; {asked}")
+    guess = guessed(attempt, "two of the weights 0, 1, 2, 4, 8: first the ContextUnet's, then the PaletteNet's, such as (8, 4)", W, n=2)
     rows = json.loads((WEIGHTS / "guidance.json").read_text(encoding="utf8"))["rows"]
     surprises = {
         ("ContextUnet", "larger"): "its short run left much unlearnt, and asking harder makes up for some of it",
@@ -122,7 +116,7 @@ def best_weights(attempt):
         ("PaletteNet", "smaller"): "it draws what it is told already, and whatever is exaggerated beyond that is no longer what sprites are like",
     }
     missed = []
-    for name, w in zip(("ContextUnet", "PaletteNet"), map(int, guess.tolist())):
+    for name, w in zip(("ContextUnet", "PaletteNet"), guess):
         fd = {w: sum(rows[f"{name}, DDIM, w = {w}, seed {seed}"]["scores"]["FD"][0] for seed in (4, 5, 6)) / 3 for w in W}
         best = min(fd, key=fd.get)
         if w != best:
@@ -136,14 +130,16 @@ def best_weights(attempt):
 def between(attempt):
     x, _, c = a_batch()
     net = network()
-    for T, low, high, w in ((500, 102, 300, 3.0), (200, 60, 150, 2.0)):
+    for T, low, high, w in ((500, 125, 375, 3.0), (500, 102, 300, 3.0), (200, 60, 150, 2.0)):  # the first ends are exact as t
         predict = made(attempt, net, w, low, high) if T == 500 else made(attempt, net, w, low, high, T)
         middle = (low + high) // 2
         for step in (middle, low // 2, high + 40, low, high):  # the plain cases first; then the ends, which count as inside
             t, inside = torch.full((len(x),), step / T), low <= step <= high
             null, plain = net(x, t), net(x, t, c)
-            if step in (low, high):
-                idle = f"the ends belong to the interval; and t * T is {float(t[0]) * T:.5f} here, in single precision: is it rounded?"
+            if step in (low, high) and float(t[0]) * T == step:
+                idle = "the ends belong to the interval: low <= step <= high."
+            elif step in (low, high):
+                idle = f"t is in single precision, and t * T is {float(t[0]) * T:.7f} here: is it rounded?"
             elif T == 500:
                 idle = "here it should guide and does not: t comes as step / T, a number from 0 to 1; is it multiplied by T?"
             else:

@@ -1,5 +1,6 @@
 """The judges of lesson 7's exercises (they spoil them)."""
 
+import copy
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 import torch.nn as nn
 
 from diffusion_utilities import WEIGHTS
-from exercises import Wrong, as_numbers, compare, exercise, tried
+from exercises import Wrong, as_numbers, compare, exercise, guessed, normal, seeded, tried
 
 
 @exercise("7.1", "Take two layers of stride 2 and one of stride 1, all 3x3: how many 3x3 layers without a stride see as far?")
@@ -51,7 +52,7 @@ def price_of_attention(attempt):
             "the channels are missing: a product of two vectors has as many multiplications as they are long.": 2 * places**2,
         }
         where = f"for {height} x {width} places and {channels} channels"
-        compare(tried(attempt, height, width, channels), 2 * places**2 * channels, mistakes, where, 1e-6)
+        compare(tried(attempt, height, width, channels), 2 * places**2 * channels, mistakes, where, 1e-9)
 
 
 def _of_runs(key: str) -> dict[str, float]:
@@ -64,8 +65,7 @@ def _of_runs(key: str) -> dict[str, float]:
 @exercise("7.4", "It also has the highest FD of the five: a low loss of its own proves little. Which columns of the table can be compared?")
 def lowest_own_loss(attempt):
     losses = _of_runs("loss")
-    if not isinstance(attempt, str) or attempt not in losses:
-        raise Wrong(f"expected one of these names: {', '.join(losses)}.")
+    attempt = guessed(attempt, f"one of these names: {', '.join(losses)}", tuple(losses))
     lowest = min(losses, key=losses.get)
     if attempt != lowest:
         hint = "One design has a schedule with many steps that are nearly pure noise, and there the noise is easily told."
@@ -77,16 +77,64 @@ def own_design(attempt):
     network = tried(attempt)
     if not isinstance(network, nn.Module):
         raise Wrong(f"my_network returned {type(network).__name__}; expected a torch.nn.Module.")
-    x = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    low, high = (_called(network.eval(), x, torch.full((4,), t)) for t in (0.1, 0.9))
-    if torch.equal(low, high):
+    network = copy.deepcopy(network)  # the judge is not to change one that is wanted afterwards
+    like = next(network.parameters(), torch.empty(0))  # its device and precision
+    x = normal(4, 1, 28, 28, seed=0).to(like)
+
+    def asked(network, *times):
+        return _called(network, x[: len(times)], torch.tensor(times).to(like))
+
+    trained = copy.deepcopy(network).train()
+    (asked(trained, 0.5, 0.5, 0.5, 0.5) ** 2).mean().backward()
+    idle = [name for name, parameter in trained.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    with torch.no_grad():
+        asked(network.eval(), 0.1, 0.1, 0.1, 0.1)
+        low, high, shaken = _range(network, lambda network: asked(network, 0.1, 0.4, 0.7, 0.9))
+        mixed, again, one = (asked(shaken, *times) for times in ((0.1, 0.4, 0.7, 0.9), (0.1, 0.4, 0.7, 0.9), (0.1, 0.1, 0.1, 0.1)))
+        other = asked(shaken, 0.9, 0.9, 0.9, 0.9)
+        single = torch.cat([_called(shaken, x[i : i + 1], torch.tensor([t]).to(like)) for i, t in enumerate((0.1, 0.4, 0.7, 0.9))])
+    size = float(mixed.abs().max())
+    if not mixed.isfinite().all():
+        raise Wrong("your network's answers hold values that are no finite numbers.")
+    if not torch.equal(mixed, again):
+        raise Wrong("asked twice in eval mode, your network gives two answers: is something drawn at random, or a layer made, in forward?")
+    if (one - other).abs().max() <= 1e-6 * size:
         raise Wrong("your network gives the same answer at t = 0.1 and at t = 0.9: is t used at all? (Section 3 shows what that costs.)")
-    if float(low.detach().min()) >= -0.28 and any(isinstance(layer, nn.SiLU) for layer in [*network.modules()][-2:]):
-        raise Wrong("your network ends in a SiLU, which never falls below -0.28; noise does, half of the time.")
-    (_called(network.train(), x, torch.full((4,), 0.5)) ** 2).mean().backward()
-    idle = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    if (mixed - single).abs().max() > 1e-3 * size:
+        first = (mixed - one).abs().max() <= 1e-3 * size
+        cause = "every picture got the first one's t; each has its own" if first else "a picture's answer depends on the others in its batch"
+        raise Wrong(f"asked for four pictures at once, with another t for each, your network answers otherwise than one by one: {cause}.")
+    ends = {
+        "in a ReLU or the like, which never falls below 0; noise does, half of the time": high > 2 and low >= 0,
+        "in a SiLU or the like, which never falls below -0.28; noise does, half of the time": high > 2 and low >= -0.28,
+        "in a sigmoid or the like, which stays between 0 and 1; noise is below 0 half of the time": 0 <= low < high <= 1,
+        "in a tanh or the like, which stays between -1 and 1; a third of all noise is outside": -1 <= low < -0.5 and 0.5 < high <= 1,
+    }
+    for end, true in ends.items():
+        if true:
+            raise Wrong(f"with random weights its answers lie between {low:.2f} and {high:.3g}: your network ends {end}.")
     if idle:
         raise Wrong(f"{len(idle)} of its parameters get no gradient, such as {idle[0]}: are they used in forward?")
+
+
+def _range(network, answer):
+    """The lowest and the highest answer of copies with small random numbers added to all weights, and one of the copies.
+
+    They grow until an answer is above 2, so that neither zeros nor small numbers at the start are taken for a bound."""
+    generator = seeded(0)
+    for scale in (0.02, 0.1, 0.3, 1.0):
+        answers = []
+        for _ in range(3):
+            shaken = copy.deepcopy(network)
+            for parameter in shaken.parameters():
+                if parameter.is_floating_point():
+                    parameter += scale * torch.randn(parameter.shape, generator=generator).to(parameter)
+            answers.append(answer(shaken))
+        if scale == 0.02 or torch.stack(answers).isfinite().all():
+            (low, high), kept = map(float, torch.stack(answers).aminmax()), shaken
+        if high > 2:
+            break
+    return low, high, kept
 
 
 def _called(network: nn.Module, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

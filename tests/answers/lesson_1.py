@@ -1,4 +1,5 @@
-"""Wrong answers to lesson 1's exercises that learners and published notebooks give: (exercise, their code, what the check must say)."""
+"""Answers to lesson 1's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
+RIGHT ones that look otherwise than the solution: (exercise, their code)."""
 
 FORWARD = """def {name}(model, x, without=()):
     skips = []
@@ -46,4 +47,13 @@ WRONG = [
     ("1.6", forward("my_forward_without").replace("            skips", "            x = 0 * x if i in without else x\n            skips"),
      "went down the U"),
     ("1.7", "my_guess = 0", "leans more on the coarser"),
+]  # fmt: skip
+
+RIGHT = [
+    ("1.1", "def my_corrupt(x, amount, noise):\n    return torch.stack([(1 - a) * p + a * u for p, a, u in zip(x, amount, noise)])"),
+    ("1.4", "my_guess = torch.tensor(0.29)"),
+    ("1.4", "my_guess = np.float32(0.3)"),
+    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    return prediction + (x - prediction) * torch.tensor(next_amount / amount)"),
+    ("1.7", "my_guess = 1.0"),
+    ("1.7", "my_guess = torch.tensor(1)"),
 ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Wrong answers to lesson 10's exercises that learners and published notebooks give: (exercise, their code, what the check must say)."""
+"""Answers to lesson 10's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
+RIGHT ones that look otherwise than the solution: (exercise, their code)."""
 
 
 def noise(answer):
@@ -42,4 +43,15 @@ WRONG = [
     ("10.6", step("x + h * (first + velocity(x, lower)) / 2"), "asked at the old points"),
     ("10.6", step("x + h * (first + velocity(x + h * first, lower))"), "divide by 2"),
     ("10.6", step("x + h * velocity(x + h / 2 * first, a + h / 2)"), "midpoint method"),
+]  # fmt: skip
+
+RIGHT = [
+    ("10.1", noise("-(1 - ab).sqrt() * mixture.noised(t).score(x)").replace("schedule.ab[t]", "schedule.ab[t].float()")),
+    ("10.2", "my_guess = torch.tensor(10.0)"),
+    ("10.2", "my_guess = np.float32(10)"),
+    ("10.3", "def my_steps(n):\n    return np.ceil([10 * n, 10**0.5 * n])"),
+    ("10.4", "my_guess = torch.tensor(2)"),
+    ("10.4", "my_guess = 2.0"),
+    ("10.5", closeness("-(x_t - a**0.5 * X).float().square().sum(1) / (2 * (a * s**2 + 1 - a))")),
+    ("10.6", step("x + torch.tensor(h) * (first + velocity(x + torch.tensor(h) * first, lower)) / 2")),
 ]  # fmt: skip

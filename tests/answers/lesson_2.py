@@ -1,4 +1,14 @@
-"""Wrong answers to lesson 2's exercises that learners and published notebooks give: (exercise, their code, what the check must say)."""
+"""Answers to lesson 2's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
+RIGHT ones that look otherwise than the solution: (exercise, their code)."""
+
+RESCALED = """def my_rescaled_betas(schedule, target):
+    r = {table}.sqrt()
+    ab = (target + (r - r[-1]) * (r[1] - target) / (r[1] - r[-1])) ** 2
+    ab[0] = 1
+    b = {b}
+    b[1:] = 1 - ab[1:] / ab[:-1]
+    return b
+"""
 
 WRONG = [
     ("2.1", "def my_alpha_bar(b):\n    return (1 - b[1:]).cumprod(0)", "put the 1"),
@@ -19,4 +29,23 @@ WRONG = [
     ("2.4", "def my_rescaled_betas(schedule, target):\n    r = schedule.ab.sqrt()\n"
      "    return target + (r - r[-1]) * (r[1] - target) / (r[1] - r[-1])", "before it became betas"),
     ("2.5", "def my_posterior(t, schedule):\n    c0, ct, variance = posterior(t, schedule)\n    return c0, ct, variance ** 0.5", "variance"),
+    ("2.3", "def my_cosine_betas(T, s=0.008, largest=0.999):\n    return NoiseSchedule.cosine(T, s).b", "`largest` taken from the argument"),
+    ("2.4", RESCALED.format(table="schedule.ab", b="torch.zeros(len(ab))").replace("target", "0.001").replace("schedule, 0.001", "schedule, target"),
+     "for the target 0.3: .*is the target taken"),
+    ("2.4", RESCALED.format(table="schedule.ab", b="torch.zeros(len(ab))").replace("ab[0] = 1", "pass"), "at t = 0 must be 1 again"),
+    ("2.4", RESCALED.format(table="schedule.ab.float()", b="torch.zeros(len(ab))"), "right to single precision only: use float64"),
+    ("2.4", RESCALED.format(table="schedule.ab", b="torch.zeros(len(ab))").replace(".sqrt()", ".sqrt_()"), "changed its argument number 1 in place"),
+    ("2.5", "def my_posterior(t, schedule):\n    b, ab, before = schedule.b[t].float(), schedule.ab[t].float(), schedule.ab[t - 1].float()\n"
+            "    return before**0.5 * b / (1 - ab), (1 - b) ** 0.5 * (1 - before) / (1 - ab), b * (1 - before) / (1 - ab)", "use float64"),
+]  # fmt: skip
+
+RIGHT = [
+    ("2.1", "def my_alpha_bar(b):\n    ab = torch.ones(len(b))\n    for t in range(1, len(b)):\n        ab[t] = ab[t - 1] * (1 - b[t])\n"
+            "    return ab"),
+    ("2.1", "def my_alpha_bar(b):\n    products = [1.0]\n    for beta in b[1:].tolist():\n        products.append(products[-1] * (1 - beta))\n"
+            "    return torch.tensor(products)"),
+    ("2.3", "def my_cosine_betas(T, s=0.008, largest=0.999):\n    f = torch.cos((torch.arange(T + 1) / T + s) / (1 + s) * math.pi / 2) ** 2\n"
+            "    return torch.cat((torch.zeros(1), (1 - f[1:] / f[:-1]).clamp(max=largest)))"),
+    ("2.4", RESCALED.format(table="schedule.ab", b="torch.zeros(len(ab))")),
+    ("2.5", "def my_posterior(t, schedule):\n    return torch.tensor([*posterior(t, schedule)])"),
 ]  # fmt: skip

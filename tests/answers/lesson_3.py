@@ -1,4 +1,5 @@
-"""Wrong answers to lesson 3's exercises that learners and published notebooks give: (exercise, their code, what the check must say)."""
+"""Answers to lesson 3's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
+RIGHT ones that look otherwise than the solution: (exercise, their code)."""
 
 BLOCK = """class RepairedBlock(ResidualConvBlock):
     def __init__(self, in_channels, out_channels):
@@ -114,4 +115,22 @@ WRONG = [
     ("3.9", pixel("log_share - far / (2 * (1 - ab).sqrt())"), "divides by the standard deviation"),
     ("3.9", pixel("log_share - far / (2 * (1 - ab))", "scores"), "softmax is missing"),
     ("3.9", pixel("log_share - far / (2 * (1 - ab))", colour="palette"), "not shrunk"),
+    ("3.7", "def my_drop(c, p):\n    kept = c.clone()\n    kept[torch.randperm(len(c))[: round(p * len(c))]] = 0\n    return kept",
+     "Each of 200 batches of 10 rows lost exactly 3"),
+    ("3.8", average(update="ema[name].copy_(d * ema[name] + (1 - d) * new)"), "num_batches_tracked: .*whole number: copy it, do not average it"),
+    ("3.8", average(update="ema = {**ema, name: d * ema[name] + (1 - d) * new if new.is_floating_point() else new.clone()}"), "update it in place"),
+    ("3.8", average(update="ema[name] = d * ema[name] + (1 - d) * new if new.is_floating_point() else new"),
+     "num_batches_tracked'. has become the model's own tensor"),
+]  # fmt: skip
+
+RIGHT = [
+    ("3.1", "my_count = torch.tensor(38976)"),
+    ("3.4", "def training_pair(x_0, t, noise, schedule):\n    return torch.stack([perturb_input(x_0, t, noise, schedule), noise])"),
+    ("3.4", "def training_pair(x_0, t, noise, schedule):\n    return [perturb_input(x_0, t, noise, schedule), noise]"),
+    ("3.6", "my_guess = 31.0"),
+    ("3.6", "my_guess = torch.tensor(31)"),
+    ("3.7", dropping("torch.where(torch.rand(len(c)) < p, torch.tensor(0.0), c.T).T")),
+    ("3.7", dropping("c * torch.bernoulli(torch.full((len(c), 1), 1 - p))")),
+    ("3.8", average(update="ema[name].copy_(d * ema[name] + (1 - d) * new if new.is_floating_point() else new)")),
+    ("3.8", average(update="ema[name] = d * ema[name] + (1 - d) * new if new.is_floating_point() else new.clone()")),
 ]  # fmt: skip

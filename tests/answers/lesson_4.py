@@ -1,4 +1,5 @@
-"""Wrong answers to lesson 4's exercises that learners and published notebooks give: (exercise, their code, what the check must say)."""
+"""Answers to lesson 4's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
+RIGHT ones that look otherwise than the solution: (exercise, their code)."""
 
 STEP = """def my_step(x, t, noise, z, schedule):
     a, b, ab = (float(table[t]) for table in (schedule.a, schedule.b, schedule.ab))
@@ -71,4 +72,20 @@ WRONG = [
     ("4.7", "def my_paired(first, second):\n    d = first - second\n    return d.mean(), d.std()", "single differences"),
     ("4.7", "def my_paired(first, second):\n    d = first - second\n    return d.mean(), d.std(correction=0) / len(d) ** 0.5",
      "n below instead of n - 1"),
+    ("4.7", "def my_paired(first, second):\n    d = (first - second).abs()\n    return d.mean(), d.std() / len(d) ** 0.5", "lacks its sign"),
+    # the start follows the seed, the fresh noise does not
+    ("4.5", compare("pass", "torch.randn(shape, generator=seeded(seed)), seeded(0)"), "the same fresh noise z"),
+]  # fmt: skip
+
+RIGHT = [
+    ("4.1", step(mean="(x - (b / (1 - ab) ** 0.5) * noise) / a ** 0.5").replace("float(table[t])", "table[t].float()")),
+    ("4.2", "def my_beta_tilde(t, schedule):\n    return schedule.b[t] * (1 - schedule.ab[t - 1]) / (1 - schedule.ab[t])"),
+    ("4.2", "def my_beta_tilde(t, schedule):\n    b, ab, before = (v.float() for v in (schedule.b[t], schedule.ab[t], schedule.ab[t - 1]))\n"
+            "    return b * (1 - before) / (1 - ab)"),
+    ("4.4", sampler().replace("no_grad", "inference_mode")),
+    ("4.6", "my_guess = 4.0"),
+    ("4.6", "my_guess = np.int64(4)"),
+    ("4.6", "my_guess = torch.tensor(4)"),
+    ("4.7", "def my_paired(first, second):\n    d = first - second\n    return [d.mean(), d.std() / len(d) ** 0.5]"),
+    ("4.7", "def my_paired(first, second):\n    d = (first - second).numpy()\n    return d.mean(), d.std(ddof=1) / len(d) ** 0.5"),
 ]  # fmt: skip

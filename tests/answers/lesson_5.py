@@ -1,4 +1,5 @@
-"""Wrong answers to lesson 5's exercises that learners and published notebooks give: (exercise, their code, what the check must say)."""
+"""Answers to lesson 5's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
+RIGHT ones that look otherwise than the solution: (exercise, their code)."""
 
 STEP = """def my_ddim_step(x, t, s, noise, schedule, eta=0.0, z=0.0):
     ab, ab_s = schedule.ab[t], schedule.ab[s]
@@ -68,7 +69,7 @@ WRONG = [
     ("5.5", "def my_average(now, before):\n    return (now + before) / 2", "the stride that lies behind"),
     ("5.5", "def my_average(now, before):\n    return now", "DDIM's guess"),
     ("5.6", 'my_guess = "ipndm"', r"number 4 of the four, 0\.097 from a legal sprite"),
-    ("5.6", 'my_guess = "DDIM"', "one of these words: 'ddpm', 'ddim'"),
+    ("5.6", 'my_guess = "DDIM"', "number 3 of the four"),
     ("5.7", slerp("(1 - w) * a + w * b"), r"at w = 0\.3: your result has the length 24, expected 28: that is the straight line\."),
     ("5.7", slerp("a.norm() * ((1 - w) * a + w * b) / ((1 - w) * a + w * b).norm()"), "even pace"),
     ("5.7", slerp("torch.sin((1 - w) * theta) * a + torch.sin(w * theta) * b"), "division by sin"),
@@ -77,4 +78,16 @@ WRONG = [
     ("5.8", euler("x / root[t] + (rho[s] - rho[t]) * noise"), "this is still x-bar"),
     ("5.8", euler("root[s] * (x / root[t] + (rho[s] ** 2 - rho[t] ** 2) * noise)"), "root of rho missing"),
     ("5.8", euler("denoise_ddim(x, t, s, noise, schedule)"), r"stopped with ValueError: t=100, t_prev=300"),
+    ("5.6", 'my_guess = "euler"', "one of these words: 'ddpm', 'ddim'"),
+]  # fmt: skip
+
+RIGHT = [
+    ("5.1", step().replace("schedule.ab[t], schedule.ab[s]", "schedule.ab.float()[t], schedule.ab.float()[s]")),
+    ("5.4", "my_guess = 20.0"),
+    ("5.4", "my_guess = torch.tensor(20)"),
+    ("5.4", "my_guess = np.int32(20)"),
+    ("5.5", "def my_average(now, before):\n    return 1.5 * now.float() - 0.5 * before.float()"),
+    ("5.6", "my_guess = 'DDPM'"),
+    ("5.7", slerp("((torch.sin((1 - w) * theta) * a + torch.sin(w * theta) * b) / torch.sin(theta)).float()")),
+    ("5.8", euler("root[s] * (x / root[t] + (rho[s] - rho[t]) * noise)").replace("schedule.ab", "schedule.ab.float()")),
 ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Wrong answers to lesson 6's exercises that learners and published notebooks give: (exercise, their code, what the check must say)."""
+"""Answers to lesson 6's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
+RIGHT ones that look otherwise than the solution: (exercise, their code)."""
 
 
 def guided(line):
@@ -53,16 +54,24 @@ WRONG = [
     ("6.4", "my_guess = [2, 4]", "PaletteNet's FD at w = 4 .*Your other weight is right"),
     ("6.4", "my_guess = 2", "expected two of the weights"),
     # guidance outside of the interval instead of inside
-    ("6.5", between("not low <= round(float(t[0]) * T) <= high"), "at step 201 of 500, .*here it should guide and does not"),
+    ("6.5", between("not low <= round(float(t[0]) * T) <= high"), "at step 250 of 500, .*here it should guide and does not"),
     ("6.5", between("low <= round(float(t[0]) * 500) <= high"), "is T taken from the argument"),
     ("6.5", between("low <= float(t[0]) <= high"), "is it multiplied by T"),
-    ("6.5", between("low < round(float(t[0]) * T) < high"), "at step 102 .*the ends belong"),
-    ("6.5", between("low <= float(t[0]) * T <= high"), "is it rounded"),
-    ("6.5", between("True"), "at step 51 .*guided outside of the interval"),
+    ("6.5", between("low < round(float(t[0]) * T) < high"), "at step 125 .*the ends belong"),
+    ("6.5", between("low <= float(t[0]) * T <= high"), r"at step 102 .*t \* T is 101\.9999981 here: is it rounded"),
+    ("6.5", between("True"), "at step 62 .*guided outside of the interval"),
     # the products added without subtracting the base
     ("6.6", composed("w * a + w * b"), "at w = 2: .*the class comes in twice"),
     ("6.6", composed("base + w * a + w * b"), "the base is not subtracted"),
     ("6.6", composed("w * (a - base) + w * (b - base)"), "is missing"),
     ("6.6", composed("base + w * (model(x, t, one + other - plain) - base)"), "each is asked for alone"),
     ("6.6", composed("base + w * ((a + b) / 2 - base)"), "that is the mean"),
+]  # fmt: skip
+
+RIGHT = [
+    ("6.2", guided("(1 - w) * null + w * context")),
+    ("6.4", "my_guess = torch.tensor([2.0, 1.0])"),
+    ("6.4", "my_guess = np.array([2, 1])"),
+    ("6.5", between("low - 0.5 < float(t[0]) * T < high + 0.5")),
+    ("6.6", composed("w * a + w * b + (1 - 2 * w) * base")),
 ]  # fmt: skip

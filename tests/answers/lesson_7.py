@@ -1,4 +1,5 @@
-"""Wrong answers to lesson 7's exercises that learners and published notebooks give: (exercise, their code, what the check must say)."""
+"""Answers to lesson 7's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
+RIGHT ones that look otherwise than the solution: (exercise, their code)."""
 
 DEFINED = """
 class ResidualUNet(nn.Module):  # stands for the lesson's: what an answer builds on
@@ -9,6 +10,23 @@ class ResidualUNet(nn.Module):  # stands for the lesson's: what an answer builds
     def forward(self, x, t):
         return self.net(x) + self.time(t.view(-1, 1))[..., None, None]
 """
+NETWORK = """def my_network():
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.time, self.last = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(1, 8), nn.Conv2d(8, 1, 3, padding=1)
+            {made}
+
+        def forward(self, x, t):
+            y = self.last(nn.functional.silu(self.first(x) + self.time(({t}).view(-1, 1))[..., None, None]))
+            return {end}
+    return Small()
+"""
+
+
+def network(end="y", t="t", made="pass"):
+    return NETWORK.format(end=end, t=t, made=made)
+
 
 WRONG = [
     ("7.1", "def my_field(layers):\n    return 1 + sum(kernel for kernel, stride in layers)", "kernel - 1"),
@@ -29,4 +47,29 @@ WRONG = [
      "            self.net = nn.Conv2d(1, 4, 3)\n"
      "        def forward(self, x, t):\n            return self.net(x) + t.view(-1, 1, 1, 1)\n    return Narrow()", r"returned \(4, 4, 26, 26\)"),
     ("7.5", "def my_network():\n    return BasicUNet()", "stopped with TypeError"),
+    ("7.5", network(end="torch.sigmoid(y)"), "between 0.00 and 1: your network ends in a sigmoid"),
+    ("7.5", network(end="torch.relu(y)"), "ends in a ReLU"),
+    ("7.5", network(end="nn.functional.silu(y)"), "ends in a SiLU"),
+    ("7.5", network(end="nn.functional.silu(y)", made="self.last.weight.data *= 1e-3"), "ends in a SiLU"),
+    ("7.5", network(end="y.tanh()"), "ends in a tanh"),
+    ("7.5", network(t="t[:1]"), "every picture got the first one's t"),
+    ("7.5", network(t="0 * t"), "is t used at all"),
+    ("7.5", network(end="y + torch.randn_like(y)"), "gives two answers"),
+    ("7.5", network(end="y - y.mean(0)"), "depends on the others in its batch"),
+]  # fmt: skip
+
+RIGHT = [
+    ("7.2", "def my_answers():\n    return torch.tensor([2, 2])"),
+    ("7.4", "my_guess = 'Time at each LEVEL'"),
+    ("7.5", network()),
+    # a last layer that starts at zero; and one that starts small
+    ("7.5", network(made="nn.init.zeros_(self.last.weight); nn.init.zeros_(self.last.bias)")),
+    ("7.5", network(made="self.last.weight.data *= 1e-3; self.last.bias.data *= 1e-3")),
+    ("7.5", network(made="nn.init.zeros_(self.time.weight); nn.init.zeros_(self.time.bias)")),
+    # a SiLU that is registered last, and not used last
+    ("7.5", network(made="self.act = nn.SiLU()")),
+    ("7.5", network(made="self.double()")),
+    ("7.5", "def my_network():\n    class Wrapped(nn.Module):\n        def __init__(self):\n            super().__init__()\n"
+            "            self.net = ContextUnet(1, 8, 5, 28)\n"
+            "        def forward(self, x, t):\n            return self.net(x, t)\n    return Wrapped()"),
 ]  # fmt: skip

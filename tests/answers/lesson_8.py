@@ -1,4 +1,5 @@
-"""Wrong answers to lesson 8's exercises that learners and published notebooks give: (exercise, their code, what the check must say)."""
+"""Answers to lesson 8's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
+RIGHT ones that look otherwise than the solution: (exercise, their code)."""
 
 
 def noised(ab, line="ab.sqrt() * x + (1 - ab).sqrt() * noise"):
@@ -59,4 +60,12 @@ WRONG = [
     ("8.6", steps("[*(int(k) - 1 for k in scheduler.timesteps), 0]"), "that is k - 1"),
     ("8.6", steps("[*(int(k) + 1 for k in scheduler.timesteps), 0]", "pass"), "all 500 steps"),
     ("8.6", steps("sampling_steps(n, 500)"), "for linspace in 6 steps: .*our own list"),
+]  # fmt: skip
+
+RIGHT = [
+    ("8.1", "def my_leak(scheduler):\n    return float(scheduler.alphas.prod() ** 0.5)"),
+    ("8.2", noised("torch.where(t > 0, scheduler.alphas_cumprod[t - 1], torch.tensor(1.0))")),
+    ("8.5", "my_guess = ' 1,000 Steps'"),
+    ("8.5", "my_guess = np.array('1,000 steps')"),
+    ("8.6", steps("torch.cat((scheduler.timesteps + 1, torch.zeros(1, dtype=torch.long)))")),
 ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Wrong answers to lesson 9's exercises that learners and published notebooks give: (exercise, their code, what the check must say)."""
+"""Answers to lesson 9's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
+RIGHT ones that look otherwise than the solution: (exercise, their code)."""
 
 NINE = "min(rms(a, np.roll(b, (y, x), axis=(0, 1))) for y in (-1, 0, 1) for x in (-1, 0, 1))"
 SPLIT = """def my_split(artists):
@@ -64,4 +65,16 @@ WRONG = [
      "in blocks"),
     ("9.6", "def my_share(batch, rank, processes):\n    return batch[len(batch) % processes:][rank::processes]", "what is left out is the end"),
     ("9.6", "def my_share(batch, rank, processes):\n    return batch", "the whole batch"),
+    ("9.5", GROUND.replace("START", BORDER).replace("ROUNDS", "400").replace("picture == 255", "picture >= 250"), "a pixel of 254 belongs"),
+]  # fmt: skip
+
+RIGHT = [
+    ("9.1", distance("torch.from_numpy(a / np.float32(255) - b / np.float32(255)).square().mean().sqrt()")),
+    ("9.3", 'my_guess = ("Shipped", "Fine-tuned", "Scratch")'),
+    ("9.3", 'my_guess = np.array(["shipped", "fine-tuned", "scratch"])'),
+    ("9.4", "my_guess = np.float64(20)"),
+    ("9.4", "my_guess = torch.tensor(20)"),
+    ("9.5", GROUND.replace("START", BORDER).replace("ROUNDS", "400")),
+    # what a share of no rows is was never asked
+    ("9.6", "def my_share(batch, rank, processes):\n    return torch.stack([batch[i * processes + rank] for i in range(len(batch) // processes)])"),
 ]  # fmt: skip
