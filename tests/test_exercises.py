@@ -234,6 +234,14 @@ class TestJudgesTools:
         with pytest.raises(Wrong, match="at index .2,., expected 3, right to single precision only: use float64"):
             compare([1, 2, 3 + 1e-7], [1, 2, 3], tolerance=1e-9, rounding=1e-6)
 
+    def test_only_small_differences_are_put_down_to_single_precision(self):
+        for mine in (0.00015169, float(np.float32(0.00015169))):  # 8 % off, in double and in single precision
+            with pytest.raises(Wrong, match="expected 0.0001398.?.?$"):
+                compare([0.5, mine], [0.5, 0.0001398], tolerance=1e-6, rounding=1e-4)
+        for mine in (torch.tensor([3.0, 0.300003]), [3.0, 0.300000003]):
+            with pytest.raises(Wrong, match="single precision"):
+                compare(mine, [3.0, 0.3], tolerance=1e-10, rounding=1e-4)
+
     def test_a_tolerance_grows_with_the_numbers(self):
         compare(torch.tensor([1000.005]), [1000.0])
         with pytest.raises(Wrong):

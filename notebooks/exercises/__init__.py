@@ -241,7 +241,8 @@ def compare(
 
     `mistakes` gives, for the sentence that names a usual mistake, what that mistake would have returned. `where` says at which input this is ("at t
     = 50"). `number` turns a result into the one number that the message compares, with its name: (value, "your noise has std"); without it the entry
-    that is furthest off is shown. What no mistake explains and is off by less than `rounding`, if that is given, is put down to single precision."""
+    that is furthest off is shown. What no mistake explains and is off by less than `rounding`, if that is given, is put down to single precision
+    where it looks like that (see `_rounded`)."""
     mine, right = as_numbers(mine), as_numbers(right)
     start, size = f"{where}: " if where else "", max(1.0, float(right.abs().max())) if right.numel() else 1.0
     causes = [sentence for sentence, wrong in mistakes.items() if _equal(mine, as_numbers(wrong), tolerance * size)]
@@ -252,9 +253,23 @@ def compare(
         raise Wrong(f"{start}your result holds {bad} values that are no finite numbers (a division by 0, or a root of less than 0?).")
     if _equal(mine, right, tolerance * size):
         return
-    if not causes and _equal(mine, right, rounding * size):
+    if not causes and _equal(mine, right, rounding * size) and _rounded(mine, right, size):
         raise Wrong(f"{start}{_difference(mine, right, None)}, right to single precision only: use float64.")
     raise Wrong(f"{start}{_difference(mine, right, number)}{_because(causes)}")
+
+
+def _rounded(mine: torch.Tensor, right: torch.Tensor, size: float) -> bool:
+    """Whether the differences are of single precision's size: 1e-5 of an entry, and a little of the largest. Where all of `mine` are single-precision
+    numbers it may be 1 % of an entry, as a small difference of large numbers keeps few digits."""
+    share = 1e-2 if torch.equal(mine, mine.float().double()) else 1e-5
+    return bool(((mine - right).abs() <= share * right.abs() + 3e-6 * size).all())
+
+
+def nearest(mine: object, *forms: object) -> torch.Tensor:
+    """Of the forms that one mistake may take, the one nearest to `mine`: for the `mistakes` of `compare`, which have one result for each sentence."""
+    mine, forms = as_numbers(mine), [as_numbers(form) for form in forms]
+    fitting = [form for form in forms if form.shape == mine.shape and form.numel() and not (form - mine).isnan().any()]
+    return min(fitting, key=lambda form: float((form - mine).abs().max()), default=forms[0])
 
 
 def _because(causes: list[str]) -> str:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from diffusion_utilities import DATA, WEIGHTS, BasicUNet, corrupt, load_weights
-from exercises import Wrong, compare, exercise, guessed, seeded, tried, with_a_hint
+from exercises import Wrong, as_numbers, compare, exercise, guessed, seeded, tried, with_a_hint
 
 
 @exercise("1.1", "Ask it for an amount of 2: what does the formula do outside [0, 1]?")
@@ -39,9 +39,11 @@ def _forward(model, x, without=(), faults=()):
                 skips[-1] = torch.zeros_like(x)
                 x = skips[-1] if "cut the way down as well" in faults else x
             x = model.downscale(x)
+            skips[-1] = x if "stored after halving" in faults else skips[-1]
     for i, layer in enumerate(model.up_layers):
         if i > 0:
-            x = model.upscale(x) + (0 if "no skips" in faults else skips.pop())
+            skip = 0 if "no skips" in faults else skips.pop()
+            x = model.upscale(x + skip) if "stored after halving" in faults else model.upscale(x) + skip
         x = layer(x) if i == 2 and "no last bend" in faults else act(layer(x))
     return x
 
@@ -66,6 +68,7 @@ def forward_pass(attempt):
         "the last SiLU is missing (section 8 says why one may want that; this network has it).": _forward(model, x, faults=["no last bend"]),
         "this is the network without any bend: is `model.act` called after each convolution?": _forward(model, x, faults=["no bends"]),
         "the skips are stored before the bend; the diagram stores what has been through SiLU.": _forward(model, x, faults=["stored before the bend"]),
+        "the skips are stored after halving: store before, add after doubling.": _forward(model, x, faults=["stored after halving"]),
         "the coarser skip is missing.": _forward(model, x, without=[1]),
         "the fine skip is missing.": _forward(model, x, without=[0]),
     }
@@ -108,24 +111,35 @@ def best_constant(attempt):
         raise Wrong(f"{told}. The best lies {'lower' if guess > mean else 'higher'}: weigh each value by its share.")
 
 
+def _same(mine, x, tolerance):
+    mine = as_numbers(mine)
+    return mine.shape == x.shape and torch.allclose(mine, x.double(), rtol=0, atol=tolerance)
+
+
 @exercise("1.5", "Take amounts 1, 0.9, 0.5, 0 instead of equal steps, and look at what comes out.")
 def step_of_any_size(attempt):
     generator = seeded(9)
     x, prediction = (torch.rand(4, 1, 28, 28, generator=generator) for _ in range(2))
-    for amount, following in ((1.0, 0.8), (0.6, 0.3), (0.2, 0.0)):
+    for amount, following in ((0.6, 0.2), (1.0, 0.8), (0.2, 0.0)):
         share = following / amount
         noise = (x - (1 - amount) * prediction) / amount
+        mine = tried(attempt, x, prediction, amount, following)
+        early = x - (1 - following) * prediction  # the noise, had x been spoilt by next_amount
+        late = "x holds noise by `amount`; you took it out by `next_amount`."
         mistakes = {
             "this is the step's prediction alone: spoil it again, by `next_amount`.": prediction,
             "you mixed x itself with the prediction by `next_amount`; take the noise out of x first.": (1 - following) * prediction + following * x,
             "you spoilt x, not the prediction: the noise goes on top of what the network believes.": (1 - following) * x + following * noise,
             "the weights of x and prediction are swapped: x keeps next_amount / amount of the distance.": x + (prediction - x) * share,
-            "the noise is spoilt by `amount` again: this stays where it was.": (1 - amount) * prediction + amount * noise,
-            "is x returned unchanged?": x,
+            late: (1 - following) * prediction + following * early / amount,
         }
+        if amount == 0.6 and _same(mine, x, 1e-4):  # three ways back to x; from amount 1 only one of them is inexact
+            inexact = not _same(tried(attempt, x, prediction, 1.0, 0.8), x, 0)
+            again = "the noise is spoilt by `amount` again: this stays where it was."
+            mistakes = {"is x returned unchanged?" if _same(mine, x, 0) else late if inexact else again: x}
         right = prediction + (x - prediction) * share
         where = f"from amount {amount} to {following}"
-        compare(tried(attempt, x, prediction, amount, following), right, mistakes, where, 1e-4, lambda r: (r.std(), "your x has std"))
+        compare(mine, right, mistakes, where, 1e-4, lambda r: (r.std(), "your x has std"))
 
 
 @exercise("1.6", "Now guess what happens to the loss without each of the two: exercise 1.7.")

@@ -165,6 +165,9 @@ def closeness(attempt):
             raise Wrong(f"your result has shape {tuple(mine.shape)}, expected {tuple(right.shape)}: one number for each row of X.")
         if torch.allclose(mine, right.softmax(0), atol=1e-6):
             raise Wrong("these are the weights themselves; the task asks for their logarithms, so leave the softmax out.")
+        plain = (-(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))).exp()
+        if any(torch.allclose(mine, weights, rtol=1e-4, atol=0) for weights in (as_numbers(plain), as_numbers(right.exp()))):
+            raise Wrong("these are the weights themselves; the task asks for their logarithms.")
         flipped = (x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))
         mistakes = {
             "the sign: the further a sprite is from x_t, the less likely.": flipped - flipped.max(),

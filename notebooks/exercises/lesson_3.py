@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 
 from diffusion_utilities import WEIGHTS, NoiseSchedule, ResidualConvBlock, perturb_input
-from exercises import Wrong, as_numbers, compare, exercise, guessed, seeded, tried, with_a_hint
+from exercises import Wrong, as_numbers, compare, exercise, guessed, nearest, seeded, tried, with_a_hint
 
 
 def _module(attempt, *arguments):
@@ -213,10 +213,10 @@ def half_way(attempt):
     attempt = guessed(attempt, "one of the epochs 0, 4, 12, 24 and 31", tuple(legal))
     right = next(epoch for epoch, n in legal.items() if n >= legal[31] / 2)
     if attempt < right:
-        told = f"On the sheet of epoch {attempt} {legal[attempt]} of 64 are legal, and at last {legal[31]}"
+        told = f"On the sheet of epoch {attempt}, {legal[attempt]} of 64 {'is' if legal[attempt] == 1 else 'are'} legal, and at last {legal[31]}"
         raise Wrong(f"{told}: half of the way is not done by then. The loss was over half-way at epoch 4. Guess later.")
     if attempt > right:
-        raise Wrong(f"The way is half done earlier: at epoch {right} {legal[right]} of 64 are legal.")
+        raise Wrong(f"The way is half done earlier: at epoch {right}, {legal[right]} of 64 are legal.")
 
 
 @exercise("3.7", "Drop with p = 1: what does the network then learn about the classes?")
@@ -224,7 +224,7 @@ def drop(attempt):
     c, generator = torch.ones(4000, 5), seeded(0)
 
     def after(c, p):
-        kept = as_numbers(tried(attempt, c, p))
+        kept = as_numbers(with_a_hint("size of tensor", "(B,) does not line up with (B, 5): draw (B, 1).", attempt, c, p))
         if kept.shape != c.shape:
             raise Wrong(f"your result has shape {tuple(kept.shape)}, expected {tuple(c.shape)}, as c has.")
         return kept
@@ -330,6 +330,8 @@ def pixel_probabilities(attempt):
         apart = pixel - ab.sqrt() * palette
         far, prior, variance = apart.square().sum(1), log_share, 1 - ab
         right = (prior - far / (2 * variance)).softmax(0)
+        mine = tried(attempt, pixel, t, palette, log_share, schedule)
+        times = prior * (-far / (2 * variance)).exp()
         mistakes = {
             "the shares of the colours are missing: add log_share.": (-far / (2 * variance)).softmax(0),
             "the root of alpha-bar is missing on the palette.": (prior - (pixel - ab * palette).square().sum(1) / (2 * variance)).softmax(0),
@@ -344,6 +346,9 @@ def pixel_probabilities(attempt):
             "the sign is turned: the nearer colour is the likelier one.": (prior + far / (2 * variance)).softmax(0),
             "these are logarithms: the softmax is missing.": prior - far / (2 * variance),
             "the probabilities do not add up to 1: divide by their sum (softmax does).": (prior - far / (2 * variance)).exp(),
+            "log_share is a logarithm already: add the two and let the softmax normalise.": nearest(
+                mine, times, times.softmax(0), times / times.sum()
+            ),
             "log_share is a logarithm already; it was added as a share.": (prior.exp() - far / (2 * variance)).softmax(0),
         }
-        compare(tried(attempt, pixel, t, palette, log_share, schedule), right, mistakes, f"at t = {t}", 1e-4)
+        compare(mine, right, mistakes, f"at t = {t}", 1e-4)

@@ -89,17 +89,21 @@ def two_samplers(attempt):
     def made_up(x, t, c=None):
         return torch.sin(3 * x) + 0.1 * x
 
+    def noted():
+        asked = []
+        return lambda x, t, c=None: (asked.append(x), made_up(x, t))[1], asked
+
     schedule = NoiseSchedule.linear()
     start = normal(1, 3, 16, 16, seed=2, dtype=torch.float64)
     for steps, seed in ((30, 8), (50, 9)):
 
-        def drawn(seed=None, steps=steps, sample=sample_ddpm, used=0, **options):
+        def drawn(seed=None, steps=steps, sample=sample_ddpm, used=0, network=made_up, **options):
             generator = None if seed is None else seeded(seed)
-            torch.manual_seed(0)  # the noise of those who give no generator
+            torch.manual_seed(999)  # the noise of those who give no generator
             torch.randn((used, *start.shape), generator=generator)
-            return sample(made_up, schedule, x_T=start, steps=steps, generator=generator, keep=0, **options)[0]
+            return sample(network, schedule, x_T=start, steps=steps, generator=generator, keep=0, **options)[0]
 
-        torch.manual_seed(0)
+        torch.manual_seed(999)
         mine = tried(attempt, made_up, schedule, start, steps, seed)
         if isinstance(mine, tuple):
             raise Wrong("You returned a tuple: `sample_ddpm` gives the samples and the frames, and the samples, its [0], are asked for.")
@@ -111,9 +115,14 @@ def two_samplers(attempt):
                 "is the number of steps handed on? Without it sample_ddpm takes 500.": drawn(seed, None, **smaller),
                 "is the added noise left out?": drawn(seed, noise_scale=0.0, **smaller),
                 "something was drawn from the generator before, so the fresh noise is another.": drawn(seed, used=1, **smaller),
-                "the fresh noise comes from another seed.": drawn(0, **smaller),
                 "that is eta = 0, without any fresh noise.": drawn(seed, sample=sample_ddim),
             }
+            (spy, second), (our_spy, ours) = noted(), noted()  # the second x that a network is asked about holds the first fresh noise
+            drawn(seed, network=spy, sample=sample_ddim, eta=1.0)
+            tried(attempt, our_spy, schedule, start, steps, seed)
+            sigma = posterior(500, schedule, round(500 * (steps - 1) / steps))[2] ** 0.5
+            if len(ours) == steps and ours[1].shape == start.shape and 0.85 < (ours[1] - second[1]).std() / (sigma * 2**0.5) < 1.15:
+                mistakes["another seed: the two must share the fresh noise."] = mine  # two independent draws lie root 2 apart
         compare(mine, right, mistakes, f"with {steps} steps and seed {seed}", 1e-8, rounding=1e-5)
 
 

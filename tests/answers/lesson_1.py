@@ -47,6 +47,16 @@ WRONG = [
     ("1.6", forward("my_forward_without").replace("            skips", "            x = 0 * x if i in without else x\n            skips"),
      "went down the U"),
     ("1.7", "my_guess = 0", "leans more on the coarser"),
+    ("1.2", "def my_forward(model, x):\n    skips = []\n    for i, layer in enumerate(model.down_layers):\n        x = model.act(layer(x))\n"
+            "        if i < 2:\n            x = model.downscale(x)\n            skips.append(x)\n    for i, layer in enumerate(model.up_layers):\n"
+            "        x = model.act(layer(x if i == 0 else model.upscale(x + skips.pop())))\n    return x", "store before, add after doubling"),
+    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    noise = (x - (1 - next_amount) * prediction) / next_amount\n"
+            "    return (1 - next_amount) * prediction + next_amount * noise", "you took it out by `next_amount`"),
+    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    noise = (x - (1 - next_amount) * prediction) / amount\n"
+            "    return (1 - next_amount) * prediction + next_amount * noise", "you took it out by `next_amount`"),
+    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    return x", "returned unchanged"),
+    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    noise = (x - (1 - amount) * prediction) / amount\n"
+            "    return (1 - amount) * prediction + amount * noise", "by `amount` again"),
 ]  # fmt: skip
 
 RIGHT = [

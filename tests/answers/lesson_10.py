@@ -43,6 +43,8 @@ WRONG = [
     ("10.6", step("x + h * (first + velocity(x, lower)) / 2"), "asked at the old points"),
     ("10.6", step("x + h * (first + velocity(x + h * first, lower))"), "divide by 2"),
     ("10.6", step("x + h * velocity(x + h / 2 * first, a + h / 2)"), "midpoint method"),
+    ("10.5", closeness("(-(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))).exp()"),
+     "these are the weights themselves; the task asks for their logarithms"),
 ]  # fmt: skip
 
 RIGHT = [

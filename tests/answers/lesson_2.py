@@ -10,6 +10,12 @@ RESCALED = """def my_rescaled_betas(schedule, target):
     return b
 """
 
+POSTERIOR = """def my_posterior(t, schedule):
+    b, a, ab, before = (float(v) for v in (schedule.b[t], schedule.a[t], schedule.ab[t], schedule.ab[t - 1]))
+    tilde = b * (1 - before) / (1 - ab)
+    return before**0.5 * b / (1 - ab), a**0.5 * (1 - before) / (1 - ab), tilde
+"""
+
 WRONG = [
     ("2.1", "def my_alpha_bar(b):\n    return (1 - b[1:]).cumprod(0)", "put the 1"),
     ("2.1", "def my_alpha_bar(b):\n    return (1 - b).cumsum(0)", "product"),
@@ -37,6 +43,30 @@ WRONG = [
     ("2.4", RESCALED.format(table="schedule.ab", b="torch.zeros(len(ab))").replace(".sqrt()", ".sqrt_()"), "changed its argument number 1 in place"),
     ("2.5", "def my_posterior(t, schedule):\n    b, ab, before = schedule.b[t].float(), schedule.ab[t].float(), schedule.ab[t - 1].float()\n"
             "    return before**0.5 * b / (1 - ab), (1 - b) ** 0.5 * (1 - before) / (1 - ab), b * (1 - before) / (1 - ab)", "use float64"),
+    # 8 % off is no rounding; but single precision is still named
+    ("2.4", RESCALED.format(table="schedule.ab", b="torch.zeros_like(schedule.b)").replace("r[1]", "r[0]"), "you took r at t = 0"),
+    ("2.4", RESCALED.format(table="schedule.ab.float()", b="torch.zeros_like(schedule.b)"), "right to single precision only: use float64"),
+    ("2.5", POSTERIOR.replace("* (1 - before) / (1 - ab)\n", "* (1 - ab) / (1 - before)\n"),
+     r"at t = 50, beta-tilde: you have 0\.00216919, expected 0\.0020137\d*: the fraction is upside down"),
+    ("2.5", POSTERIOR.replace("t - 1", "t"), "at t = 50, c_0: .*alpha-bar_t stands where .* in all three"),
+    ("2.5", POSTERIOR.replace("a**0.5 * (1 - before)", "a**0.5 * (1 - ab)"),
+     r"at t = 50, c_t: .*1 - alpha-bar_\{t-1\} stands on top: you have alpha-bar_t"),
+    ("2.5", POSTERIOR.replace("a**0.5 * (1 - before)", "ab**0.5 * (1 - before)"), "c_t: .*you have that of alpha-bar_t"),
+    ("2.5", POSTERIOR.replace("before**0.5", "before"), "c_0: .*root missing"),
+    ("2.5", POSTERIOR.replace("[t]", "[t].float()").replace("1]", "1].float()"), "use float64"),
+    ("2.5", POSTERIOR.replace("float(v)", "float(v.float())"), "use float64"),
+    ("2.2", "def my_perturb_input(x, t, noise, schedule):\n    ab = schedule.ab[t].float()\n"
+     "    return ab.sqrt() * x + (1 - ab).sqrt() * noise", r"RuntimeError.*`schedule\.ab\[t\]` is \(B,\): give it three more axes"),
+    ("2.1", "def my_alpha_bar(b):\n    return b[1:].cumprod(0)", "product of the betas"),
+    ("2.1", "def my_alpha_bar(b):\n    return torch.cat((torch.ones(1), b[1:].cumprod(0)))", "product of the betas"),
+    ("2.1", "def my_alpha_bar(b):\n    return b.cumprod(0)", "product of the betas"),
+    ("2.1", "def my_alpha_bar(b):\n    return [(1 - b).prod()] * len(b)", "runs to T in every entry"),
+    ("2.1", "def my_alpha_bar(b):\n    return [1.0] + [float((1 - b).prod())] * (len(b) - 1)", "runs to T in every entry"),
+    ("2.3", "def my_cosine_betas(T, s=0.008, largest=0.999):\n    t = torch.arange(T + 1, dtype=torch.float64)\n"
+     "    f = torch.cos((t / T + s) / (1 + s) * math.pi) ** 2\n"
+     "    return torch.cat((torch.zeros(1), (1 - f[1:] / f[:-1]).clamp(max=largest)))", "a share of pi / 2, not of pi"),
+    ("2.4", RESCALED.format(table="schedule.ab.float()", b="torch.zeros_like(schedule.b)").replace(".sqrt()", ".sqrt().double()"),
+     "right to single precision only: use float64"),
 ]  # fmt: skip
 
 RIGHT = [

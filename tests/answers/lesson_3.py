@@ -121,6 +121,12 @@ WRONG = [
     ("3.8", average(update="ema = {**ema, name: d * ema[name] + (1 - d) * new if new.is_floating_point() else new.clone()}"), "update it in place"),
     ("3.8", average(update="ema[name] = d * ema[name] + (1 - d) * new if new.is_floating_point() else new"),
      "num_batches_tracked'. has become the model's own tensor"),
+    ("3.6", "my_guess = 12", "On the sheet of epoch 12, 1 of 64 is legal, and at last 19"),
+    ("3.6", "my_guess = 4", "On the sheet of epoch 4, 0 of 64 are legal"),
+    ("3.7", dropping("c * (torch.rand(len(c)) >= p)"), r"RuntimeError.*\(B,\) does not line up with \(B, 5\): draw \(B, 1\)"),
+    ("3.9", pixel("log_share * (-far / (2 * (1 - ab))).exp()", "scores"), "a logarithm already: add the two"),
+    ("3.9", pixel("log_share * (-far / (2 * (1 - ab))).exp()"), "a logarithm already: add the two"),
+    ("3.9", pixel("log_share * (-far / (2 * (1 - ab))).exp()", "scores / scores.sum()"), "a logarithm already: add the two"),
 ]  # fmt: skip
 
 RIGHT = [

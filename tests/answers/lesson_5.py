@@ -79,6 +79,9 @@ WRONG = [
     ("5.8", euler("root[s] * (x / root[t] + (rho[s] ** 2 - rho[t] ** 2) * noise)"), "root of rho missing"),
     ("5.8", euler("denoise_ddim(x, t, s, noise, schedule)"), r"stopped with ValueError: t=100, t_prev=300"),
     ("5.6", 'my_guess = "euler"', "one of these words: 'ddpm', 'ddim'"),
+    ("5.3", ddpm('generator=g, variance="beta_tilde"').replace("manual_seed(seed)", "manual_seed(seed + 1)"),
+     "another seed: the two must share the fresh noise"),
+    ("5.3", ddpm('generator=g, variance="beta_tilde"').replace("manual_seed(seed)", "manual_seed(0)"), "another seed: the two must share"),
 ]  # fmt: skip
 
 RIGHT = [
