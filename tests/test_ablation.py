@@ -22,9 +22,19 @@ def shipped(program, monkeypatch):
 
 @pytest.fixture
 def ablation(shipped, monkeypatch):
-    for name, value in {"FEATURES": 8, "HELD_OUT": 10, "SAMPLING_STEPS": 2, "LOSS_STEPS": (20, 200)}.items():
+    for name, value in {
+        "FEATURES": 8,
+        "HELD_OUT": 10,
+        "SAMPLING_STEPS": 2,
+        "LOSS_STEPS": (20, 200),
+    }.items():
         monkeypatch.setattr(shipped, name, value)
-    changes = {"plain": shipped.Change(1e-3, 100), "mean": shipped.Change(target="mean", weights="bound", average=True, decay=False, assigned=True)}
+    changes = {
+        "plain": shipped.Change(1e-3, 100),
+        "mean": shipped.Change(
+            target="mean", weights="bound", average=True, decay=False, assigned=True
+        ),
+    }
     monkeypatch.setattr(shipped, "CHANGES", changes)
     return shipped
 
@@ -33,7 +43,9 @@ def ablation(shipped, monkeypatch):
 def noised():
     """Clean pictures, noise, steps and what comes of them, in double precision."""
     t = torch.tensor([1, 2, 50, 250, 500])
-    x0, noise = torch.randn(2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x0, noise = torch.randn(
+        2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     return x0, noise, t, du.perturb_input(x0, t, noise, SCHEDULE)
 
 
@@ -41,7 +53,9 @@ def noised():
 def test_the_right_answer_implies_the_noise(shipped, noised, target):
     x0, noise, t, x_t = noised
     answer = shipped.aim(target, x0, noise, t, SCHEDULE)
-    torch.testing.assert_close(shipped.to_noise(target, answer, x_t, t, SCHEDULE), noise, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        shipped.to_noise(target, answer, x_t, t, SCHEDULE), noise, rtol=1e-9, atol=1e-9
+    )
 
 
 def test_the_mean_is_that_of_the_posterior(shipped, noised):
@@ -49,18 +63,29 @@ def test_the_mean_is_that_of_the_posterior(shipped, noised):
     answer = shipped.aim("mean", x0, noise, t, SCHEDULE)
     for i, step in enumerate(t.tolist()):
         c0, ct, _ = du.posterior(step, SCHEDULE)
-        torch.testing.assert_close(answer[i], c0 * x0[i] + ct * x_t[i], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            answer[i], c0 * x0[i] + ct * x_t[i], rtol=1e-9, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("target", ["noise", "mean"])
-def test_the_weights_of_the_bound_are_the_squared_distance_of_the_means_over_two_variances(shipped, noised, target):
+def test_the_weights_of_the_bound_are_the_squared_distance_of_the_means_over_two_variances(
+    shipped, noised, target
+):
     """Against the sampler's own step: two answers, their two means, |mu - mu'|^2 / (2 beta), in the same proportion at every t."""
     _, noise, t, x_t = noised
-    others = noise + torch.randn(noise.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    weights = shipped.step_weights(shipped.Change(target=target, weights="bound"), SCHEDULE)
+    others = noise + torch.randn(
+        noise.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
+    weights = shipped.step_weights(
+        shipped.Change(target=target, weights="bound"), SCHEDULE
+    )
     ratios = []
     for i, step in enumerate(t.tolist()):
-        means = [du.denoise_add_noise(x_t[i : i + 1], step, some[i : i + 1], SCHEDULE) for some in (noise, others)]
+        means = [
+            du.denoise_add_noise(x_t[i : i + 1], step, some[i : i + 1], SCHEDULE)
+            for some in (noise, others)
+        ]
         apart = (means[0] - means[1]).square().mean()
         error = (noise[i] - others[i]).square().mean() if target == "noise" else apart
         ratios.append(float(weights[step] * error / (apart / (2 * SCHEDULE.b[step]))))
@@ -70,17 +95,32 @@ def test_the_weights_of_the_bound_are_the_squared_distance_of_the_means_over_two
 
 def test_min_snr_weights_are_those_of_the_training_loss(shipped):
     """One picture: the weighted error over the plain one, as `diffusion_loss` has it, for the t that it drew."""
-    weights, x = shipped.step_weights(shipped.Change(weights="min-SNR"), SCHEDULE), torch.zeros(1, 3, 4, 4)
+    weights, x = (
+        shipped.step_weights(shipped.Change(weights="min-SNR"), SCHEDULE),
+        torch.zeros(1, 3, 4, 4),
+    )
     for seed in range(5):
         generators = (torch.Generator().manual_seed(seed) for _ in range(2))
-        plain, weighted = (du.diffusion_loss(lambda x, t, c: 0 * x, x, SCHEDULE, None, next(generators), gamma) for gamma in (None, 5.0))
-        t = int(torch.randint(1, 501, (1,), generator=torch.Generator().manual_seed(seed)))
+        plain, weighted = (
+            du.diffusion_loss(
+                lambda x, t, c: 0 * x, x, SCHEDULE, None, next(generators), gamma
+            )
+            for gamma in (None, 5.0)
+        )
+        t = int(
+            torch.randint(1, 501, (1,), generator=torch.Generator().manual_seed(seed))
+        )
         assert float(weighted / plain) == pytest.approx(float(weights[t]), rel=1e-5)
 
 
-@pytest.mark.parametrize(("target", "weights"), [("x0", "min-SNR"), ("velocity", "bound"), ("mean", "min-SNR"), ("noise", "other")])
+@pytest.mark.parametrize(
+    ("target", "weights"),
+    [("x0", "min-SNR"), ("velocity", "bound"), ("mean", "min-SNR"), ("noise", "other")],
+)
 def test_weights_that_a_target_does_not_have_are_refused(shipped, target, weights):
-    with pytest.raises(ValueError, match=f"weights='{weights}' not known for target='{target}'"):
+    with pytest.raises(
+        ValueError, match=f"weights='{weights}' not known for target='{target}'"
+    ):
         shipped.step_weights(shipped.Change(target=target, weights=weights), SCHEDULE)
 
 
@@ -91,11 +131,20 @@ def test_a_network_that_always_answers_right_draws_the_picture(shipped, target):
     class Oracle(torch.nn.Module):
         def forward(self, x, t, c=None):
             steps = (t * 500).round().long()
-            signal, spread = (table[steps].view(-1, 1, 1, 1) for table in (SCHEDULE.ab.sqrt(), (1 - SCHEDULE.ab).sqrt()))
+            signal, spread = (
+                table[steps].view(-1, 1, 1, 1)
+                for table in (SCHEDULE.ab.sqrt(), (1 - SCHEDULE.ab).sqrt())
+            )
             return shipped.aim(target, x0, (x - signal * x0) / spread, steps, SCHEDULE)
 
     model = shipped.Denoiser(Oracle(), target, SCHEDULE)
-    x, _ = du.sample_ddim(model, SCHEDULE, x_T=torch.randn(1, 3, 4, 4, dtype=torch.float64), steps=20, keep=0)
+    x, _ = du.sample_ddim(
+        model,
+        SCHEDULE,
+        x_T=torch.randn(1, 3, 4, 4, dtype=torch.float64),
+        steps=20,
+        keep=0,
+    )
     torch.testing.assert_close(x, x0, rtol=1e-6, atol=1e-6)
 
 
@@ -104,13 +153,18 @@ def test_each_picture_gets_the_noise_of_the_nearest_assignment(shipped):
     x, noise = torch.randn(2, 5, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     orders = [noise[list(order)] for order in itertools.permutations(range(5))]
     best = min(orders, key=lambda some: float((x - some).square().sum()))
-    assert torch.equal(shipped.nearest_noise(x, noise), best) and not torch.equal(best, noise)
+    assert torch.equal(shipped.nearest_noise(x, noise), best) and not torch.equal(
+        best, noise
+    )
 
 
 def test_the_faults_are_those_of_the_published_code(shipped, noised):
     """The noise's std, and a shortcut that differs from call to call; and without a fault neither."""
     x0, noise, t, x_t = noised
-    right, wrong = (shipped.noised(shipped.Change(fault=fault), x0, t, noise, SCHEDULE) for fault in (None, "no square root"))
+    right, wrong = (
+        shipped.noised(shipped.Change(fault=fault), x0, t, noise, SCHEDULE)
+        for fault in (None, "no square root")
+    )
     ab = SCHEDULE.ab[t].view(-1, 1, 1, 1)
     assert torch.equal(right, x_t)
     torch.testing.assert_close(wrong - ab.sqrt() * x0, (1 - ab) * noise)
@@ -118,14 +172,26 @@ def test_the_faults_are_those_of_the_published_code(shipped, noised):
     twice = [block(x), block(x)]
     block.__class__ = shipped.RandomShortcut
     other = [block(x), block(x)]
-    assert torch.equal(*twice) and not torch.allclose(*other) and other[0].shape == twice[0].shape
+    assert (
+        torch.equal(*twice)
+        and not torch.allclose(*other)
+        and other[0].shape == twice[0].shape
+    )
 
 
-@pytest.mark.parametrize("fault", [None, "no square root", "random shortcut", "backward(loss)"])
+@pytest.mark.parametrize(
+    "fault", [None, "no square root", "random shortcut", "backward(loss)"]
+)
 def test_a_fault_changes_what_is_learnt(ablation, fault):
     """Four steps each, from the same weights with the same pictures: the weights after them, against those of the recipe without a fault."""
-    after = [ablation.train(ablation.Change(fault=some), 200).network.state_dict() for some in (None, fault)]
-    same = all(torch.equal(one, other) for one, other in zip(*(state.values() for state in after)))
+    after = [
+        ablation.train(ablation.Change(fault=some), 200).network.state_dict()
+        for some in (None, fault)
+    ]
+    same = all(
+        torch.equal(one, other)
+        for one, other in zip(*(state.values() for state in after))
+    )
     assert same == (fault is None)
 
 
@@ -135,7 +201,16 @@ def test_backward_of_the_loss_multiplies_the_gradient_with_it(ablation, monkeypa
     step, backward = torch.optim.Adam.step, torch.Tensor.backward
 
     def first_gradients(optimiser, *rest):
-        seen.append(torch.cat([p.grad.flatten() for group in optimiser.param_groups for p in group["params"] if p.grad is not None]))
+        seen.append(
+            torch.cat(
+                [
+                    p.grad.flatten()
+                    for group in optimiser.param_groups
+                    for p in group["params"]
+                    if p.grad is not None
+                ]
+            )
+        )
         return step(optimiser, *rest)
 
     def recorded(loss, *rest, **options):
@@ -152,12 +227,30 @@ def test_backward_of_the_loss_multiplies_the_gradient_with_it(ablation, monkeypa
 
 
 def test_a_fault_that_does_not_exist_is_refused(ablation):
-    with pytest.raises(ValueError, match="fault='no root' not known; expected None or one of no square root, random shortcut"):
+    with pytest.raises(
+        ValueError,
+        match="fault='no root' not known; expected None or one of no square root, random shortcut",
+    ):
         ablation.train(ablation.Change(fault="no root"), 50)
 
 
 def run(ablation, monkeypatch, out, *extra):
-    monkeypatch.setattr(sys, "argv", ["ablation.py", "--out", str(out), "--pictures", "200", "--samples", "20", "--workers", "1", *extra])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "ablation.py",
+            "--out",
+            str(out),
+            "--pictures",
+            "200",
+            "--samples",
+            "20",
+            "--workers",
+            "1",
+            *extra,
+        ],
+    )
     ablation.main()
     return json.loads(out.read_text())
 
@@ -168,25 +261,58 @@ def test_rows_are_added_and_those_there_are_kept(ablation, monkeypatch, tmp_path
     first = run(ablation, monkeypatch, out)
     monkeypatch.setattr(ablation, "CHANGES", changes)
     both = run(ablation, monkeypatch, out)
-    assert both["runs"]["plain"] == first["runs"]["plain"] and list(both["runs"]) == ["plain", "mean"]
+    assert both["runs"]["plain"] == first["runs"]["plain"] and list(both["runs"]) == [
+        "plain",
+        "mean",
+    ]
     for row in both["runs"].values():
-        assert set(row["held_out_loss"]) == {"20", "200"} and 0 < row["legal_distance"]["mean"] < 1
+        assert (
+            set(row["held_out_loss"]) == {"20", "200"}
+            and 0 < row["legal_distance"]["mean"] < 1
+        )
         assert set(row["scores"]) == {"legal", "coverage", "FD"}
-    assert both["runs"]["plain"]["held_out_loss"] != both["runs"]["mean"]["held_out_loss"]
+    assert (
+        both["runs"]["plain"]["held_out_loss"] != both["runs"]["mean"]["held_out_loss"]
+    )
 
 
 def test_other_settings_are_refused(ablation, monkeypatch, tmp_path, capsys):
     out = tmp_path / "ablation.json"
     monkeypatch.setattr(ablation, "CHANGES", {})
-    out.write_text(json.dumps({"settings": {"features": 8, "pictures": 200, "held_out": 10, "samples": 20}, "runs": {}}))
-    for arguments in (("--samples", "40"), ("--out", str(du.WEIGHTS / "ablation.json"))):
+    out.write_text(
+        json.dumps(
+            {
+                "settings": {
+                    "features": 8,
+                    "pictures": 200,
+                    "held_out": 10,
+                    "samples": 20,
+                },
+                "runs": {},
+            }
+        )
+    )
+    for arguments in (
+        ("--samples", "40"),
+        ("--out", str(du.WEIGHTS / "ablation.json")),
+    ):
         with pytest.raises(SystemExit):
             run(ablation, monkeypatch, out, *arguments)
-    assert "remove it or give another --out" in (said := capsys.readouterr().err) and "would overwrite the shipped results" in said
+    assert (
+        "remove it or give another --out" in (said := capsys.readouterr().err)
+        and "would overwrite the shipped results" in said
+    )
 
 
 def test_the_stored_table_has_a_row_for_each_change(shipped):
     stored = json.loads((du.WEIGHTS / "ablation.json").read_text())
-    assert {name: row["change"] for name, row in stored["runs"].items()} == {name: asdict(change) for name, change in shipped.CHANGES.items()}
-    settings = {"features": shipped.FEATURES, "pictures": shipped.PICTURES, "held_out": shipped.HELD_OUT, "samples": shipped.SAMPLES}
+    assert {name: row["change"] for name, row in stored["runs"].items()} == {
+        name: asdict(change) for name, change in shipped.CHANGES.items()
+    }
+    settings = {
+        "features": shipped.FEATURES,
+        "pictures": shipped.PICTURES,
+        "held_out": shipped.HELD_OUT,
+        "samples": shipped.SAMPLES,
+    }
     assert stored["settings"] == settings

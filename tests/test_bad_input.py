@@ -17,7 +17,9 @@ SCHEDULE = du.NoiseSchedule.linear(20)
 
 def expect(error: type[Exception], *words: object):
     """An error of that type whose message holds all of the words."""
-    return pytest.raises(error, match="".join(f"(?=.*{re.escape(str(word))})" for word in words))
+    return pytest.raises(
+        error, match="".join(f"(?=.*{re.escape(str(word))})" for word in words)
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------- arrays
@@ -29,11 +31,16 @@ def dataset(sprites, labels, tmp_path):
     return du.CustomDataset(tmp_path / "s.npy", tmp_path / "l.npy", du.transform)
 
 
-SPRITES, LABELS = np.zeros((6, 16, 16, 3), dtype=np.uint8), np.eye(5, dtype=np.uint8)[[0, 1, 2, 3, 4, 0]]
+SPRITES, LABELS = (
+    np.zeros((6, 16, 16, 3), dtype=np.uint8),
+    np.eye(5, dtype=np.uint8)[[0, 1, 2, 3, 4, 0]],
+)
 
 
 def test_missing_array(tmp_path):
-    with expect(FileNotFoundError, "no_such.npy", "does not exist", "data/make_sprites.py"):
+    with expect(
+        FileNotFoundError, "no_such.npy", "does not exist", "data/make_sprites.py"
+    ):
         du.CustomDataset(tmp_path / "no_such.npy", tmp_path / "l.npy", None)
 
 
@@ -81,7 +88,9 @@ class Bomb:
 
 def test_an_array_of_pickled_objects_is_not_run(tmp_path):
     with open(tmp_path / "s.npy", "wb") as file:
-        np.save(file, np.array([Bomb(tmp_path / "ran")], dtype=object), allow_pickle=True)
+        np.save(
+            file, np.array([Bomb(tmp_path / "ran")], dtype=object), allow_pickle=True
+        )
     with expect(ValueError, "s.npy", "plain numbers"):
         du.CustomDataset(tmp_path / "s.npy", tmp_path / "s.npy", None)
     assert not (tmp_path / "ran").exists()
@@ -92,7 +101,9 @@ def test_unknown_part():
         du.load_sprites("validation")
 
 
-@pytest.mark.parametrize("name", ["sprites_16x16.npy", "sprite_labels_16x16.npy", "sprite_factors_16x16.csv"])
+@pytest.mark.parametrize(
+    "name", ["sprites_16x16.npy", "sprite_labels_16x16.npy", "sprite_factors_16x16.csv"]
+)
 def test_a_folder_that_lacks_a_file(name, sprite_files):
     (sprite_files / name).unlink()
     with expect(FileNotFoundError, name, "make_sprites.py"):
@@ -119,7 +130,9 @@ def png(path, size=(16, 16), colour=(200, 30, 30, 255), mode="RGBA"):
 
 
 def test_pictures_that_are_nowhere(tmp_path):
-    with expect(FileNotFoundError, "nowhere", "does not exist", "folder of PNGs", "sheet"):
+    with expect(
+        FileNotFoundError, "nowhere", "does not exist", "folder of PNGs", "sheet"
+    ):
         du.load_sprite_pictures(tmp_path / "nowhere")
 
 
@@ -129,7 +142,9 @@ def test_an_empty_folder_and_pictures_of_empty_tiles(tmp_path):
     png(tmp_path / "a.png", colour=(0, 0, 0, 0))
     png(tmp_path / "sheet" / "b.png", (32, 16), colour=(0, 0, 0, 0))
     for path, name in ((tmp_path, "a.png"), (tmp_path / "sheet" / "b.png", "b.png")):
-        with expect(ValueError, path, "anything drawn", "1 PNGs found", f"{name} is empty"):
+        with expect(
+            ValueError, path, "anything drawn", "1 PNGs found", f"{name} is empty"
+        ):
             du.load_sprite_pictures(path)
 
 
@@ -137,7 +152,9 @@ def test_an_empty_folder_and_pictures_of_empty_tiles(tmp_path):
 def test_a_corrupt_png_is_named(keep, tmp_path):
     """Cut after the header, in the header or empty."""
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "b.png")
+    Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(
+        tmp_path / "b.png"
+    )
     (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:keep])
     for path in (tmp_path, tmp_path / "b.png"):
         with expect(ValueError, "b.png", "not a picture", "save it again as PNG"):
@@ -147,19 +164,25 @@ def test_a_corrupt_png_is_named(keep, tmp_path):
 @pytest.mark.parametrize("tile", [16, 0, -4, 100])
 def test_a_sheet_that_the_tile_does_not_divide_is_named(tile, tmp_path):
     png(tmp_path / "sheet.png", (40, 24))
-    with expect(ValueError, "sheet.png", "40x24", f"sides that tile={tile} divides", "tile size"):
+    with expect(
+        ValueError, "sheet.png", "40x24", f"sides that tile={tile} divides", "tile size"
+    ):
         du.load_sprite_pictures(tmp_path / "sheet.png", tile)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 24), (8, 8)])
-def test_a_picture_of_another_size_in_a_folder_is_named_and_not_cut_up(size, tmp_path, capsys):
+def test_a_picture_of_another_size_in_a_folder_is_named_and_not_cut_up(
+    size, tmp_path, capsys
+):
     """Left out where there are others (tests/test_own_sprites.py has a whole folder), an error where it is alone."""
     png(tmp_path / "b.png", size)
     with expect(ValueError, "b.png", f"{size[0]}x{size[1]}", "16x16", "sheet"):
         du.load_sprite_pictures(tmp_path)
     png(tmp_path / "a.png")
     assert len(du.load_sprite_pictures(tmp_path)) == 1
-    assert capsys.readouterr().out.startswith(f"left out: b.png is {size[0]}x{size[1]} pixels; expected 16x16")
+    assert capsys.readouterr().out.startswith(
+        f"left out: b.png is {size[0]}x{size[1]} pixels; expected 16x16"
+    )
 
 
 def test_a_picture_that_was_refused_is_closed(tmp_path):
@@ -184,13 +207,20 @@ def test_good_pngs_with_and_without_alpha(tmp_path):
     (tmp_path / "notes.txt").write_text("not a picture")
     pictures = du.load_sprite_pictures(tmp_path)
     assert pictures.shape == (4, 16, 16, 3) and pictures.dtype == np.uint8
-    assert pictures[:, 0, 0].tolist() == [[0, 0, 255], [200, 30, 30], [255, 204, 204], [0, 255, 0]]
+    assert pictures[:, 0, 0].tolist() == [
+        [0, 0, 255],
+        [200, 30, 30],
+        [255, 204, 204],
+        [0, 255, 0],
+    ]
     sheet = np.full((16, 24, 3), 255, dtype=np.uint8)
     for i, (y, x) in enumerate([(0, 0), (0, 16), (8, 8)]):
         sheet[y : y + 8, x : x + 8] = 10 * i
     Image.fromarray(sheet).save(tmp_path / "notes.bmp")
     tiles = du.load_sprite_pictures(tmp_path / "notes.bmp", tile=8)
-    assert tiles[:, 0, 0, 0].tolist() == [0, 10, 20] and (tiles == tiles[:, :1, :1]).all()
+    assert (
+        tiles[:, 0, 0, 0].tolist() == [0, 10, 20] and (tiles == tiles[:, :1, :1]).all()
+    )
 
 
 @pytest.mark.parametrize("value, expected", [(0, 0), (256 * 77 + 5, 77), (65535, 255)])
@@ -214,7 +244,10 @@ def test_missing_weights_list_what_there_is(tmp_path):
 
 def test_weights_that_would_run_code_are_not_run(tmp_path):
     path, bomb = tmp_path / "w.pth", Bomb(tmp_path / "ran")
-    for save in (lambda: torch.save({"a": bomb}, path), lambda: path.write_bytes(pickle.dumps(bomb, protocol=2))):
+    for save in (
+        lambda: torch.save({"a": bomb}, path),
+        lambda: path.write_bytes(pickle.dumps(bomb, protocol=2)),
+    ):
         save()
         with expect(ValueError, "w.pth", "loaded safely"):
             du.load_state(path)
@@ -222,7 +255,13 @@ def test_weights_that_would_run_code_are_not_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, kind", [([1, 2], "list"), ({"a": 3}, "dict"), ({"model": {"a": torch.zeros(1)}}, "dict"), ("text", "str")]
+    "content, kind",
+    [
+        ([1, 2], "list"),
+        ({"a": 3}, "dict"),
+        ({"model": {"a": torch.zeros(1)}}, "dict"),
+        ("text", "str"),
+    ],
 )
 def test_a_pickle_that_is_no_state_dict(content, kind, tmp_path):
     torch.save(content, tmp_path / "w.pth")
@@ -243,7 +282,14 @@ def test_weights_of_another_size_leave_the_network_as_it_was(tmp_path):
     du.save_weights(du.ContextUnet(3, 8, 5, 16), tmp_path / "w.pth")
     model = du.ContextUnet(3, 16, 5, 16)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with expect(ValueError, "w.pth", "ContextUnet", "0 entries missing", "of another shape", "ContextUnet(3, 64, 5, 16)"):
+    with expect(
+        ValueError,
+        "w.pth",
+        "ContextUnet",
+        "0 entries missing",
+        "of another shape",
+        "ContextUnet(3, 64, 5, 16)",
+    ):
         du.load_weights(model, tmp_path / "w.pth")
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
@@ -268,7 +314,9 @@ def test_features_that_the_group_norms_cannot_divide():
         du.ContextUnet(3, 12, 5, 16)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 1, 16, 16), (2, 3, 16, 8), (3, 16, 16)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 28, 28), (2, 1, 16, 16), (2, 3, 16, 8), (3, 16, 16)]
+)
 def test_pictures_that_the_network_was_not_built_for(shape):
     with expect(ValueError, shape, "(B, 3, 16, 16)", "height="):
         du.ContextUnet(3, 8, 5, 16)(torch.zeros(shape), torch.tensor([0.5]))
@@ -284,16 +332,24 @@ def test_a_number_of_steps_that_is_none(make, T):
         make(T)
 
 
-@pytest.mark.parametrize("b", [[0.1, 0.2], [0.0], [0, 0.5, 1.0], [0, 0.5, -0.1], [[0, 0.1]], [0, float("nan")]])
+@pytest.mark.parametrize(
+    "b",
+    [[0.1, 0.2], [0.0], [0, 0.5, 1.0], [0, 0.5, -0.1], [[0, 0.1]], [0, float("nan")]],
+)
 def test_a_table_that_is_no_schedule(b):
     with expect(ValueError, "b[0] = 0", "NoiseSchedule.linear"):
         du.NoiseSchedule(torch.tensor(b, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("t, t_prev", [(5, 5), (5, 6), (5, -1), (0, None), (21, None), (21, 3), (-1, None)])
+@pytest.mark.parametrize(
+    "t, t_prev", [(5, 5), (5, 6), (5, -1), (0, None), (21, None), (21, 3), (-1, None)]
+)
 def test_steps_that_do_not_descend_within_the_schedule(t, t_prev):
     x = torch.zeros(1, 1, 2, 2)
-    calls = [lambda: du.posterior(t, SCHEDULE, t_prev), lambda: du.denoise_add_noise(x, t, x, SCHEDULE, t_prev=t_prev)]
+    calls = [
+        lambda: du.posterior(t, SCHEDULE, t_prev),
+        lambda: du.denoise_add_noise(x, t, x, SCHEDULE, t_prev=t_prev),
+    ]
     if t_prev is not None:
         calls.append(lambda: du.denoise_ddim(x, t, t_prev, x, SCHEDULE))
     for call in calls:
@@ -339,15 +395,22 @@ def test_more_steps_than_there_are_or_none(sample, steps):
 def test_shape_and_x_T_both_or_neither(sample):
     with expect(ValueError, "either shape=(N, C, H, W) or x_T", "None"):
         sample(silent, SCHEDULE)
-    with expect(ValueError, "either shape=(N, C, H, W) or x_T", "(1, 1, 2, 2)", "given"):
+    with expect(
+        ValueError, "either shape=(N, C, H, W) or x_T", "(1, 1, 2, 2)", "given"
+    ):
         sample(silent, SCHEDULE, (1, 1, 2, 2), x_T=torch.zeros(1, 1, 2, 2))
 
 
 @pytest.mark.parametrize("steps", [20.0, None])
 def test_steps_that_are_no_whole_number(steps):
     for sample in (du.sample_ddim, du.sample_multistep):
-        if (sample, steps) != (du.sample_ddim, None):  # None is all of them, to a sampler that can
-            with expect(ValueError, f"steps={'20.0' if steps else 'None'}", "a whole number"):
+        if (sample, steps) != (
+            du.sample_ddim,
+            None,
+        ):  # None is all of them, to a sampler that can
+            with expect(
+                ValueError, f"steps={'20.0' if steps else 'None'}", "a whole number"
+            ):
                 sample(silent, SCHEDULE, (1, 1, 2, 2), steps=steps)
 
 
@@ -357,12 +420,19 @@ def test_contexts_that_are_no_rows_of_one_hot_labels(c):
     x = torch.zeros(5, 3, 16, 16)
     images = np.random.default_rng(0).integers(0, 2, (4, 16, 16, 3), dtype=np.uint8)
     for network in (du.ContextUnet(3, 8, 5, 16), du.PaletteNet(images, SCHEDULE)):
-        with expect(ValueError, f"c has shape {tuple(c.shape)}", "expected (5, 5), one-hot for labels"):
+        with expect(
+            ValueError,
+            f"c has shape {tuple(c.shape)}",
+            "expected (5, 5), one-hot for labels",
+        ):
             network.eval()(x, torch.tensor([0.5]), c)
         network.eval()(x, torch.tensor([0.5]), torch.zeros(1, 5))  # one for all
 
 
-@pytest.mark.parametrize("weights", [torch.ones(20), torch.ones(21), torch.cat((torch.zeros(1), torch.ones(21)))])
+@pytest.mark.parametrize(
+    "weights",
+    [torch.ones(20), torch.ones(21), torch.cat((torch.zeros(1), torch.ones(21)))],
+)
 def test_weights_of_steps_that_the_schedule_does_not_have(weights):
     with expect(ValueError, "weights (T + 1,), 0 at t = 0"):
         du.diffusion_loss(silent, torch.zeros(3, 1, 2, 2), SCHEDULE, weights=weights)
@@ -371,7 +441,9 @@ def test_weights_of_steps_that_the_schedule_does_not_have(weights):
 @both_samplers
 @pytest.mark.parametrize("rows", [1, 3])
 def test_context_of_another_length(sample, rows):
-    with expect(ValueError, f"context has {rows} rows for 2 pictures", "one row for each"):
+    with expect(
+        ValueError, f"context has {rows} rows for 2 pictures", "one row for each"
+    ):
         sample(silent, SCHEDULE, (2, 1, 2, 2), context=torch.zeros(rows, 5))
 
 

@@ -7,12 +7,28 @@ import re
 from pathlib import Path
 
 import pytest
-from browser import CELL, FLAGS, NOTEBOOKS, Lab, cells_that_call, choose, chromium, errors, needed_for, open_notebook, run_all
+from browser import (
+    CELL,
+    FLAGS,
+    NOTEBOOKS,
+    Lab,
+    cells_that_call,
+    choose,
+    chromium,
+    errors,
+    needed_for,
+    open_notebook,
+    run_all,
+)
 from playwright.sync_api import Page, expect, sync_playwright
 
 pytestmark = pytest.mark.browser
-WHOLE = next(path for path in NOTEBOOKS if path.stem.startswith("02"))  # the lesson that is run from top to bottom
-INSTRUMENTS = [(path, None if path == WHOLE else i) for path, i in cells_that_call("explore")]
+WHOLE = next(
+    path for path in NOTEBOOKS if path.stem.startswith("02")
+)  # the lesson that is run from top to bottom
+INSTRUMENTS = [
+    (path, None if path == WHOLE else i) for path, i in cells_that_call("explore")
+]
 WAIT = 30_000  # ms, on a slow and busy machine; an instrument that draws in a second is done long before
 expect.set_options(timeout=WAIT)
 
@@ -20,7 +36,9 @@ expect.set_options(timeout=WAIT)
 @pytest.fixture(scope="module")
 def browser():
     if not (path := chromium()):
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no chromium here: apt-get install chromium")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            "no chromium here: apt-get install chromium"
+        )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
@@ -52,7 +70,10 @@ class Opened:
     """A lesson that has been run in JupyterLab, and its instrument."""
 
     def __init__(self, page: Page, lab: Lab, path: Path, cell: int | None):
-        self.page, self.name = page, path.stem[:2] if cell is None else f"{path.stem[:2]}_{cell}"
+        self.page, self.name = (
+            page,
+            path.stem[:2] if cell is None else f"{path.stem[:2]}_{cell}",
+        )
         copy = lab.write(path, None if cell is None else needed_for(path, cell))
         open_notebook(page, lab, copy)
         self.cells = run_all(page, copy)
@@ -63,16 +84,28 @@ class Opened:
 
     def see(self) -> None:
         self.box.scroll_into_view_if_needed()
-        self.page.wait_for_timeout(300)  # cells above are laid out only when they come near
+        self.page.wait_for_timeout(
+            300
+        )  # cells above are laid out only when they come near
 
     def picture(self) -> str:
         return self.image.get_attribute("src")
 
     def knobs(self):
         """What can be turned: the handle of each slider, each box, the next button of each row that is not pressed."""
-        sliders, boxes = self.box.locator(".widget-slider .noUi-handle").all(), self.box.locator("input[type=checkbox]").all()
-        buttons = [row.locator("button:not(.mod-active)").first for row in self.box.locator(".widget-toggle-buttons").all()]
-        return [(knob, "slider") for knob in sliders] + [(knob, "box") for knob in boxes] + [(knob, "buttons") for knob in buttons]
+        sliders, boxes = (
+            self.box.locator(".widget-slider .noUi-handle").all(),
+            self.box.locator("input[type=checkbox]").all(),
+        )
+        buttons = [
+            row.locator("button:not(.mod-active)").first
+            for row in self.box.locator(".widget-toggle-buttons").all()
+        ]
+        return (
+            [(knob, "slider") for knob in sliders]
+            + [(knob, "box") for knob in boxes]
+            + [(knob, "buttons") for knob in buttons]
+        )
 
     def reach(self, knob) -> None:
         """Go from the notebook's cell to a knob by the Tab key."""
@@ -95,7 +128,9 @@ class Opened:
         raise AssertionError("the picture never comes to rest")
 
 
-@pytest.fixture(scope="module", params=INSTRUMENTS, ids=lambda one: f"lesson {int(one[0].stem[:2])}")
+@pytest.fixture(
+    scope="module", params=INSTRUMENTS, ids=lambda one: f"lesson {int(one[0].stem[:2])}"
+)
 def opened(request, lab, new_page):
     opened = Opened(new_page(), lab, *request.param)
     yield opened
@@ -103,11 +138,21 @@ def opened(request, lab, new_page):
 
 
 class TestInstruments:
-    def test_it_runs_without_an_error_and_saves_a_picture_beside_its_knobs(self, opened):
+    def test_it_runs_without_an_error_and_saves_a_picture_beside_its_knobs(
+        self, opened
+    ):
         expect(opened.image).to_have_count(1)
-        outputs = [output.get("data", {}) for cell in opened.cells for output in cell.outputs]
-        views = [data for data in outputs if "application/vnd.jupyter.widget-view+json" in data]
-        assert views and all(len(data["image/png"]) > 1000 and data["text/plain"] for data in views)
+        outputs = [
+            output.get("data", {}) for cell in opened.cells for output in cell.outputs
+        ]
+        views = [
+            data
+            for data in outputs
+            if "application/vnd.jupyter.widget-view+json" in data
+        ]
+        assert views and all(
+            len(data["image/png"]) > 1000 and data["text/plain"] for data in views
+        )
         assert not opened.page.errors
 
     def test_each_knob_changes_the_picture_by_keyboard_alone(self, opened):
@@ -116,13 +161,24 @@ class TestInstruments:
         for knob, kind in opened.knobs():
             before = opened.settled()
             opened.reach(knob)
-            right = kind == "slider" and knob.get_attribute("aria-valuenow") != knob.get_attribute("aria-valuemax")
-            opened.page.keyboard.press({"slider": "ArrowRight" if right else "ArrowLeft", "box": "Space", "buttons": "Enter"}[kind])
+            right = kind == "slider" and knob.get_attribute(
+                "aria-valuenow"
+            ) != knob.get_attribute("aria-valuemax")
+            opened.page.keyboard.press(
+                {
+                    "slider": "ArrowRight" if right else "ArrowLeft",
+                    "box": "Space",
+                    "buttons": "Enter",
+                }[kind]
+            )
             expect(opened.image).not_to_have_attribute("src", before)
             assert opened.image.get_attribute("alt")
 
     def test_turned_fast_it_keeps_one_picture_that_of_its_last_setting(self, opened):
-        slider, buttons = opened.box.locator(".widget-slider .noUi-handle"), opened.box.locator(".widget-toggle-buttons").first.locator("button")
+        slider, buttons = (
+            opened.box.locator(".widget-slider .noUi-handle"),
+            opened.box.locator(".widget-toggle-buttons").first.locator("button"),
+        )
         if slider.count():
             opened.reach(slider.first)
             opened.page.keyboard.press("Home")
@@ -148,7 +204,9 @@ class TestInstruments:
 
     @pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
     @pytest.mark.parametrize("width", [1280, 800])
-    def test_nothing_is_cut_off_or_overlaps_and_its_words_can_be_read(self, opened, width, theme):
+    def test_nothing_is_cut_off_or_overlaps_and_its_words_can_be_read(
+        self, opened, width, theme
+    ):
         page = opened.page
         page.set_viewport_size({"width": width, "height": 900})
         if page.locator("body").get_attribute("data-jp-theme-name") != theme:
@@ -157,7 +215,10 @@ class TestInstruments:
         opened.see()
         page.wait_for_timeout(500)
         if folder := os.environ.get("BROWSER_PICTURES"):
-            page.screenshot(path=Path(folder) / f"{opened.name}_{width}_{theme.split()[1].lower()}.png")
+            page.screenshot(
+                path=Path(folder)
+                / f"{opened.name}_{width}_{theme.split()[1].lower()}.png"
+            )
         found = opened.box.evaluate(MEASURE)
         assert found["beyond"] == [] and found["overlapping"] == 0
         assert found["enlarged"] <= 1.001 and found["contrast"] >= 4.5
@@ -181,19 +242,29 @@ MEASURE = """box => {
 
 
 def test_an_animation_plays_stops_and_is_moved_by_keyboard(lab, new_page):
-    path, cell = next((path, i) for path, i in cells_that_call("animate") if path == WHOLE)
+    path, cell = next(
+        (path, i) for path, i in cells_that_call("animate") if path == WHOLE
+    )
     copy = lab.write(path, needed_for(path, cell))
     page = new_page()
     open_notebook(page, lab, copy)
     assert not errors(run_all(page, copy))
     player = page.locator(f"{CELL} [role=group]:has(canvas)").last
-    canvas, button, slider = player.locator("canvas"), player.locator("button"), player.locator("input[type=range]")
+    canvas, button, slider = (
+        player.locator("canvas"),
+        player.locator("button"),
+        player.locator("input[type=range]"),
+    )
     player.scroll_into_view_if_needed()
     expect(canvas).to_be_visible()
-    assert canvas.get_attribute("aria-label") and player.locator("img").get_attribute("alt")
+    assert canvas.get_attribute("aria-label") and player.locator("img").get_attribute(
+        "alt"
+    )
 
     def frame() -> tuple[int, str]:
-        shown = re.fullmatch(r"frame (\d+) of \d+", player.locator("output").inner_text())
+        shown = re.fullmatch(
+            r"frame (\d+) of \d+", player.locator("output").inner_text()
+        )
         return int(shown[1]), canvas.evaluate("canvas => canvas.toDataURL()")
 
     seen = set()
@@ -222,7 +293,9 @@ def test_an_animation_plays_stops_and_is_moved_by_keyboard(lab, new_page):
         right, edge, shape, drawn = canvas.evaluate("""canvas => {
             const page = canvas.closest(".jp-OutputArea-output"), rights = [canvas, page].map(part => part.getBoundingClientRect().right);
             return [...rights, canvas.clientWidth / canvas.clientHeight, canvas.width / canvas.height]; }""")
-        assert right <= edge + 1 and abs(shape / drawn - 1) < 0.05, f"cut off or squeezed at {width} px"
+        assert right <= edge + 1 and abs(shape / drawn - 1) < 0.05, (
+            f"cut off or squeezed at {width} px"
+        )
     assert not page.errors
     page.close()
 

@@ -65,29 +65,59 @@ show_source(sample_ddpm)
 
 
 def set_up_cell(path: Path = NOTEBOOKS[0]) -> str:
-    return next(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code" and "diffusion_utilities" in cell.source)
+    return next(
+        cell.source
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "code" and "diffusion_utilities" in cell.source
+    )
 
 
 def with_address(source: str, address: str) -> str:
     """A set-up cell with this address in its form field, whatever stands there now."""
-    source, count = re.subn(r'^REPOSITORY = ".*?"', lambda _: f"REPOSITORY = {address!r}", source, flags=re.M)
+    source, count = re.subn(
+        r'^REPOSITORY = ".*?"',
+        lambda _: f"REPOSITORY = {address!r}",
+        source,
+        flags=re.M,
+    )
     assert count == 1
     return source
 
 
-def run_set_up(folder: Path, before: str = "", address: str = "", after: str = "", **environment: str) -> subprocess.CompletedProcess:
+def run_set_up(
+    folder: Path,
+    before: str = "",
+    address: str = "",
+    after: str = "",
+    **environment: str,
+) -> subprocess.CompletedProcess:
     """Run the set-up cell in a folder in a fresh process that finds nothing of this repository by itself."""
     code = f"{before}\n{with_address(set_up_cell(), address)}\n{after}\nprint('device', device, COURSE.name)"
     inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    clean = {**inherited, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "MPLBACKEND": "Agg", **environment}
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, encoding="utf8", env=clean)
+    clean = {
+        **inherited,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUTF8": "1",
+        "MPLBACKEND": "Agg",
+        **environment,
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        capture_output=True,
+        encoding="utf8",
+        env=clean,
+    )
 
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory) -> Path:
     """A copy of what a lesson needs of the course, under a path with a space and a letter beyond ASCII."""
     folder = tmp_path_factory.mktemp("copy") / "Kurs für alle"
-    ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.png", "*.json")
+    ignored = shutil.ignore_patterns(
+        "__pycache__", ".ipynb_checkpoints", "*.png", "*.json"
+    )
     for name in ("notebooks", "data"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     (folder / "weights").mkdir()
@@ -107,7 +137,10 @@ def tiny(tmp_path_factory) -> Path:
     """A stand-in for the course, for what the set-up cell does before it: importing the real one takes seconds, because of torch."""
     folder = tmp_path_factory.mktemp("tiny")
     helper = "from pathlib import Path\nCOURSE = Path(__file__).resolve().parent\nset_up = 'cpu, seed {seed}'.format"
-    for name, text in (("diffusion_utilities.py", helper), ("notebooks/exercises/__init__.py", "check = print")):
+    for name, text in (
+        ("diffusion_utilities.py", helper),
+        ("notebooks/exercises/__init__.py", "check = print"),
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
@@ -120,14 +153,38 @@ def tiny_repository(tiny, tmp_path_factory) -> str:
 
 def committed(course: Path, folder: Path) -> str:
     """The address of a new repository that holds these files."""
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "core.compression=0"]
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "the course"]):
-        subprocess.run([*git, f"--git-dir={folder / 'course.git'}", f"--work-tree={course}", *command], check=True, capture_output=True)
+    git = [
+        "git",
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@localhost",
+        "-c",
+        "core.compression=0",
+    ]
+    for command in (
+        ["init", "--quiet"],
+        ["add", "."],
+        ["commit", "--quiet", "-m", "the course"],
+    ):
+        subprocess.run(
+            [
+                *git,
+                f"--git-dir={folder / 'course.git'}",
+                f"--work-tree={course}",
+                *command,
+            ],
+            check=True,
+            capture_output=True,
+        )
     return (folder / "course.git").as_uri()
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
-    return {str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
+    return {
+        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+    }
 
 
 @pytest.mark.parametrize("folder", ["", "notebooks", "notebooks/exercises"])
@@ -142,7 +199,9 @@ class TestOnColab:
         for path in NOTEBOOKS:
             (tmp_path / path.stem).mkdir()
             shutil.copy(path, tmp_path / path.stem)
-        cells = {path.stem: with_address(set_up_cell(path), repository) for path in NOTEBOOKS}
+        cells = {
+            path.stem: with_address(set_up_cell(path), repository) for path in NOTEBOOKS
+        }
         (tmp_path / "cells.json").write_text(json.dumps(cells))
         code = f"""{COLAB}
 import json, os
@@ -157,9 +216,22 @@ for folder, cell in json.load(open("cells.json")).items():
     print("ran", folder)
 exec({USE!r}, found)
 """
-        environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
-        result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, encoding="utf8", env=environment)
-        assert result.returncode == 0 and result.stdout.count("ran ") == len(NOTEBOOKS), result.stderr
+        environment = {
+            **os.environ,
+            "PYTHONPATH": "",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUTF8": "1",
+        }
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            capture_output=True,
+            encoding="utf8",
+            env=environment,
+        )
+        assert result.returncode == 0 and result.stdout.count("ran ") == len(
+            NOTEBOOKS
+        ), result.stderr
         assert "Exercise 2.1: not tried yet." in result.stdout
 
     def test_a_second_run_finds_what_the_first_fetched(self, tiny_repository, tmp_path):
@@ -172,31 +244,69 @@ exec({USE!r}, found)
 
     def test_a_wrong_address_says_so(self, tmp_path):
         result = run_set_up(tmp_path, COLAB, (tmp_path / "nothing").as_uri())
-        assert result.returncode != 0 and "nothing" in result.stderr and "REPOSITORY" in result.stderr
+        assert (
+            result.returncode != 0
+            and "nothing" in result.stderr
+            and "REPOSITORY" in result.stderr
+        )
         assert not (tmp_path / "course").exists()
 
-    @pytest.mark.parametrize("hidden", [[], ["diffusers"], ["diffusers", "ipywidgets", "torch", "torchvision", "numpy"]], ids=len)
-    def test_only_what_is_missing_is_installed_and_never_torch(self, tiny_repository, tmp_path, hidden):
-        result = run_set_up(tmp_path, COLAB + MISSING.format(hidden=hidden), tiny_repository)
+    @pytest.mark.parametrize(
+        "hidden",
+        [
+            [],
+            ["diffusers"],
+            ["diffusers", "ipywidgets", "torch", "torchvision", "numpy"],
+        ],
+        ids=len,
+    )
+    def test_only_what_is_missing_is_installed_and_never_torch(
+        self, tiny_repository, tmp_path, hidden
+    ):
+        result = run_set_up(
+            tmp_path, COLAB + MISSING.format(hidden=hidden), tiny_repository
+        )
         assert result.returncode == 0, result.stderr
         wanted = [name for name in hidden if name in ("diffusers", "ipywidgets")]
-        asked = json.loads((tmp_path / "asked.json").read_text()) if (tmp_path / "asked.json").exists() else []
-        assert [word for word in asked if word in hidden] == wanted and not {"torch", "torchvision", "numpy", "--upgrade", "-U"} & set(asked)
+        asked = (
+            json.loads((tmp_path / "asked.json").read_text())
+            if (tmp_path / "asked.json").exists()
+            else []
+        )
+        assert [word for word in asked if word in hidden] == wanted and not {
+            "torch",
+            "torchvision",
+            "numpy",
+            "--upgrade",
+            "-U",
+        } & set(asked)
         assert bool(asked) == bool(wanted)
 
 
-@pytest.mark.parametrize("before", ["", COLAB], ids=["alone", "on Colab without an address"])
+@pytest.mark.parametrize(
+    "before", ["", COLAB], ids=["alone", "on Colab without an address"]
+)
 def test_without_the_course_it_says_what_to_do(tmp_path, before):
     result = run_set_up(tmp_path, before)
-    assert result.returncode != 0 and "REPOSITORY" in result.stderr and "clone the course" in result.stderr
+    assert (
+        result.returncode != 0
+        and "REPOSITORY" in result.stderr
+        and "clone the course" in result.stderr
+    )
 
 
 class TestElsewhere:
-    def test_under_a_path_with_a_space_and_a_letter_beyond_ascii_and_nothing_is_written(self, course):
+    def test_under_a_path_with_a_space_and_a_letter_beyond_ascii_and_nothing_is_written(
+        self, course
+    ):
         """So a read-only course works too. (Nothing is made read-only here: root could write to it all the same.)"""
         before = listing(course)
         result = run_set_up(course / "notebooks", after=USE)
-        assert result.returncode == 0 and "Exercise 2.1: not tried yet." in result.stdout and "Exercise 2.1: not yet." in result.stdout, result.stderr
+        assert (
+            result.returncode == 0
+            and "Exercise 2.1: not tried yet." in result.stdout
+            and "Exercise 2.1: not yet." in result.stdout
+        ), result.stderr
         assert listing(course) == before
 
 
@@ -205,9 +315,24 @@ class TestWidgets:
 
     def test_an_instrument_with_the_ipywidgets_that_are_installed(self, capsys):
         exec("from diffusion_utilities import *\n" + TURN, {})
-        assert capsys.readouterr().out == f"ipywidgets {importlib.metadata.version('ipywidgets')}\n"
+        assert (
+            capsys.readouterr().out
+            == f"ipywidgets {importlib.metadata.version('ipywidgets')}\n"
+        )
 
-    @pytest.mark.skipif("IPYWIDGETS_7" not in os.environ, reason="IPYWIDGETS_7 is no folder with ipywidgets 7.7; .ci/run makes one")
+    @pytest.mark.skipif(
+        "IPYWIDGETS_7" not in os.environ,
+        reason="IPYWIDGETS_7 is no folder with ipywidgets 7.7; .ci/run makes one",
+    )
     def test_an_instrument_with_ipywidgets_7(self, course):
-        result = run_set_up(course, after=TURN, PYTHONPATH=os.environ["IPYWIDGETS_7"], PYTHONWARNINGS="error::DeprecationWarning:ipywidgets")
-        assert result.returncode == 0 and "ipywidgets 7.7" in result.stdout and "Warning" not in result.stderr, result.stderr
+        result = run_set_up(
+            course,
+            after=TURN,
+            PYTHONPATH=os.environ["IPYWIDGETS_7"],
+            PYTHONWARNINGS="error::DeprecationWarning:ipywidgets",
+        )
+        assert (
+            result.returncode == 0
+            and "ipywidgets 7.7" in result.stdout
+            and "Warning" not in result.stderr
+        ), result.stderr

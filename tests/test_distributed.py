@@ -15,7 +15,10 @@ import torch.multiprocessing as mp
 
 import diffusion_utilities as du
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs a free-standing c10d store, and kill -9 a POSIX system")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32",
+    reason="torchrun needs a free-standing c10d store, and kill -9 a POSIX system",
+)
 ROOT = Path(__file__).resolve().parent.parent
 SCHEDULE = du.NoiseSchedule.linear()
 
@@ -39,7 +42,9 @@ def gradients(name, rank, model=None):
 
 def meet(rank, folder):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
 
 
 def one_run(rank, name, folder):
@@ -48,7 +53,9 @@ def one_run(rank, name, folder):
     import train
 
     meet(rank, folder)
-    settings = train.Settings(True, network=name, n_feat=8, epochs=1, passes=1, batch=20, limit=100)
+    settings = train.Settings(
+        True, network=name, n_feat=8, epochs=1, passes=1, batch=20, limit=100
+    )
     run = train.Run(settings, torch.device("cpu"), folder / "out")
     run.train()
     torch.save([p.detach() for p in run.model.parameters()], folder / f"{rank}.pt")
@@ -57,7 +64,10 @@ def one_run(rank, name, folder):
 
 def one_process(rank, name, folder):
     meet(rank, folder)
-    torch.save(gradients(name, rank, torch.nn.parallel.DistributedDataParallel(network(name))), folder / f"{rank}.pt")
+    torch.save(
+        gradients(name, rank, torch.nn.parallel.DistributedDataParallel(network(name))),
+        folder / f"{rank}.pt",
+    )
     dist.destroy_process_group()
 
 
@@ -71,31 +81,51 @@ def test_both_processes_have_the_gradient_of_the_joined_batch(name, tmp_path):
         loss, theirs = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert torch.allclose(loss, halves[rank][0])
         for ours, right in zip(theirs, joined, strict=True):
-            assert torch.allclose(ours, right, rtol=1e-4, atol=1e-6 * float(right.abs().max() + 1))
-        assert any(not torch.allclose(ours, alone, rtol=1e-2) for ours, alone in zip(theirs, halves[rank][1]))
+            assert torch.allclose(
+                ours, right, rtol=1e-4, atol=1e-6 * float(right.abs().max() + 1)
+            )
+        assert any(
+            not torch.allclose(ours, alone, rtol=1e-2)
+            for ours, alone in zip(theirs, halves[rank][1])
+        )
 
 
 @pytest.mark.parametrize("name", ["ContextUnet", "PaletteNet"])
 def test_after_an_epoch_both_processes_have_the_same_weights(name, tmp_path):
     """They saw other sprites and other noise: only averaged gradients keep them together."""
     mp.spawn(one_run, (name, tmp_path), nprocs=2)
-    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    one, other = (
+        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_batches_are_shared_out_whole_and_evenly(program):
     train = program("train")
-    whole = [(torch.arange(7), torch.arange(7) + 10), (torch.arange(1), torch.arange(1))]
+    whole = [
+        (torch.arange(7), torch.arange(7) + 10),
+        (torch.arange(1), torch.arange(1)),
+    ]
     assert [x.tolist() for x, _ in train.share(iter(whole), 0, 1)] == [[*range(7)], [0]]
     parts = [list(train.share(iter(whole), rank, 3)) for rank in range(3)]
-    assert [[x.tolist() for x, _ in part] for part in parts] == [[[0, 3]], [[1, 4]], [[2, 5]]]
+    assert [[x.tolist() for x, _ in part] for part in parts] == [
+        [[0, 3]],
+        [[1, 4]],
+        [[2, 5]],
+    ]
     assert all((c - x == 10).all() for part in parts for x, c in part)
 
 
 def start(out, *options):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(ROOT / "weights" / "train.py"),
                "--n-feat", "8", "--limit", "200", "--out", str(out), *options]  # fmt: skip
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finish(process):
@@ -107,25 +137,44 @@ def test_two_processes_train_write_once_and_resume_after_a_kill(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     code, printed = finish(start(whole, "--only", "context", "--epochs", "2"))
     assert code == 0, printed
-    assert printed.count("context_model epoch 0: loss") == printed.count("context_model epoch 1: loss") == 1  # the first process alone
-    files = {f"context_model_{end}" for end in ("0.pth", "1.pth", "trained.pth", "history.json")}
+    assert (
+        printed.count("context_model epoch 0: loss")
+        == printed.count("context_model epoch 1: loss")
+        == 1
+    )  # the first process alone
+    files = {
+        f"context_model_{end}"
+        for end in ("0.pth", "1.pth", "trained.pth", "history.json")
+    }
     assert {file.name for file in whole.iterdir()} == {"runs", *files}
     history = json.loads((whole / "context_model_history.json").read_text())
-    assert history["machines"][0].endswith(", 2 processes") and [len(row["losses"]) for row in history["epochs"]] == [2, 2]
+    assert history["machines"][0].endswith(", 2 processes") and [
+        len(row["losses"]) for row in history["epochs"]
+    ] == [2, 2]
 
     killed = start(parts, "--only", "context", "--epochs", "2")
-    checkpoint, waited = parts / "runs" / "context_model_from_0.pt", time.monotonic() + 200
-    while not checkpoint.exists() and killed.poll() is None and time.monotonic() < waited:
+    checkpoint, waited = (
+        parts / "runs" / "context_model_from_0.pt",
+        time.monotonic() + 200,
+    )
+    while (
+        not checkpoint.exists() and killed.poll() is None and time.monotonic() < waited
+    ):
         time.sleep(0.02)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert checkpoint.exists()
     code, printed = finish(start(parts, "--only", "context", "--epochs", "2"))
     assert code == 0, printed
-    one, other = (du.load_state(folder / "context_model_trained.pth") for folder in (whole, parts))
+    one, other = (
+        du.load_state(folder / "context_model_trained.pth") for folder in (whole, parts)
+    )
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_what_trains_alone_says_so(tmp_path):
     code, printed = finish(start(tmp_path, "--epochs", "1"))
-    assert code != 0 and "under torchrun add --only, one of model, context, best" in printed
+    assert (
+        code != 0
+        and "under torchrun add --only, one of model, context, best" in printed
+    )

@@ -30,7 +30,9 @@ def passes(check, *arguments) -> bool:
 def only_ours_passes(check, ours, *faulty) -> None:
     check(ours)
     for form in faulty:
-        assert not passes(check, form), f"the check does not notice {getattr(form, '__name__', form)}"
+        assert not passes(check, form), (
+            f"the check does not notice {getattr(form, '__name__', form)}"
+        )
 
 
 def test_fault_01_missing_square_root_on_the_noise():
@@ -42,10 +44,14 @@ def test_fault_01_missing_square_root_on_the_noise():
     def check(perturb):
         noise = torch.ones(1, 1, 1, 1, dtype=torch.float64)
         for t, std in ((1, SCHEDULE.b[1].item() ** 0.5), (50, 0.233), (200, 0.749)):
-            assert perturb(0 * noise, t, noise, SCHEDULE).item() == pytest.approx(std, abs=6e-4)
+            assert perturb(0 * noise, t, noise, SCHEDULE).item() == pytest.approx(
+                std, abs=6e-4
+            )
 
     only_ours_passes(check, du.perturb_input, faulty)
-    assert faulty(torch.zeros(1), 50, torch.ones(1), SCHEDULE).item() == pytest.approx(0.054, abs=6e-4)
+    assert faulty(torch.zeros(1), 50, torch.ones(1), SCHEDULE).item() == pytest.approx(
+        0.054, abs=6e-4
+    )
 
 
 def test_fault_02_a_fresh_random_convolution_in_every_forward_call():
@@ -84,7 +90,9 @@ def test_fault_02_ddim_is_repeatable_from_one_x_T():
         model = du.ContextUnet(3, 8, 5, 8).eval()
         model.init_conv = block.eval()
         x_T = torch.randn(1, 3, 8, 8)
-        one, two = (du.sample_ddim(model, SCHEDULE, x_T=x_T, steps=3)[0] for _ in range(2))
+        one, two = (
+            du.sample_ddim(model, SCHEDULE, x_T=x_T, steps=3)[0] for _ in range(2)
+        )
         assert torch.equal(one, two)
 
     only_ours_passes(check, du.ResidualConvBlock(3, 8, True), Faulty(3, 8, True))
@@ -107,7 +115,11 @@ def test_fault_03_only_one_of_nine_residual_blocks_is_residual():
             return self.conv2(self.conv1(x))
 
     only_ours_passes(check, du.ResidualConvBlock, Faulty)
-    blocks = [m for m in du.ContextUnet(3, 8, 5, 16).modules() if isinstance(m, du.ResidualConvBlock)]
+    blocks = [
+        m
+        for m in du.ContextUnet(3, 8, 5, 16).modules()
+        if isinstance(m, du.ResidualConvBlock)
+    ]
     assert [b.is_res for b in blocks] == [True] + [False] * 8
     assert "Only `init_conv` is residual" in du.ContextUnet.__doc__
 
@@ -144,7 +156,9 @@ def test_fault_05_half_the_steps_with_the_betas_of_all():
     check(du.NoiseSchedule.cosine(500))
     check(du.NoiseSchedule.linear(1000))
     assert SCHEDULE.ab[-1].sqrt().item() == pytest.approx(0.079, abs=5e-4)
-    assert du.NoiseSchedule.linear(500, 2e-4, 0.04).ab[-1].sqrt().item() == pytest.approx(0.006, abs=5e-4)
+    assert du.NoiseSchedule.linear(500, 2e-4, 0.04).ab[
+        -1
+    ].sqrt().item() == pytest.approx(0.006, abs=5e-4)
 
 
 def test_fault_06_the_ddim_stride_wraps_round():
@@ -163,7 +177,9 @@ def test_fault_06_the_ddim_stride_wraps_round():
 
     only_ours_passes(check, du.sampling_steps, faulty)
     assert len(faulty(30, 500)) - 1 == 32 and faulty(30, 500)[-1] < 0
-    with pytest.raises(ValueError, match="t_prev"):  # and no step accepts a wrapped index
+    with pytest.raises(
+        ValueError, match="t_prev"
+    ):  # and no step accepts a wrapped index
         du.denoise_ddim(torch.zeros(1), 4, -12, torch.zeros(1), SCHEDULE)
 
 
@@ -199,7 +215,9 @@ def test_fault_08_plot_sample_with_one_row_one_column_or_rows_that_do_not_divide
         for row in range(nrows):
             for column in range(ncols):
                 assert axes[row, column] is not None
-                frame[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = store[0, row * ncols + column].transpose(1, 2, 0)
+                frame[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = store[
+                    0, row * ncols + column
+                ].transpose(1, 2, 0)
         return frame[None]
 
     def ours(*arguments):
@@ -223,7 +241,9 @@ def test_fault_09_a_hard_coded_pooling_of_4(pool):
 
     def faulty(height):
         model = du.ContextUnet(1, 8, 2, height)
-        model.to_vec = nn.Sequential(pool if pool is not None else nn.AvgPool2d(stride=2), nn.GELU())
+        model.to_vec = nn.Sequential(
+            pool if pool is not None else nn.AvgPool2d(stride=2), nn.GELU()
+        )
         return model
 
     def check(build):
@@ -234,7 +254,9 @@ def test_fault_09_a_hard_coded_pooling_of_4(pool):
     only_ours_passes(check, lambda height: du.ContextUnet(1, 8, 2, height), faulty)
 
 
-def test_fault_10_dataset_without_transform_and_context_without_its_argument(sprite_files):
+def test_fault_10_dataset_without_transform_and_context_without_its_argument(
+    sprite_files,
+):
     """`transform=None` gives the same tensors, and gen_tst_context has as many features as it is asked for."""
     files = sprite_files / "sprites_16x16.npy", sprite_files / "sprite_labels_16x16.npy"
 
@@ -243,7 +265,10 @@ def test_fault_10_dataset_without_transform_and_context_without_its_argument(spr
             return self.transform(self.sprites[idx]), torch.tensor(self.slabels[idx])
 
     def check(dataset_type):
-        plain, known = dataset_type(*files, None)[3], dataset_type(*files, du.transform)[3]
+        plain, known = (
+            dataset_type(*files, None)[3],
+            dataset_type(*files, du.transform)[3],
+        )
         torch.testing.assert_close(plain[0], known[0])
         assert torch.equal(plain[1], known[1])
 
@@ -264,10 +289,14 @@ def test_fault_11_a_random_split_of_repeated_pictures_leaks():
     train = du.load_sprites("train").images
 
     def ours():
-        return train, np.concatenate([du.load_sprites(part).images for part in ("test", "compositional")])
+        return train, np.concatenate(
+            [du.load_sprites(part).images for part in ("test", "compositional")]
+        )
 
     def faulty():
-        shuffled = np.random.default_rng(0).permutation(np.repeat(train[:100], 50, axis=0))
+        shuffled = np.random.default_rng(0).permutation(
+            np.repeat(train[:100], 50, axis=0)
+        )
         return shuffled[:4500], shuffled[4500:]
 
     def check(split):
@@ -275,7 +304,10 @@ def test_fault_11_a_random_split_of_repeated_pictures_leaks():
         assert len(set(seen)) == len(seen) and not set(seen) & set(held_out)
 
     only_ours_passes(check, ours, faulty)
-    assert len({p.tobytes() for p in faulty()[1]} - {p.tobytes() for p in faulty()[0]}) == 0
+    assert (
+        len({p.tobytes() for p in faulty()[1]} - {p.tobytes() for p in faulty()[0]})
+        == 0
+    )
 
 
 def test_fault_12_each_checkpoint_sampled_from_another_x_T():
@@ -283,7 +315,13 @@ def test_fault_12_each_checkpoint_sampled_from_another_x_T():
     model = du.ContextUnet(3, 8, 5, 8).eval()
 
     def sample(model, generator):
-        return du.sample_ddpm(model, du.NoiseSchedule.linear(10), (2, 3, 8, 8), generator=generator, keep=3)
+        return du.sample_ddpm(
+            model,
+            du.NoiseSchedule.linear(10),
+            (2, 3, 8, 8),
+            generator=generator,
+            keep=3,
+        )
 
     def faulty(models, sample):
         return None, {label: sample(model, None)[0] for label, model in models.items()}
@@ -300,7 +338,10 @@ def test_fault_12_an_epoch_that_was_not_saved_is_said(tmp_path):
     for epoch in (0, 4, 31):
         (tmp_path / f"model_{epoch}.pth").touch()
         (tmp_path / f"context_model_{epoch}.pth").touch()
-    with pytest.raises(FileNotFoundError, match=r"model_24.pth does not exist; in that folder: .*\bmodel_0.pth, model_31.pth, model_4.pth"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"model_24.pth does not exist; in that folder: .*\bmodel_0.pth, model_31.pth, model_4.pth",
+    ):
         du.load_weights(du.ContextUnet(3, 64, 5, 16), tmp_path / "model_24.pth")
 
 
@@ -316,14 +357,24 @@ def test_fault_13_context_dropout_trained_and_guidance_never_used():
 
     def check(drop):
         c = torch.ones(2000, 5)
-        empty = (drop(c, 0.1, torch.Generator().manual_seed(0)) == 0).all(1).float().mean().item()
+        empty = (
+            (drop(c, 0.1, torch.Generator().manual_seed(0)) == 0)
+            .all(1)
+            .float()
+            .mean()
+            .item()
+        )
         assert empty == pytest.approx(0.1, abs=0.03)
 
     only_ours_passes(check, du.drop_context, elements)
     with torch.no_grad():
-        assert torch.equal(model(x, t, du.drop_context(torch.ones(4, 5), 1.0)), model(x, t))
+        assert torch.equal(
+            model(x, t, du.drop_context(torch.ones(4, 5), 1.0)), model(x, t)
+        )
 
-    def believes(x, t, c):  # the label moves the one picture that this denoiser knows from 0 to 0.1
+    def believes(
+        x, t, c
+    ):  # the label moves the one picture that this denoiser knows from 0 to 0.1
         ab = schedule.ab[(t * 20).round().long()].view(-1, 1, 1, 1).to(x)
         return (x - ab.sqrt() * (0 if c is None else x0)) / (1 - ab).sqrt()
 
@@ -331,8 +382,12 @@ def test_fault_13_context_dropout_trained_and_guidance_never_used():
         return lambda x, t, c: (1 + w) * believes(x, t, c) - w * believes(x, t, None)
 
     def check_guidance(make):
-        samples, _ = du.sample_ddim(make(2.0), schedule, (2, 3, 4, 4), context=torch.ones(2, 5), steps=10)
-        torch.testing.assert_close(samples, torch.full_like(samples, 3 * x0), rtol=1e-3, atol=1e-3)
+        samples, _ = du.sample_ddim(
+            make(2.0), schedule, (2, 3, 4, 4), context=torch.ones(2, 5), steps=10
+        )
+        torch.testing.assert_close(
+            samples, torch.full_like(samples, 3 * x0), rtol=1e-3, atol=1e-3
+        )
 
     only_ours_passes(check_guidance, guided, lambda w: believes)
 
@@ -363,11 +418,24 @@ def test_fault_14_backward_scaled_by_the_loss(monkeypatch):
     def check(steps):
         model, reference = Line(), Line()
         optimiser = torch.optim.SGD(model.parameters(), 0.1)
-        list(steps(model, iter([(x, None)]), SCHEDULE, optimiser, generator=torch.Generator().manual_seed(1)))
-        (gradient,) = torch.autograd.grad(
-            du.diffusion_loss(reference, x, SCHEDULE, None, torch.Generator().manual_seed(1)), reference.weight
+        list(
+            steps(
+                model,
+                iter([(x, None)]),
+                SCHEDULE,
+                optimiser,
+                generator=torch.Generator().manual_seed(1),
+            )
         )
-        assert model.weight.item() == pytest.approx(0.5 - 0.1 * gradient.item(), rel=1e-5)
+        (gradient,) = torch.autograd.grad(
+            du.diffusion_loss(
+                reference, x, SCHEDULE, None, torch.Generator().manual_seed(1)
+            ),
+            reference.weight,
+        )
+        assert model.weight.item() == pytest.approx(
+            0.5 - 0.1 * gradient.item(), rel=1e-5
+        )
 
     only_ours_passes(check, du.train_steps, faulty)
 
@@ -376,7 +444,10 @@ def test_fault_14_noise_added_at_the_last_step():
     """The step to 0 adds none, with either variance: z changes nothing."""
 
     def faulty(x, t, eps, schedule, z, variance):
-        return du.denoise_add_noise(x, t, eps, schedule, variance=variance) + float(schedule.b[t]) ** 0.5 * z
+        return (
+            du.denoise_add_noise(x, t, eps, schedule, variance=variance)
+            + float(schedule.b[t]) ** 0.5 * z
+        )
 
     def ours(x, t, eps, schedule, z, variance):
         return du.denoise_add_noise(x, t, eps, schedule, z, variance=variance)
@@ -384,14 +455,23 @@ def test_fault_14_noise_added_at_the_last_step():
     def check(step):
         x, eps, z = torch.randn(3, 2, 3, 4, 4)
         for variance in ("beta", "beta_tilde"):
-            assert torch.equal(step(x, 1, eps, SCHEDULE, z, variance), step(x, 1, eps, SCHEDULE, 0 * z, variance))
+            assert torch.equal(
+                step(x, 1, eps, SCHEDULE, z, variance),
+                step(x, 1, eps, SCHEDULE, 0 * z, variance),
+            )
 
     only_ours_passes(check, ours, faulty)
     x, eps, z = torch.randn(3, 2, 3, 4, 4)
     for t in (1, 60):  # a strided DDPM, and DDIM at eta = 1
-        assert torch.equal(du.denoise_add_noise(x, t, eps, SCHEDULE, z, 0), du.denoise_add_noise(x, t, eps, SCHEDULE, 0 * z, 0))
+        assert torch.equal(
+            du.denoise_add_noise(x, t, eps, SCHEDULE, z, 0),
+            du.denoise_add_noise(x, t, eps, SCHEDULE, 0 * z, 0),
+        )
         torch.testing.assert_close(
-            du.denoise_ddim(x, t, 0, eps, SCHEDULE, 1.0, z), du.denoise_ddim(x, t, 0, eps, SCHEDULE, 1.0, 0 * z), rtol=0, atol=0
+            du.denoise_ddim(x, t, 0, eps, SCHEDULE, 1.0, z),
+            du.denoise_ddim(x, t, 0, eps, SCHEDULE, 1.0, 0 * z),
+            rtol=0,
+            atol=0,
         )
 
 
@@ -410,31 +490,49 @@ def test_fault_14_dropout_left_on_while_sampling():
         x, visited = x_T, du.sampling_steps(steps, schedule.T)
         for t, t_prev in zip(visited, visited[1:]):
             with torch.no_grad():
-                x = du.denoise_ddim(x, t, t_prev, model(x, torch.tensor([t / schedule.T])), schedule)
+                x = du.denoise_ddim(
+                    x, t, t_prev, model(x, torch.tensor([t / schedule.T])), schedule
+                )
         return x, None
 
     def check(sample):
         model, x_T = Net().train(), 3 * torch.randn(2, 3, 4, 4)
         one, two = (sample(model, SCHEDULE, x_T=x_T, steps=3)[0] for _ in range(2))
-        assert torch.equal(one, two) and model.norm.num_batches_tracked == 0 and model.training
+        assert (
+            torch.equal(one, two)
+            and model.norm.num_batches_tracked == 0
+            and model.training
+        )
 
     only_ours_passes(check, du.sample_ddim, faulty)
 
 
 def other_devices() -> list[str]:
-    return [device for device, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if there]
+    return [
+        device
+        for device, there in (
+            ("cuda", torch.cuda.is_available()),
+            ("mps", torch.backends.mps.is_available()),
+        )
+        if there
+    ]
 
 
 def test_fault_14_schedule_tables_that_stay_on_the_cpu():
     """Tables follow x to its device, and t may lie on either. Its place shown on "meta" everywhere, the numbers where there is a GPU."""
 
     def faulty(x, t, noise, schedule):
-        return schedule.ab.sqrt()[t].view(-1, 1, 1, 1) * x + (1 - schedule.ab).sqrt()[t].view(-1, 1, 1, 1) * noise
+        return (
+            schedule.ab.sqrt()[t].view(-1, 1, 1, 1) * x
+            + (1 - schedule.ab).sqrt()[t].view(-1, 1, 1, 1) * noise
+        )
 
     def check(perturb):
         x, t = torch.randn(2, 3, 4, 4), torch.tensor([3, 400])
         out = perturb(x.to("meta"), t, x.to("meta"), SCHEDULE)
-        assert out.device.type == "meta" and out.shape == x.shape and out.dtype == x.dtype
+        assert (
+            out.device.type == "meta" and out.shape == x.shape and out.dtype == x.dtype
+        )
         for device in other_devices():
             for place in (device, "cpu"):
                 moved = perturb(x.to(device), t.to(place), x.to(device), SCHEDULE)
@@ -452,13 +550,29 @@ def test_fault_14_samplers_and_training_run_on_a_gpu(device):
         drawn = []
         for place in ("cpu", device):
             generator = torch.Generator().manual_seed(1)
-            x, frames = sample(model.to(place), schedule, (2, 3, 8, 8), context=torch.eye(5)[:2], steps=5, generator=generator)
+            x, frames = sample(
+                model.to(place),
+                schedule,
+                (2, 3, 8, 8),
+                context=torch.eye(5)[:2],
+                steps=5,
+                generator=generator,
+            )
             assert x.device.type == place and frames.device.type == "cpu"
             drawn.append(x.cpu())
         torch.testing.assert_close(*drawn, rtol=0.02, atol=0.02)
     optimiser = torch.optim.Adam(model.parameters())
     batches = iter([(torch.randn(8, 3, 8, 8), torch.eye(5)[torch.arange(8) % 5])] * 2)
-    assert len(list(du.train_steps(model, batches, schedule, optimiser, 0.1, du.average_weights(model)))) == 2
+    assert (
+        len(
+            list(
+                du.train_steps(
+                    model, batches, schedule, optimiser, 0.1, du.average_weights(model)
+                )
+            )
+        )
+        == 2
+    )
 
 
 def test_fault_14_a_sampling_loop_that_reads_a_global_number_of_steps():
@@ -486,17 +600,24 @@ def test_fault_14_noise_scaled_by_the_variance_instead_of_its_root():
 
     def check(power):
         for t in (1, 100, 500):
-            assert SCHEDULE.a[t].item() + (SCHEDULE.b[t].item() ** power) ** 2 == pytest.approx(1, rel=1e-12)
+            assert SCHEDULE.a[t].item() + (
+                SCHEDULE.b[t].item() ** power
+            ) ** 2 == pytest.approx(1, rel=1e-12)
 
     only_ours_passes(check, 0.5, 1.0)
-    zero, one = torch.zeros(1, 1, 1, 1, dtype=torch.float64), torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    zero, one = (
+        torch.zeros(1, 1, 1, 1, dtype=torch.float64),
+        torch.ones(1, 1, 1, 1, dtype=torch.float64),
+    )
 
     def faulty(x, t, eps, schedule, z):
         return du.denoise_add_noise(x, t, eps, schedule) + schedule.b[t] * z
 
     def check_step(step):
         for t in (2, 100, 500):
-            assert step(zero, t, zero, SCHEDULE, one).item() ** 2 == pytest.approx(SCHEDULE.b[t].item(), rel=1e-9)
+            assert step(zero, t, zero, SCHEDULE, one).item() ** 2 == pytest.approx(
+                SCHEDULE.b[t].item(), rel=1e-9
+            )
 
     only_ours_passes(check_step, du.denoise_add_noise, faulty)
 
@@ -506,9 +627,15 @@ def test_fault_14_a_product_that_runs_to_T_instead_of_t():
 
     def check(ab):
         for t in (1, 2, 250, 500):
-            assert ab(t) == pytest.approx(math.prod(SCHEDULE.a[1 : t + 1].tolist()), rel=1e-12)
+            assert ab(t) == pytest.approx(
+                math.prod(SCHEDULE.a[1 : t + 1].tolist()), rel=1e-12
+            )
 
-    only_ours_passes(check, lambda t: SCHEDULE.ab[t].item(), lambda t: math.prod(SCHEDULE.a[1:].tolist()))
+    only_ours_passes(
+        check,
+        lambda t: SCHEDULE.ab[t].item(),
+        lambda t: math.prod(SCHEDULE.a[1:].tolist()),
+    )
 
 
 def test_fault_14_skip_connections_are_last_in_first_out():
@@ -539,7 +666,9 @@ def test_fault_14_a_u_net_that_is_four_plain_convolutions():
     """A U-Net sees wide and keeps detail: a pixel is heard 15 pixels away, and a silent bottleneck leaves the outer skip speaking."""
 
     def plain():
-        layers = [nn.Conv2d(a, b, 5, padding=2) for a, b in ((1, 8), (8, 8), (8, 8), (8, 1))]
+        layers = [
+            nn.Conv2d(a, b, 5, padding=2) for a, b in ((1, 8), (8, 8), (8, 8), (8, 1))
+        ]
         return nn.Sequential(*[layer for conv in layers for layer in (conv, nn.SiLU())])
 
     def check(build):
@@ -558,7 +687,9 @@ def test_fault_14_a_u_net_that_is_four_plain_convolutions():
 
 def test_fault_15_saved_animations_of_two_megabytes(tmp_path):
     """Eight sprites in sixteen frames: the player is below 120 KiB though no frame repeats, the GIF below 400 KiB."""
-    store = torch.randn(16, 8, 3, 16, 16).clamp(-1, 1)  # noise throughout: the worst case
+    store = torch.randn(16, 8, 3, 16, 16).clamp(
+        -1, 1
+    )  # noise throughout: the worst case
 
     def faulty(animation):
         """As matplotlib's player does: each frame enlarged, in full colour, as base64."""

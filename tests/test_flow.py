@@ -23,13 +23,20 @@ def shipped(program, monkeypatch):
 @pytest.fixture
 def flow(shipped, monkeypatch):
     """With small numbers, and scores that cost nothing."""
-    for name, value in {"FEATURES": 8, "CALLS": (1, 2), "SHOWN": 3, "score": lambda pictures: {"FD": float(pictures.mean())}}.items():
+    for name, value in {
+        "FEATURES": 8,
+        "CALLS": (1, 2),
+        "SHOWN": 3,
+        "score": lambda pictures: {"FD": float(pictures.mean())},
+    }.items():
         monkeypatch.setattr(shipped, name, value)
     return shipped
 
 
 def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def to_a_point(x0):
@@ -50,19 +57,27 @@ def test_the_straight_path_is_the_course_s_noising_scaled(shipped, monkeypatch):
     shipped.flow_loss(lambda x, a: seen.append((x, a)) or 0 * x, x0)
     (x, a) = seen[0]
     length = ((1 - amounts) ** 2 + amounts**2).sqrt().view(-1, 1, 1, 1)
-    torch.testing.assert_close(x, length * du.perturb_input(x0, t, n, SCHEDULE), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        x, length * du.perturb_input(x0, t, n, SCHEDULE), rtol=1e-6, atol=1e-6
+    )
     torch.testing.assert_close(a, amounts.double(), rtol=1e-6, atol=1e-6)
 
 
 def test_only_the_right_answer_at_the_right_amount_costs_nothing(shipped):
     """Data of a single point: the way still to go over the amount left is n - x0; its opposite has twice that as its error."""
-    x0, right, sizes = normal(1, 3, 4, 4).expand(500, -1, -1, -1), to_a_point(normal(1, 3, 4, 4)), []
+    x0, right, sizes = (
+        normal(1, 3, 4, 4).expand(500, -1, -1, -1),
+        to_a_point(normal(1, 3, 4, 4)),
+        [],
+    )
 
     def loss(model):
         return float(shipped.flow_loss(model, x0, torch.Generator().manual_seed(1)))
 
     assert loss(right) < 1e-12
-    wrong = loss(lambda x, a: sizes.append(float(right(x, a).square().mean())) or -right(x, a))
+    wrong = loss(
+        lambda x, a: sizes.append(float(right(x, a).square().mean())) or -right(x, a)
+    )
     assert wrong == pytest.approx(4 * sizes[0]) and wrong > 1
     assert loss(lambda x, a: right(x, 1 - a)) > 0.1
 
@@ -70,11 +85,19 @@ def test_only_the_right_answer_at_the_right_amount_costs_nothing(shipped):
 def test_amounts_are_even_and_noise_is_normal(shipped):
     """Told nothing but zeros as data, x_a is a n."""
     seen = []
-    shipped.flow_loss(lambda x, a: seen.append((x, a)) or 0 * x, torch.zeros(20_000, 4, dtype=torch.float64), torch.Generator().manual_seed(0))
+    shipped.flow_loss(
+        lambda x, a: seen.append((x, a)) or 0 * x,
+        torch.zeros(20_000, 4, dtype=torch.float64),
+        torch.Generator().manual_seed(0),
+    )
     (x, a) = seen[0]
     shares = torch.histc(a, 10, 0, 1) / len(a)
     noise = x / a[:, None]
-    assert shares.sub(0.1).abs().max() < 0.01 and abs(float(noise.mean())) < 0.02 and float(noise.var()) == pytest.approx(1, abs=0.03)
+    assert (
+        shares.sub(0.1).abs().max() < 0.01
+        and abs(float(noise.mean())) < 0.02
+        and float(noise.var()) == pytest.approx(1, abs=0.03)
+    )
 
 
 # ---- Euler's steps ---------------------------------------------------------------------------------------------------
@@ -90,7 +113,11 @@ def test_a_single_point_is_reached_in_any_number_of_steps(shipped, calls):
 @pytest.mark.parametrize("calls", [1, 3, 50])
 def test_the_steps_add_up_to_one_and_start_at_pure_noise(shipped, calls):
     seen = []
-    x = shipped.euler(lambda x, a: seen.append(a.tolist()) or torch.ones_like(x), torch.zeros(2, 1, dtype=torch.float64), calls)
+    x = shipped.euler(
+        lambda x, a: seen.append(a.tolist()) or torch.ones_like(x),
+        torch.zeros(2, 1, dtype=torch.float64),
+        calls,
+    )
     torch.testing.assert_close(x, -torch.ones(2, 1, dtype=torch.float64))
     assert seen == [[pytest.approx(1 - i / calls)] * 2 for i in range(calls)]
 
@@ -101,11 +128,20 @@ def test_the_flow_of_a_bell_ends_where_the_closed_form_says(shipped):
 
     def velocity(x, a):
         a = a[:, None]
-        off = (x - (1 - a) * m) / ((1 - a) ** 2 * s**2 + a**2)  # over the variance of x_a
+        off = (x - (1 - a) * m) / (
+            (1 - a) ** 2 * s**2 + a**2
+        )  # over the variance of x_a
         return a * off - (m + (1 - a) * s**2 * off)  # E[n | x_a] - E[x0 | x_a]
 
-    errors = [float((shipped.euler(velocity, n, calls) - (m + s * n)).abs().max()) for calls in (100, 200, 400)]
-    assert errors[0] < 0.05 and errors[0] / errors[1] == pytest.approx(2, rel=0.1) and errors[1] / errors[2] == pytest.approx(2, rel=0.1)
+    errors = [
+        float((shipped.euler(velocity, n, calls) - (m + s * n)).abs().max())
+        for calls in (100, 200, 400)
+    ]
+    assert (
+        errors[0] < 0.05
+        and errors[0] / errors[1] == pytest.approx(2, rel=0.1)
+        and errors[1] / errors[2] == pytest.approx(2, rel=0.1)
+    )
 
 
 @pytest.mark.parametrize("calls", [1, 5, 10, 20, 50])
@@ -119,21 +155,41 @@ def test_the_flow_s_clock_stops_at_equal_amounts(shipped, calls):
 
 
 def test_the_lesson_shows_the_program_s_loss_and_sampler(shipped):
-    cells = ["".join(cell["source"]) for cell in json.loads(LESSON.read_text(encoding="utf8"))["cells"] if cell["cell_type"] == "code"]
+    cells = [
+        "".join(cell["source"])
+        for cell in json.loads(LESSON.read_text(encoding="utf8"))["cells"]
+        if cell["cell_type"] == "code"
+    ]
     (source,) = [cell for cell in cells if "def flow_loss(" in cell]
     exec(source, lesson := vars(du).copy())
     model = lambda x, a: torch.tanh(2 * x) * a.view(-1, 1, 1, 1)  # noqa: E731
-    losses = [some(model, normal(6, 3, 4, 4), torch.Generator().manual_seed(1)) for some in (shipped.flow_loss, lesson["flow_loss"])]
-    ends = [some(model, normal(6, 3, 4, 4), 5) for some in (shipped.euler, lesson["euler"])]
+    losses = [
+        some(model, normal(6, 3, 4, 4), torch.Generator().manual_seed(1))
+        for some in (shipped.flow_loss, lesson["flow_loss"])
+    ]
+    ends = [
+        some(model, normal(6, 3, 4, 4), 5) for some in (shipped.euler, lesson["euler"])
+    ]
     assert torch.equal(*losses) and torch.equal(*ends)
 
 
 # ---- The program -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["DDIM", "DDIM, clipped", "DDIM, clipped, flow's clock", "DDPM, clipped", "flow, Euler"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "DDIM",
+        "DDIM, clipped",
+        "DDIM, clipped, flow's clock",
+        "DDPM, clipped",
+        "flow, Euler",
+    ],
+)
 @pytest.mark.parametrize("calls", [1, 5, 10])
-def test_each_way_draws_the_only_picture_in_as_many_calls(shipped, monkeypatch, way, calls):
+def test_each_way_draws_the_only_picture_in_as_many_calls(
+    shipped, monkeypatch, way, calls
+):
     x0, asked = torch.linspace(-1, 1, 48, dtype=torch.float64).view(1, 3, 4, 4), []
 
     def oracle(x, t, c=None):
@@ -149,16 +205,27 @@ def test_each_way_draws_the_only_picture_in_as_many_calls(shipped, monkeypatch, 
     assert asked == [2] * calls + [1] * calls
 
 
-@pytest.mark.parametrize("target, asked", [("noise", "diffusion_loss"), ("velocity", "flow_loss")])
-def test_each_target_is_trained_by_its_own_loss_and_by_its_seed(flow, monkeypatch, target, asked):
+@pytest.mark.parametrize(
+    "target, asked", [("noise", "diffusion_loss"), ("velocity", "flow_loss")]
+)
+def test_each_target_is_trained_by_its_own_loss_and_by_its_seed(
+    flow, monkeypatch, target, asked
+):
     called = []
 
     def noted(name, loss):
-        return lambda *arguments, **options: called.append(name) or loss(*arguments, **options)
+        return lambda *arguments, **options: (
+            called.append(name) or loss(*arguments, **options)
+        )
 
     for owner, name in ((flow, "flow_loss"), (flow.du, "diffusion_loss")):
         monkeypatch.setattr(owner, name, noted(name, getattr(owner, name)))
-    first, again, other = (torch.cat([p.flatten() for p in flow.train(flow.Run(target, seed), 150).parameters()]) for seed in (1, 1, 2))
+    first, again, other = (
+        torch.cat(
+            [p.flatten() for p in flow.train(flow.Run(target, seed), 150).parameters()]
+        )
+        for seed in (1, 1, 2)
+    )
     assert called == [asked] * 9  # three steps of 50 each
     assert torch.equal(first, again) and not torch.allclose(first, other)
 
@@ -166,16 +233,43 @@ def test_each_target_is_trained_by_its_own_loss_and_by_its_seed(flow, monkeypatc
 def test_scores_are_those_of_the_course(shipped):
     """Of 1,000 held-out sprites, as scores.json has them; and noise is no sprite."""
     test = du.load_sprites("test")
-    real = shipped.score(test.images[np.random.default_rng(0).permutation(len(test))[:1000]])
-    wanted = json.loads((du.WEIGHTS / "scores.json").read_text(encoding="utf8"))["real"]["test (floor)"]["scores"]
-    assert real["FD"] == pytest.approx(wanted["FD"][0], abs=0.06) and real["coverage"] == pytest.approx(wanted["coverage"][0], abs=1e-4)
+    real = shipped.score(
+        test.images[np.random.default_rng(0).permutation(len(test))[:1000]]
+    )
+    wanted = json.loads((du.WEIGHTS / "scores.json").read_text(encoding="utf8"))[
+        "real"
+    ]["test (floor)"]["scores"]
+    assert real["FD"] == pytest.approx(wanted["FD"][0], abs=0.06) and real[
+        "coverage"
+    ] == pytest.approx(wanted["coverage"][0], abs=1e-4)
     assert real["legal"] == 1 and real["legal_distance"]["mean"] == 0
-    noise = shipped.score(np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8))
-    assert noise["legal"] == 0 and noise["legal_distance"]["mean"] > 0.2 and noise["FD"] > 10 * real["FD"]
+    noise = shipped.score(
+        np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+    )
+    assert (
+        noise["legal"] == 0
+        and noise["legal_distance"]["mean"] > 0.2
+        and noise["FD"] > 10 * real["FD"]
+    )
 
 
 def run(flow, monkeypatch, out, *extra):
-    monkeypatch.setattr(sys, "argv", ["flow.py", "--out", str(out), "--pictures", "100", "--samples", "20", "--workers", "1", *extra])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "flow.py",
+            "--out",
+            str(out),
+            "--pictures",
+            "100",
+            "--samples",
+            "20",
+            "--workers",
+            "1",
+            *extra,
+        ],
+    )
     flow.main()
     return json.loads(out.read_text(encoding="utf8"))
 
@@ -184,39 +278,100 @@ def test_runs_are_added_and_those_there_are_kept(flow, monkeypatch, tmp_path):
     out, runs = tmp_path / "flow.json", flow.RUNS
     monkeypatch.setattr(flow, "RUNS", {"flow, seed 1": runs["flow, seed 1"]})
     first = run(flow, monkeypatch, out)
-    monkeypatch.setattr(flow, "RUNS", {name: runs[name] for name in ("DDPM, seed 1", "flow, seed 1", "flow, seed 2")})
+    monkeypatch.setattr(
+        flow,
+        "RUNS",
+        {name: runs[name] for name in ("DDPM, seed 1", "flow, seed 1", "flow, seed 2")},
+    )
     trained, train = [], flow.train
-    monkeypatch.setattr(flow, "train", lambda run, pictures: trained.append((run.target, run.seed)) or train(run, pictures))
+    monkeypatch.setattr(
+        flow,
+        "train",
+        lambda run, pictures: (
+            trained.append((run.target, run.seed)) or train(run, pictures)
+        ),
+    )
     both = run(flow, monkeypatch, out)
-    assert trained == [("noise", 1), ("velocity", 2)] and both["runs"]["flow, seed 1"] == first["runs"]["flow, seed 1"]
-    assert list(both["runs"]) == ["DDPM, seed 1", "flow, seed 1", "flow, seed 2"] and both["floor"] == first["floor"]
-    assert set(both["runs"]["DDPM, seed 1"]["scores"]) == {f"{way}, {calls}" for way in flow.WAYS for calls in (1, 2)}
-    assert both["runs"]["flow, seed 1"]["scores"] != both["runs"]["flow, seed 2"]["scores"]
-    monkeypatch.setattr(flow, "RUNS", {**flow.RUNS, "flow, seed 2": replace(runs["flow, seed 2"], learning_rate=1e-3)})
+    assert (
+        trained == [("noise", 1), ("velocity", 2)]
+        and both["runs"]["flow, seed 1"] == first["runs"]["flow, seed 1"]
+    )
+    assert (
+        list(both["runs"]) == ["DDPM, seed 1", "flow, seed 1", "flow, seed 2"]
+        and both["floor"] == first["floor"]
+    )
+    assert set(both["runs"]["DDPM, seed 1"]["scores"]) == {
+        f"{way}, {calls}" for way in flow.WAYS for calls in (1, 2)
+    }
+    assert (
+        both["runs"]["flow, seed 1"]["scores"] != both["runs"]["flow, seed 2"]["scores"]
+    )
+    monkeypatch.setattr(
+        flow,
+        "RUNS",
+        {
+            **flow.RUNS,
+            "flow, seed 2": replace(runs["flow, seed 2"], learning_rate=1e-3),
+        },
+    )
     changed = run(flow, monkeypatch, out)["runs"]
-    assert trained[2:] == [("velocity", 2)] and changed["flow, seed 2"]["scores"] != both["runs"]["flow, seed 2"]["scores"]
+    assert (
+        trained[2:] == [("velocity", 2)]
+        and changed["flow, seed 2"]["scores"] != both["runs"]["flow, seed 2"]["scores"]
+    )
     pictures = np.load(tmp_path / "results" / "flow.npz")
-    assert set(pictures) == {f"{way}, {calls}" for way in flow.PICTURED for calls in (1, 2)}
-    assert {(pictures[name].shape, pictures[name].dtype.name) for name in pictures} == {((3, 16, 16, 3), "uint8")}
+    assert set(pictures) == {
+        f"{way}, {calls}" for way in flow.PICTURED for calls in (1, 2)
+    }
+    assert {(pictures[name].shape, pictures[name].dtype.name) for name in pictures} == {
+        ((3, 16, 16, 3), "uint8")
+    }
 
 
 def test_other_settings_are_refused(flow, monkeypatch, tmp_path, capsys):
     out = tmp_path / "flow.json"
     monkeypatch.setattr(flow, "RUNS", {})
-    out.write_text(json.dumps({"settings": {"features": 8, "pictures": 100, "samples": 20, "calls": [1, 2]}, "floor": {"FD": 1}, "runs": {}}))
+    out.write_text(
+        json.dumps(
+            {
+                "settings": {
+                    "features": 8,
+                    "pictures": 100,
+                    "samples": 20,
+                    "calls": [1, 2],
+                },
+                "floor": {"FD": 1},
+                "runs": {},
+            }
+        )
+    )
     run(flow, monkeypatch, out)
     for arguments in (("--samples", "40"), ("--out", str(du.WEIGHTS / "flow.json"))):
         with pytest.raises(SystemExit):
             run(flow, monkeypatch, out, *arguments)
-    assert "remove it or give another --out" in (said := capsys.readouterr().err) and "would overwrite the shipped results" in said
+    assert (
+        "remove it or give another --out" in (said := capsys.readouterr().err)
+        and "would overwrite the shipped results" in said
+    )
 
 
 def test_what_is_stored_is_what_the_program_would_run(shipped):
     stored = json.loads((du.WEIGHTS / "flow.json").read_text(encoding="utf8"))
-    assert {name: row["run"] for name, row in stored["runs"].items()} == {name: asdict(run) for name, run in shipped.RUNS.items()}
-    settings = {"features": shipped.FEATURES, "pictures": shipped.PICTURES, "samples": shipped.SAMPLES, "calls": [*shipped.CALLS]}
+    assert {name: row["run"] for name, row in stored["runs"].items()} == {
+        name: asdict(run) for name, run in shipped.RUNS.items()
+    }
+    settings = {
+        "features": shipped.FEATURES,
+        "pictures": shipped.PICTURES,
+        "samples": shipped.SAMPLES,
+        "calls": [*shipped.CALLS],
+    }
     assert stored["settings"] == settings and stored["floor"]["legal"] == 1
-    assert all(score["FD"] > stored["floor"]["FD"] for row in stored["runs"].values() for score in row["scores"].values())
+    assert all(
+        score["FD"] > stored["floor"]["FD"]
+        for row in stored["runs"].values()
+        for score in row["scores"].values()
+    )
     sheet = du.WEIGHTS / "results" / "flow.npz"
     rows = {f"{way}, {calls}" for way in shipped.PICTURED for calls in shipped.CALLS}
     assert set(np.load(sheet)) == rows and sheet.stat().st_size <= 60 * 1024

@@ -10,7 +10,9 @@ FACTORY = du.sprite_factory()
 
 
 def noisy_sprites(names, std: float, n: int = 3, seed: int = 0):
-    specifications = [s for name in names for s in FACTORY.sample_specifications(n, seed, name)]
+    specifications = [
+        s for name in names for s in FACTORY.sample_specifications(n, seed, name)
+    ]
     clean = FACTORY.render_many(specifications) / 255
     return clean, clean + std * np.random.default_rng(seed).standard_normal(clean.shape)
 
@@ -22,8 +24,13 @@ def test_it_is_the_mean_over_every_sprite_of_two_classes(std):
     _, y = noisy_sprites(names, std)
     logs, pictures = [], []
     for name, share in zip(names, (0.75, 0.25)):
-        rendered = FACTORY.render_many(list(FACTORY.all_specifications(name))).reshape(-1, 768) / 255
-        apart = np.stack([np.square(row - rendered).sum(1) for row in y.reshape(len(y), -1)])
+        rendered = (
+            FACTORY.render_many(list(FACTORY.all_specifications(name))).reshape(-1, 768)
+            / 255
+        )
+        apart = np.stack(
+            [np.square(row - rendered).sum(1) for row in y.reshape(len(y), -1)]
+        )
         logs.append(-apart / (2 * std**2) + np.log(share / len(rendered)))
         pictures.append(rendered)
     logs = np.concatenate(logs, 1)
@@ -40,22 +47,37 @@ def test_little_noise_is_removed_whole_and_much_noise_leaves_the_mean():
     far, farther = (FACTORY.denoise_ideally(zero, std) for std in (1e3, 1e4))
     np.testing.assert_allclose(far, farther, atol=1e-3)
     drawn = FACTORY.render_many(FACTORY.draw_specifications(2000, 1)) / 255
-    assert np.abs(far[0] - drawn.mean(0)).max() < 0.06  # 2,000 draws: standard errors up to 0.012
+    assert (
+        np.abs(far[0] - drawn.mean(0)).max() < 0.06
+    )  # 2,000 draws: standard errors up to 0.012
 
 
 def ideal(schedule):
     """A "network" without weights, for samplers and losses."""
-    return lambda x, t, c=None: torch.from_numpy(FACTORY.ideal_noise(x.numpy(), float(schedule.ab[round(float(t.flatten()[0]) * schedule.T)])))
+    return lambda x, t, c=None: torch.from_numpy(
+        FACTORY.ideal_noise(
+            x.numpy(), float(schedule.ab[round(float(t.flatten()[0]) * schedule.T)])
+        )
+    )
 
 
 def test_the_noise_is_what_the_guess_leaves_of_the_picture():
-    schedule, x = du.NoiseSchedule.linear(), du.to_model_range(FACTORY.render_many(FACTORY.draw_specifications(5, 3)))
+    schedule, x = (
+        du.NoiseSchedule.linear(),
+        du.to_model_range(FACTORY.render_many(FACTORY.draw_specifications(5, 3))),
+    )
     noise = torch.randn(x.shape)
     for t in (20, 200, 500):
         x_t, ab = du.perturb_input(x, t, noise, schedule), float(schedule.ab[t])
         implied = torch.from_numpy(FACTORY.ideal_noise(x_t.numpy(), ab))
-        guess = FACTORY.denoise_ideally(((x_t / ab**0.5).movedim(1, -1).numpy() + 1) / 2, (1 / ab - 1) ** 0.5 / 2)
-        np.testing.assert_allclose((du.predict_x0(x_t, t, implied, schedule).movedim(1, -1) + 1) / 2, guess, atol=2e-3)
+        guess = FACTORY.denoise_ideally(
+            ((x_t / ab**0.5).movedim(1, -1).numpy() + 1) / 2, (1 / ab - 1) ** 0.5 / 2
+        )
+        np.testing.assert_allclose(
+            (du.predict_x0(x_t, t, implied, schedule).movedim(1, -1) + 1) / 2,
+            guess,
+            atol=2e-3,
+        )
         if t == 20:
             np.testing.assert_allclose(implied, noise, atol=2e-3)
     for alpha_bar in (0.0, 1.0):
@@ -67,7 +89,10 @@ def test_no_network_comes_below_its_error():
     schedule = du.NoiseSchedule.linear()
     network = du.load_weights(du.ContextUnet(3, 64, 5, 16), du.WEIGHTS / "model_31.pth")
     x = du.to_model_range(FACTORY.render_many(FACTORY.draw_specifications(40, 3)))
-    ours, best = (du.denoising_losses(model, x, schedule, (50, 200, 350)).mean(1) for model in (network, ideal(schedule)))
+    ours, best = (
+        du.denoising_losses(model, x, schedule, (50, 200, 350)).mean(1)
+        for model in (network, ideal(schedule))
+    )
     assert (best < ours).all() and best[0] < 0.01 * ours[0]
 
 
@@ -75,7 +100,16 @@ def test_samplers_draw_legal_sprites_with_it():
     """What a sampler spoils by itself is little: so mixed colours come from networks."""
     schedule = du.NoiseSchedule.linear()
     generator = torch.Generator().manual_seed(0)
-    pictures = du.to_pictures(du.sample_ddim(ideal(schedule), schedule, (16, 3, 16, 16), steps=25, generator=generator, keep=0)[0])
+    pictures = du.to_pictures(
+        du.sample_ddim(
+            ideal(schedule),
+            schedule,
+            (16, 3, 16, 16),
+            steps=25,
+            generator=generator,
+            keep=0,
+        )[0]
+    )
     assert FACTORY.are_legal(pictures, FACTORY.decode(pictures)[0]).mean() > 0.9
 
 

@@ -9,7 +9,11 @@ FACTORY = du.sprite_factory()
 
 
 def some(n: int, seed: int):
-    return [s for name in FACTORY.CLASS_NAMES for s in FACTORY.sample_specifications(n, seed, name)]
+    return [
+        s
+        for name in FACTORY.CLASS_NAMES
+        for s in FACTORY.sample_specifications(n, seed, name)
+    ]
 
 
 def legal_share(pictures: np.ndarray) -> float:
@@ -17,7 +21,9 @@ def legal_share(pictures: np.ndarray) -> float:
 
 
 def with_noise(pictures: np.ndarray, std: float) -> np.ndarray:
-    return (pictures / 255 + std * np.random.default_rng(0).standard_normal(pictures.shape)).clip(0, 1)
+    return (
+        pictures / 255 + std * np.random.default_rng(0).standard_normal(pictures.shape)
+    ).clip(0, 1)
 
 
 def test_real_sprites_are_legal_with_noise_that_nobody_sees_and_not_with_more():
@@ -37,11 +43,16 @@ def test_near_misses_are_not_legal(kind, passed):
 
 def test_the_distance_over_the_whole_picture_would_be_a_worse_ruler():
     """A threshold on it that refuses as many near-misses refuses sprites whose noise the worst pixel forgives."""
-    near = np.concatenate([FACTORY.near_misses(some(60, 33), kind) for kind in ("colour", "part")])
+    near = np.concatenate(
+        [FACTORY.near_misses(some(60, 33), kind) for kind in ("colour", "part")]
+    )
     found, distances = FACTORY.decode(near)
     as_strict = np.quantile(distances, FACTORY.are_legal(near, found).mean())
     noisy = with_noise(FACTORY.render_many(some(60, 34)), 0.05)
-    assert legal_share(noisy) > 0.99 and (FACTORY.decode(noisy)[1] < as_strict).mean() < 0.01
+    assert (
+        legal_share(noisy) > 0.99
+        and (FACTORY.decode(noisy)[1] < as_strict).mean() < 0.01
+    )
 
 
 def neighbours(specification):
@@ -49,7 +60,15 @@ def neighbours(specification):
     for factor, values in FACTORY.factors_of(specification.class_name).items():
         for value in values:
             if value != specification[factor]:
-                yield factor, FACTORY.render(FACTORY.specify(specification.class_name, **{**dict(specification.factors), factor: value}))
+                yield (
+                    factor,
+                    FACTORY.render(
+                        FACTORY.specify(
+                            specification.class_name,
+                            **{**dict(specification.factors), factor: value},
+                        )
+                    ),
+                )
 
 
 @pytest.mark.parametrize("kind", ["colour", "part"])
@@ -59,19 +78,29 @@ def test_a_near_miss_is_half_way_to_a_sprite_with_one_other_factor(kind):
         picture = FACTORY.near_misses([specification], kind, seed=2)
         if not len(picture):
             continue
-        np.testing.assert_array_equal(picture, FACTORY.near_misses([specification], kind, seed=2))
+        np.testing.assert_array_equal(
+            picture, FACTORY.near_misses([specification], kind, seed=2)
+        )
         sprite = FACTORY.render(specification)
         changed = (picture[0] != sprite).any(2)
         half_way = set()
         for factor, other in neighbours(specification):
             differs = (other != sprite).any(2)
-            if (picture[0] == other)[changed].all() and changed.sum() == differs.sum() // 2 and differs[changed].all():
-                half_way.add(factor in FACTORY._FAMILIES[specification.class_name].COLOURS)
+            if (
+                (picture[0] == other)[changed].all()
+                and changed.sum() == differs.sum() // 2
+                and differs[changed].all()
+            ):
+                half_way.add(
+                    factor in FACTORY._FAMILIES[specification.class_name].COLOURS
+                )
         assert (kind == "colour") in half_way
 
 
 def test_another_kind_of_near_miss_is_refused():
-    with pytest.raises(ValueError, match="kind='hat' does not exist; expected 'colour' or 'part'"):
+    with pytest.raises(
+        ValueError, match="kind='hat' does not exist; expected 'colour' or 'part'"
+    ):
         FACTORY.near_misses(some(1, 35), "hat")
 
 
@@ -79,20 +108,29 @@ def test_one_wrong_pixel_is_enough():
     specification = FACTORY.sample_specifications(1, 36, "hero")[0]
     picture = FACTORY.render(specification)[None]
     assert FACTORY.are_legal(picture, [specification])[0]
-    for channel, allowed in ((20, True), (60, False)):  # grey levels on all three channels: 0.08 and 0.24
+    for channel, allowed in (
+        (20, True),
+        (60, False),
+    ):  # grey levels on all three channels: 0.08 and 0.24
         spoilt = picture.copy()
         spoilt[0, 0, 0] -= channel
         assert FACTORY.are_legal(spoilt, [specification])[0] == allowed
-        assert FACTORY.pixel_errors(spoilt, [specification]).max() == pytest.approx(channel / 255)
+        assert FACTORY.pixel_errors(spoilt, [specification]).max() == pytest.approx(
+            channel / 255
+        )
     with pytest.raises(ValueError, match="1 pictures and 2 specifications"):
         FACTORY.pixel_errors(picture, [specification] * 2)
 
 
 def test_new_means_not_in_training():
     train, test = du.load_sprites("train"), du.load_sprites("test")
-    found, distances = FACTORY.decode(np.concatenate((train.images[:200], test.images[:200])))
+    found, distances = FACTORY.decode(
+        np.concatenate((train.images[:200], test.images[:200]))
+    )
     assert distances.max() == 0
-    np.testing.assert_array_equal(FACTORY.are_new(found, train.factors), [False] * 200 + [True] * 200)
+    np.testing.assert_array_equal(
+        FACTORY.are_new(found, train.factors), [False] * 200 + [True] * 200
+    )
 
 
 def test_total_variation_of_histograms():
@@ -106,14 +144,22 @@ def test_total_variation_of_histograms():
     lacking = [row for row in other if row["class"] != "food"]
     assert FACTORY.total_variation(rows, lacking) > small + 0.05
     two = [FACTORY.specification_at("food", i).as_dict() for i in (0, 1)]
-    assert FACTORY.total_variation(two[:1], two[:1]) == 0  # classes that neither set has don't count
-    differing = sum(two[0][factor] != two[1][factor] for factor in FACTORY.factors_of("food"))
-    assert FACTORY.total_variation(two[:1], two[1:]) == pytest.approx(differing / (1 + len(FACTORY.factors_of("food"))))
+    assert (
+        FACTORY.total_variation(two[:1], two[:1]) == 0
+    )  # classes that neither set has don't count
+    differing = sum(
+        two[0][factor] != two[1][factor] for factor in FACTORY.factors_of("food")
+    )
+    assert FACTORY.total_variation(two[:1], two[1:]) == pytest.approx(
+        differing / (1 + len(FACTORY.factors_of("food")))
+    )
 
 
 def test_distinct_by_chance_is_what_drawing_gives():
     rng = np.random.default_rng(0)
     total = FACTORY.count_specifications("food")
     drawn = [len(np.unique(rng.integers(0, total, 2000))) for _ in range(200)]
-    assert FACTORY.distinct_by_chance({"food": 2000}) == pytest.approx(np.mean(drawn), rel=0.005)
+    assert FACTORY.distinct_by_chance({"food": 2000}) == pytest.approx(
+        np.mean(drawn), rel=0.005
+    )
     assert FACTORY.distinct_by_chance({"food": 1, "hero": 1}) == pytest.approx(2)

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 import diffusion_utilities as du
 
 HEIGHTS = range(8, 65, 4)
-TIMES = {"(B,)": lambda b: (b,), "(B, 1)": lambda b: (b, 1), "(B, 1, 1, 1)": lambda b: (b, 1, 1, 1), "(1, 1, 1, 1)": lambda b: (1, 1, 1, 1)}
+TIMES = {
+    "(B,)": lambda b: (b,),
+    "(B, 1)": lambda b: (b, 1),
+    "(B, 1, 1, 1)": lambda b: (b, 1, 1, 1),
+    "(1, 1, 1, 1)": lambda b: (1, 1, 1, 1),
+}
 
 
 @settings(max_examples=25)
@@ -20,7 +25,9 @@ TIMES = {"(B,)": lambda b: (b,), "(B, 1)": lambda b: (b, 1), "(B, 1, 1, 1)": lam
     batch=st.integers(1, 3), height=st.sampled_from(HEIGHTS), channels=st.integers(1, 4), n_feat=st.sampled_from([8, 16]),
     n_cfeat=st.integers(1, 7), time=st.sampled_from(list(TIMES)), with_context=st.booleans(),
 )  # fmt: skip
-def test_context_unet_keeps_the_shape(batch, height, channels, n_feat, n_cfeat, time, with_context):
+def test_context_unet_keeps_the_shape(
+    batch, height, channels, n_feat, n_cfeat, time, with_context
+):
     model = du.ContextUnet(channels, n_feat, n_cfeat, height).eval()
     x, t = torch.randn(batch, channels, height, height), torch.rand(TIMES[time](batch))
     c = torch.eye(n_cfeat)[torch.arange(batch) % n_cfeat] if with_context else None
@@ -33,8 +40,14 @@ def test_context_unet_keeps_the_shape(batch, height, channels, n_feat, n_cfeat, 
 def test_context_unet_learns_at_every_height(height):
     """Every parameter gets a gradient, at every height that is promised."""
     model = du.ContextUnet(1, 8, 2, height)
-    model(torch.randn(2, 1, height, height), torch.rand(2), torch.eye(2)).square().sum().backward()
-    assert not [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    model(
+        torch.randn(2, 1, height, height), torch.rand(2), torch.eye(2)
+    ).square().sum().backward()
+    assert not [
+        name
+        for name, p in model.named_parameters()
+        if p.grad is None or not torch.isfinite(p.grad).all()
+    ]
 
 
 def test_time_shapes_mean_the_same():
@@ -44,13 +57,21 @@ def test_time_shapes_mean_the_same():
         expected = model(x, t)
         for shape in ((2, 1), (2, 1, 1, 1)):
             assert torch.equal(model(x, t.view(shape)), expected)
-        for one in (torch.full((1, 1, 1, 1), 0.3), torch.tensor([0.3]), torch.tensor(0.3)):
+        for one in (
+            torch.full((1, 1, 1, 1), 0.3),
+            torch.tensor([0.3]),
+            torch.tensor(0.3),
+        ):
             torch.testing.assert_close(model(x, one), expected)
 
 
 def test_time_and_context_reach_the_output():
     model = du.ContextUnet(3, 8, 5, 16).train()
-    x, t, c = torch.randn(4, 3, 16, 16), torch.rand(4, requires_grad=True), torch.zeros(4, 5, requires_grad=True)
+    x, t, c = (
+        torch.randn(4, 3, 16, 16),
+        torch.rand(4, requires_grad=True),
+        torch.zeros(4, 5, requires_grad=True),
+    )
     for value in torch.autograd.grad(model(x, t, c).square().sum(), (t, c)):
         assert value.abs().sum() > 0
 
@@ -82,7 +103,9 @@ def test_context_multiplies_and_time_is_added():
     batch=st.integers(1, 3), c_in=st.integers(1, 5), c_out=st.integers(1, 5), height=st.integers(2, 9), width=st.integers(2, 9),
     is_res=st.booleans(), training=st.booleans(),
 )  # fmt: skip
-def test_residual_block_keeps_height_and_width_and_is_repeatable(batch, c_in, c_out, height, width, is_res, training):
+def test_residual_block_keeps_height_and_width_and_is_repeatable(
+    batch, c_in, c_out, height, width, is_res, training
+):
     """The same input gives the same output, in either mode, whether channel counts differ or not."""
     block = du.ResidualConvBlock(c_in, c_out, is_res).train(training)
     x = torch.randn(batch, c_in, height, width)
@@ -105,21 +128,42 @@ def test_residual_block_is_its_formula(c_in, c_out):
         torch.testing.assert_close(plain(x), block.conv2(x1))
 
 
-@given(batch=st.integers(1, 3), c_in=st.integers(1, 5), c_out=st.integers(1, 5), half_h=st.integers(1, 6), half_w=st.integers(1, 6))
+@given(
+    batch=st.integers(1, 3),
+    c_in=st.integers(1, 5),
+    c_out=st.integers(1, 5),
+    half_h=st.integers(1, 6),
+    half_w=st.integers(1, 6),
+)
 def test_down_halves_and_up_doubles(batch, c_in, c_out, half_h, half_w):
-    down = du.UnetDown(c_in, c_out).eval()(torch.randn(batch, c_in, 2 * half_h, 2 * half_w))
+    down = du.UnetDown(c_in, c_out).eval()(
+        torch.randn(batch, c_in, 2 * half_h, 2 * half_w)
+    )
     assert down.shape == (batch, c_out, half_h, half_w)
     up = du.UnetUp(2 * c_out, c_in).eval()(down, torch.randn_like(down))
     assert up.shape == (batch, c_in, 2 * half_h, 2 * half_w)
 
 
 def test_up_takes_x_first_and_the_skip_second():
-    up, x, skip = du.UnetUp(4, 3).eval(), torch.randn(1, 2, 4, 4), torch.randn(1, 2, 4, 4)
+    up, x, skip = (
+        du.UnetUp(4, 3).eval(),
+        torch.randn(1, 2, 4, 4),
+        torch.randn(1, 2, 4, 4),
+    )
     with torch.no_grad():
         torch.testing.assert_close(up(x, skip), up.model(torch.cat((x, skip), dim=1)))
 
 
-@pytest.mark.parametrize("shape, input_dim, rows", [((6,), 1, 6), ((6, 4), 4, 6), ((1, 1, 1, 1), 1, 1), ((5, 1, 1, 1), 1, 5), ((), 1, 1)])
+@pytest.mark.parametrize(
+    "shape, input_dim, rows",
+    [
+        ((6,), 1, 6),
+        ((6, 4), 4, 6),
+        ((1, 1, 1, 1), 1, 1),
+        ((5, 1, 1, 1), 1, 5),
+        ((), 1, 1),
+    ],
+)
 def test_embed_fc_shapes(shape, input_dim, rows):
     assert du.EmbedFC(input_dim, 7)(torch.rand(shape)).shape == (rows, 7)
 
@@ -130,11 +174,23 @@ def test_embed_fc_shapes(shape, input_dim, rows):
 def test_basic_unet_size():
     """309,057 parameters: six 5x5 convolutions and their biases."""
     pairs = ((1, 32), (32, 64), (64, 64), (64, 64), (64, 32), (32, 1))
-    assert sum(25 * a * b + b for a, b in pairs) == 309_057 == du.count_parameters(du.BasicUNet())
+    assert (
+        sum(25 * a * b + b for a, b in pairs)
+        == 309_057
+        == du.count_parameters(du.BasicUNet())
+    )
 
 
-@given(batch=st.integers(1, 2), channels=st.integers(1, 3), out=st.integers(1, 3), quarter_h=st.integers(1, 8), quarter_w=st.integers(1, 8))
-def test_basic_unet_keeps_the_shape_and_its_lower_bound(batch, channels, out, quarter_h, quarter_w):
+@given(
+    batch=st.integers(1, 2),
+    channels=st.integers(1, 3),
+    out=st.integers(1, 3),
+    quarter_h=st.integers(1, 8),
+    quarter_w=st.integers(1, 8),
+)
+def test_basic_unet_keeps_the_shape_and_its_lower_bound(
+    batch, channels, out, quarter_h, quarter_w
+):
     """SiLU is never below -0.27846 (its minimum, at x = -1.2785), whatever goes in."""
     model = du.BasicUNet(channels, out)
     with torch.no_grad():
@@ -146,7 +202,9 @@ def test_the_lower_bound_is_reached():
     model = du.BasicUNet()
     nn.init.zeros_(model.up_layers[2].weight)
     nn.init.constant_(model.up_layers[2].bias, -1.278465)
-    assert model(torch.zeros(1, 1, 8, 8)).min().item() == pytest.approx(-0.278465, abs=1e-5)
+    assert model(torch.zeros(1, 1, 8, 8)).min().item() == pytest.approx(
+        -0.278465, abs=1e-5
+    )
 
 
 def test_basic_unet_skips_are_last_in_first_out():
@@ -170,4 +228,9 @@ def test_basic_unet_skips_are_last_in_first_out():
 def test_networks_work_in_other_dtypes(dtype):
     x = torch.rand(2, 1, 8, 8, dtype=dtype)
     assert du.BasicUNet().to(dtype)(x).dtype == dtype
-    assert du.ContextUnet(1, 8, 2, 8).to(dtype)(x, torch.rand(2, dtype=dtype), torch.eye(2)).dtype == dtype
+    assert (
+        du.ContextUnet(1, 8, 2, 8)
+        .to(dtype)(x, torch.rand(2, dtype=dtype), torch.eye(2))
+        .dtype
+        == dtype
+    )

@@ -24,11 +24,17 @@ def code_of(notebook):
 
 
 def words_of(notebook):
-    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return "\n".join(
+        cell.source for cell in notebook.cells if cell.cell_type == "markdown"
+    )
 
 
 def set_up_cell(path):
-    return next(cell.source for cell in code_of(read(path)) if "diffusion_utilities" in cell.source)
+    return next(
+        cell.source
+        for cell in code_of(read(path))
+        if "diffusion_utilities" in cell.source
+    )
 
 
 def test_the_five_lessons_are_there_in_order():
@@ -44,11 +50,17 @@ class TestSaved:
 
     def test_executed_in_order_without_errors_warnings_or_absolute_paths(self, path):
         cells = [cell for cell in code_of(read(path)) if cell.source.strip()]
-        assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+        assert [cell.execution_count for cell in cells] == list(
+            range(1, len(cells) + 1)
+        )
         outputs = [output for cell in cells for output in cell.outputs]
         assert not [output for output in outputs if output.output_type == "error"]
         texts = [json.dumps(output) for output in outputs]
-        assert not [text for text in texts if re.search(r"(/home/|/root/|/tmp/|/Users/|/work/)", text)]
+        assert not [
+            text
+            for text in texts
+            if re.search(r"(/home/|/root/|/tmp/|/Users/|/work/)", text)
+        ]
         assert not [text for text in texts if re.search(r"\w+Warning:", text)]
 
     def test_widget_views_come_with_their_state(self, path):
@@ -60,14 +72,22 @@ class TestSaved:
             if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
         ]
         if views:
-            state = notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+            state = notebook.metadata.widgets[
+                "application/vnd.jupyter.widget-state+json"
+            ]["state"]
             assert set(views) <= set(state)
 
     def test_six_checked_cells_and_three_exercises_with_solutions(self, path):
         notebook = read(path)
-        checked = [cell for cell in code_of(notebook) if "NBVAL_CHECK_OUTPUT" in cell.source]
+        checked = [
+            cell for cell in code_of(notebook) if "NBVAL_CHECK_OUTPUT" in cell.source
+        ]
         assert len(checked) >= 6
-        assert all(output.output_type == "stream" or "text/plain" in output.data for cell in checked for output in cell.outputs)
+        assert all(
+            output.output_type == "stream" or "text/plain" in output.data
+            for cell in checked
+            for output in cell.outputs
+        )
         solutions = re.findall(r"<details>.*?</details>", words_of(notebook), re.S)
         assert len(solutions) >= 3
         for solution in solutions:
@@ -75,7 +95,10 @@ class TestSaved:
                 ast.parse(block)
 
     def test_headed_timed_seeded_summarised_and_referenced(self, path):
-        words, code = words_of(read(path)), "\n".join(cell.source for cell in code_of(read(path)))
+        words, code = (
+            words_of(read(path)),
+            "\n".join(cell.source for cell in code_of(read(path))),
+        )
         assert words.startswith("# Lesson ")
         assert re.search(r"(minute|second)s? .*on two", words) and "arXiv" in words
         assert re.search(r"^#+ (Summary|What you now know)", words, re.M)
@@ -89,5 +112,7 @@ class TestSaved:
 def test_nothing_but_loopback_can_be_reached_while_notebooks_run():
     """The kernels that nbval starts inherit this environment."""
     code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
     assert result.returncode != 0 and "blocked" in result.stderr

@@ -5,7 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_schedule_and_samplers import bell  # the best denoiser for independent normal pixels
+from test_schedule_and_samplers import (
+    bell,
+)  # the best denoiser for independent normal pixels
 
 import diffusion_utilities as du
 
@@ -25,35 +27,81 @@ def test_the_default_list_goes_down_with_nineteen_rounds_back_in_495_calls():
 
 @given(st.data())
 def test_a_list_of_steps_is_its_descents_one_after_another(data):
-    T, stride, round_stride = data.draw(st.integers(10, 600)), data.draw(st.integers(1, 50)), data.draw(st.integers(1, 50))
+    T, stride, round_stride = (
+        data.draw(st.integers(10, 600)),
+        data.draw(st.integers(1, 50)),
+        data.draw(st.integers(1, 50)),
+    )
     lows = sorted(data.draw(st.sets(st.integers(1, T - 1), max_size=4)), reverse=True)
-    rounds = [(data.draw(st.integers(low + 1, T)), low, data.draw(st.integers(0, 3))) for low in lows]
+    rounds = [
+        (data.draw(st.integers(low + 1, T)), low, data.draw(st.integers(0, 3)))
+        for low in lows
+    ]
     expected, at = [], T
     for high, low, times in rounds:
-        expected += descent(at, low, stride)[:-1] + times * [low, *descent(high, low, round_stride)[:-1]]
+        expected += descent(at, low, stride)[:-1] + times * [
+            low,
+            *descent(high, low, round_stride)[:-1],
+        ]
         at = low
-    assert du.restart_steps(rounds, T, stride, round_stride) == expected + descent(at, 0, stride)
-    assert du.sampling_steps(du.restart_steps(rounds, T, stride, round_stride), T) == expected + descent(at, 0, stride)
+    assert du.restart_steps(rounds, T, stride, round_stride) == expected + descent(
+        at, 0, stride
+    )
+    assert du.sampling_steps(
+        du.restart_steps(rounds, T, stride, round_stride), T
+    ) == expected + descent(at, 0, stride)
 
 
 @pytest.mark.parametrize(
-    "rounds", [[(100, 100, 1)], [(600, 100, 1)], [(100, 0, 1)], [(300, 120, 1), (300, 120, 1)], [(100, 50, 1), (300, 60, 1)], [(300, 120, -1)]]
+    "rounds",
+    [
+        [(100, 100, 1)],
+        [(600, 100, 1)],
+        [(100, 0, 1)],
+        [(300, 120, 1), (300, 120, 1)],
+        [(100, 50, 1), (300, 60, 1)],
+        [(300, 120, -1)],
+    ],
 )
 def test_rounds_that_go_nowhere_are_refused(rounds):
-    with pytest.raises(ValueError, match=r"round .* expected 0 < low < high <= T = 500"):
+    with pytest.raises(
+        ValueError, match=r"round .* expected 0 < low < high <= T = 500"
+    ):
         du.restart_steps(rounds)
 
 
-@pytest.mark.parametrize("strides", [{"stride": 0}, {"round_stride": 0}, {"stride": -8}])
+@pytest.mark.parametrize(
+    "strides", [{"stride": 0}, {"round_stride": 0}, {"stride": -8}]
+)
 def test_strides_that_lead_nowhere_are_refused(strides):
     with pytest.raises(ValueError, match="expected whole numbers, 1 or more"):
         du.restart_steps(**strides)
 
 
-@pytest.mark.parametrize("steps", [[], [500], [400, 0], [500, 10], [500, 0, 10, 0], [500, 501, 0], [500, -1, 0], [500, 500, 0], [500, 250.5, 0]])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [],
+        [500],
+        [400, 0],
+        [500, 10],
+        [500, 0, 10, 0],
+        [500, 501, 0],
+        [500, -1, 0],
+        [500, 500, 0],
+        [500, 250.5, 0],
+    ],
+)
 def test_a_list_that_is_no_way_from_T_to_0_is_refused_before_any_work(steps):
-    with pytest.raises(ValueError, match="start with T = 500 and come to 0 at the end only"):
-        du.sample_ddpm(lambda *_: pytest.fail("the network was asked"), SCHEDULE, (1, 3, 4, 4), steps=steps)
+    with pytest.raises(
+        ValueError, match="start with T = 500 and come to 0 at the end only"
+    ):
+        du.sample_ddpm(
+            lambda *_: pytest.fail("the network was asked"),
+            SCHEDULE,
+            (1, 3, 4, 4),
+            steps=steps,
+        )
 
 
 @pytest.mark.parametrize("kind", [tuple, np.array, torch.tensor])
@@ -63,9 +111,13 @@ def test_a_list_may_be_of_any_kind(kind):
 
 
 @pytest.mark.parametrize("kind", [list, np.array])
-def test_multistep_solvers_refuse_a_list_because_their_memory_would_outlive_the_way_up(kind):
+def test_multistep_solvers_refuse_a_list_because_their_memory_would_outlive_the_way_up(
+    kind,
+):
     with pytest.raises(ValueError, match="a whole number of steps .on a list"):
-        du.sample_multistep(bell(0, 1, SCHEDULE), SCHEDULE, (1, 3, 4, 4), steps=kind(du.restart_steps()))
+        du.sample_multistep(
+            bell(0, 1, SCHEDULE), SCHEDULE, (1, 3, 4, 4), steps=kind(du.restart_steps())
+        )
 
 
 @pytest.mark.parametrize("low, high", [(20, 120), (120, 300), (0, 500)])
@@ -73,19 +125,43 @@ def test_on_the_way_up_the_picture_is_noised_as_if_from_the_clean_one(low, high)
     """From x_t around one clean picture, x_s has mean sqrt(ab_s) x_0 and variance 1 - ab_s: [DDPM] eq. 4 from t instead of 0."""
     generator = torch.Generator().manual_seed(3)
     x0 = torch.full((50, 3, 20, 20), 0.8, dtype=torch.float64)
-    x_t = du.perturb_input(x0, low, torch.randn(x0.shape, generator=generator).double(), SCHEDULE)
-    (reached, x_s, predicted), *_ = du.walk(lambda *_: pytest.fail("asked on the way up"), SCHEDULE, x_t, [low, high], None, generator=generator)
+    x_t = du.perturb_input(
+        x0, low, torch.randn(x0.shape, generator=generator).double(), SCHEDULE
+    )
+    (reached, x_s, predicted), *_ = du.walk(
+        lambda *_: pytest.fail("asked on the way up"),
+        SCHEDULE,
+        x_t,
+        [low, high],
+        None,
+        generator=generator,
+    )
     ab, n = float(SCHEDULE.ab[high]), x0.numel()
     assert reached == high and predicted is None
-    assert float(x_s.mean()) == pytest.approx(0.8 * ab**0.5, abs=4 * ((1 - ab) / n) ** 0.5)
+    assert float(x_s.mean()) == pytest.approx(
+        0.8 * ab**0.5, abs=4 * ((1 - ab) / n) ** 0.5
+    )
     assert float(x_s.var()) == pytest.approx(1 - ab, rel=4 * (2 / n) ** 0.5)
 
 
-@pytest.mark.parametrize("sample, options", [(du.sample_ddim, {}), (du.sample_ddpm, {"variance": "beta_tilde"})])
+@pytest.mark.parametrize(
+    "sample, options",
+    [(du.sample_ddim, {}), (du.sample_ddpm, {"variance": "beta_tilde"})],
+)
 def test_normal_data_come_out_with_their_mean_and_variance(sample, options):
     steps = du.restart_steps([(300, 120, 3), (120, 20, 3)], stride=1, round_stride=1)
-    x, _ = sample(bell(0.3, 0.5, SCHEDULE), SCHEDULE, (40, 3, 10, 10), steps=steps, generator=torch.Generator().manual_seed(11), keep=0, **options)
-    assert float(x.std()) == pytest.approx(0.5, rel=0.04) and float(x.mean()) == pytest.approx(0.3, abs=0.025)
+    x, _ = sample(
+        bell(0.3, 0.5, SCHEDULE),
+        SCHEDULE,
+        (40, 3, 10, 10),
+        steps=steps,
+        generator=torch.Generator().manual_seed(11),
+        keep=0,
+        **options,
+    )
+    assert float(x.std()) == pytest.approx(0.5, rel=0.04) and float(
+        x.mean()
+    ) == pytest.approx(0.3, abs=0.025)
 
 
 def test_the_samples_are_those_of_a_loop_by_hand():
@@ -96,12 +172,23 @@ def test_the_samples_are_those_of_a_loop_by_hand():
     def down(x, steps):
         for t, t_prev in zip(steps, steps[1:]):
             predicted = model(x, torch.full((2,), t / 500))
-            x = du.denoise_add_noise(x, t, predicted, SCHEDULE, torch.randn(x.shape, generator=generator), t_prev, "beta_tilde", True)
+            x = du.denoise_add_noise(
+                x,
+                t,
+                predicted,
+                SCHEDULE,
+                torch.randn(x.shape, generator=generator),
+                t_prev,
+                "beta_tilde",
+                True,
+            )
         return x
 
     def up(x, low, high):
         share = float(SCHEDULE.ab[high] / SCHEDULE.ab[low])
-        return share**0.5 * x + (1 - share) ** 0.5 * torch.randn(x.shape, generator=generator)
+        return share**0.5 * x + (1 - share) ** 0.5 * torch.randn(
+            x.shape, generator=generator
+        )
 
     at = 500
     for high, low, times in ((300, 120, 2), (90, 30, 1)):
@@ -110,8 +197,20 @@ def test_the_samples_are_those_of_a_loop_by_hand():
             x = down(up(x, low, high), descent(high, low, 6))
         at = low
     x = down(x, descent(at, 0, 8))
-    steps, again = du.restart_steps([(300, 120, 2), (90, 30, 1)]), torch.Generator().manual_seed(8)
-    ours, _ = du.sample_ddpm(model, SCHEDULE, (2, 3, 4, 4), steps=steps, generator=again, keep=0, variance="beta_tilde", clip=True)
+    steps, again = (
+        du.restart_steps([(300, 120, 2), (90, 30, 1)]),
+        torch.Generator().manual_seed(8),
+    )
+    ours, _ = du.sample_ddpm(
+        model,
+        SCHEDULE,
+        (2, 3, 4, 4),
+        steps=steps,
+        generator=again,
+        keep=0,
+        variance="beta_tilde",
+        clip=True,
+    )
     torch.testing.assert_close(ours, x, rtol=1e-5, atol=1e-5)
 
 
@@ -120,9 +219,25 @@ def test_frames_are_kept_by_their_place_so_a_step_visited_thrice_gives_three():
     x_T = torch.randn((1, 3, 4, 4), generator=torch.Generator().manual_seed(1))
 
     def draw(keep):
-        return du.sample_ddim(bell(0, 1, SCHEDULE), SCHEDULE, x_T=x_T, steps=steps, generator=torch.Generator().manual_seed(2), keep=keep)
+        return du.sample_ddim(
+            bell(0, 1, SCHEDULE),
+            SCHEDULE,
+            x_T=x_T,
+            steps=steps,
+            generator=torch.Generator().manual_seed(2),
+            keep=keep,
+        )
 
     x, every = draw(len(steps))
-    assert len(every) == len(steps) and torch.equal(every[0], x_T) and torch.equal(every[-1], x)
-    assert torch.equal(draw([120, 0])[1], every[[i for i, t in enumerate(steps) if t in (120, 0)]]) and len(draw([120])[1]) == 3
+    assert (
+        len(every) == len(steps)
+        and torch.equal(every[0], x_T)
+        and torch.equal(every[-1], x)
+    )
+    assert (
+        torch.equal(
+            draw([120, 0])[1], every[[i for i, t in enumerate(steps) if t in (120, 0)]]
+        )
+        and len(draw([120])[1]) == 3
+    )
     assert len(draw(16)[1]) == 16

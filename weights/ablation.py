@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from scipy.optimize import linear_sum_assignment  # not among the lessons' packages: tests/requirements.txt
+from scipy.optimize import (
+    linear_sum_assignment,
+)  # not among the lessons' packages: tests/requirements.txt
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -34,7 +36,9 @@ class Change:
     learning_rate: float = 2e-3
     batch: int = 50
     target: str = "noise"  # or "x0", "velocity", "mean"
-    weights: str = "none"  # or "min-SNR" (gamma 5), or "bound": those of the variational bound
+    weights: str = (
+        "none"  # or "min-SNR" (gamma 5), or "bound": those of the variational bound
+    )
     average: bool = False
     decay: bool = True
     assigned: bool = False
@@ -42,7 +46,11 @@ class Change:
     seed: int = 1
 
 
-FAULTS = ("no square root", "random shortcut", "backward(loss)")  # lesson 2 has the first, lesson 3 the others
+FAULTS = (
+    "no square root",
+    "random shortcut",
+    "backward(loss)",
+)  # lesson 2 has the first, lesson 3 the others
 BASE = Change()
 CHANGES = {
     "base: 2e-3, batch 50": BASE,
@@ -68,16 +76,30 @@ CHANGES = {
     "fault: backward(loss)": replace(BASE, fault="backward(loss)"),
 }
 FEATURES, PICTURES, WARM_UP, DECAY = 32, 100_000, 50, 0.999
-LOSS_STEPS, HELD_OUT, SAMPLES, SAMPLING_STEPS, BATCH = (5, 20, 50, 100, 200, 300, 400), 600, 1000, 50, 250
+LOSS_STEPS, HELD_OUT, SAMPLES, SAMPLING_STEPS, BATCH = (
+    (5, 20, 50, 100, 200, 300, 400),
+    600,
+    1000,
+    50,
+    250,
+)
 
 
-def coefficients(schedule: du.NoiseSchedule, t: torch.Tensor, like: torch.Tensor) -> list[torch.Tensor]:
+def coefficients(
+    schedule: du.NoiseSchedule, t: torch.Tensor, like: torch.Tensor
+) -> list[torch.Tensor]:
     """sqrt(ab), sqrt(1 - ab), a and b at each picture's step: four tensors (N, 1, 1, 1)."""
     tables = (schedule.ab.sqrt(), (1 - schedule.ab).sqrt(), schedule.a, schedule.b)
     return [table[t].view(-1, 1, 1, 1).to(like) for table in tables]
 
 
-def aim(target: str, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: du.NoiseSchedule) -> torch.Tensor:
+def aim(
+    target: str,
+    x0: torch.Tensor,
+    noise: torch.Tensor,
+    t: torch.Tensor,
+    schedule: du.NoiseSchedule,
+) -> torch.Tensor:
     """What a network with this target should answer at x_t: the conversions of lesson 2, section 10."""
     signal, spread, a, b = coefficients(schedule, t, x0)
     if target == "mean":  # of the posterior, [DDPM] eq. 11
@@ -85,7 +107,13 @@ def aim(target: str, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, sch
     return {"noise": noise, "x0": x0, "velocity": signal * noise - spread * x0}[target]
 
 
-def to_noise(target: str, answer: torch.Tensor, x: torch.Tensor, t: torch.Tensor, schedule: du.NoiseSchedule) -> torch.Tensor:
+def to_noise(
+    target: str,
+    answer: torch.Tensor,
+    x: torch.Tensor,
+    t: torch.Tensor,
+    schedule: du.NoiseSchedule,
+) -> torch.Tensor:
     """The noise in x_t that such an answer implies."""
     signal, spread, a, b = coefficients(schedule, t, x)
     if target == "noise":
@@ -102,14 +130,22 @@ def step_weights(change: Change, schedule: du.NoiseSchedule) -> torch.Tensor:
 
     At t = 1, where the bound has another term, they follow the same formula. Raises ValueError for weights that this target does not have here.
     """
-    known = {"none": (change.target,), "min-SNR": ("noise",), "bound": ("noise", "mean")}
+    known = {
+        "none": (change.target,),
+        "min-SNR": ("noise",),
+        "bound": ("noise", "mean"),
+    }
     if change.target not in known.get(change.weights, ()):
-        raise ValueError(f"weights={change.weights!r} not known for target={change.target!r}; expected none, min-SNR (noise) or bound (noise, mean)")
+        raise ValueError(
+            f"weights={change.weights!r} not known for target={change.target!r}; expected none, min-SNR (noise) or bound (noise, mean)"
+        )
     if change.weights == "none":
         return torch.ones_like(schedule.b)
     if change.weights == "min-SNR":  # as `diffusion_loss` has it
         return (5 / schedule.snr).clamp(max=1)
-    weights = 1 / (2 * schedule.b)  # |mu - mu_theta|^2 / (2 sigma^2) with sigma^2 = beta, [DDPM] eq. 8
+    weights = 1 / (
+        2 * schedule.b
+    )  # |mu - mu_theta|^2 / (2 sigma^2) with sigma^2 = beta, [DDPM] eq. 8
     if change.target == "noise":  # [DDPM] eq. 12
         weights = weights * schedule.b**2 / (schedule.a * (1 - schedule.ab))
     return weights / weights[1:].mean()
@@ -118,7 +154,9 @@ def step_weights(change: Change, schedule: du.NoiseSchedule) -> torch.Tensor:
 class Denoiser(torch.nn.Module):
     """A network with another target, for samplers, which ask for the noise."""
 
-    def __init__(self, network: torch.nn.Module, target: str, schedule: du.NoiseSchedule):
+    def __init__(
+        self, network: torch.nn.Module, target: str, schedule: du.NoiseSchedule
+    ):
         super().__init__()
         self.network, self.target, self.schedule = network, target, schedule
 
@@ -142,7 +180,13 @@ class RandomShortcut(du.ResidualConvBlock):
         return (shortcut(x) + self.conv2(x1)) / 1.414
 
 
-def noised(change: Change, x: torch.Tensor, t: torch.Tensor, noise: torch.Tensor, schedule: du.NoiseSchedule) -> torch.Tensor:
+def noised(
+    change: Change,
+    x: torch.Tensor,
+    t: torch.Tensor,
+    noise: torch.Tensor,
+    schedule: du.NoiseSchedule,
+) -> torch.Tensor:
     """x_t, or what the fault makes of it."""
     if change.fault != "no square root":
         return du.perturb_input(x, t, noise, schedule)
@@ -153,41 +197,75 @@ def noised(change: Change, x: torch.Tensor, t: torch.Tensor, noise: torch.Tensor
 def train(change: Change, pictures: int) -> torch.nn.Module:
     """A learning rate that rises over the first WARM_UP steps and then, with `decay`, falls linearly to 0."""
     if change.fault not in (None, *FAULTS):
-        raise ValueError(f"fault={change.fault!r} not known; expected None or one of {', '.join(FAULTS)}")
+        raise ValueError(
+            f"fault={change.fault!r} not known; expected None or one of {', '.join(FAULTS)}"
+        )
     torch.manual_seed(change.seed)
-    generator, schedule, clean = torch.Generator().manual_seed(change.seed), du.NoiseSchedule.linear(), du.load_sprites("train").x
-    model, weights = du.ContextUnet(3, FEATURES, 5, 16).to(memory_format=torch.channels_last), step_weights(change, schedule).float()
+    generator, schedule, clean = (
+        torch.Generator().manual_seed(change.seed),
+        du.NoiseSchedule.linear(),
+        du.load_sprites("train").x,
+    )
+    model, weights = (
+        du.ContextUnet(3, FEATURES, 5, 16).to(memory_format=torch.channels_last),
+        step_weights(change, schedule).float(),
+    )
     if change.fault == "random shortcut":
         model.init_conv.__class__ = RandomShortcut  # the only block with a shortcut
     average = du.average_weights(model, DECAY)
-    optimiser, steps = torch.optim.Adam(model.parameters(), change.learning_rate, fused=True), pictures // change.batch
+    optimiser, steps = (
+        torch.optim.Adam(model.parameters(), change.learning_rate, fused=True),
+        pictures // change.batch,
+    )
     for i in range(steps):
-        optimiser.param_groups[0]["lr"] = change.learning_rate * min(1 - i / steps if change.decay else 1, (i + 1) / WARM_UP)
+        optimiser.param_groups[0]["lr"] = change.learning_rate * min(
+            1 - i / steps if change.decay else 1, (i + 1) / WARM_UP
+        )
         x = clean[torch.randint(len(clean), (change.batch,), generator=generator)]
         t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator)
         noise = torch.randn(x.shape, generator=generator)
         noise = nearest_noise(x, noise) if change.assigned else noise
         answer = model(noised(change, x, t, noise, schedule), t / schedule.T)
-        loss = (weights[t].view(-1, 1, 1, 1) * (answer - aim(change.target, x, noise, t, schedule)).square()).mean()
+        loss = (
+            weights[t].view(-1, 1, 1, 1)
+            * (answer - aim(change.target, x, noise, t, schedule)).square()
+        ).mean()
         optimiser.zero_grad()
         loss.backward(loss.detach() if change.fault == "backward(loss)" else None)
         optimiser.step()
         if change.average:
             average.update_parameters(model)
-    return Denoiser(average.module if change.average else model, change.target, schedule).eval()
+    return Denoiser(
+        average.module if change.average else model, change.target, schedule
+    ).eval()
 
 
 def score(model: torch.nn.Module, samples: int) -> dict:
     """Held-out error of the implied noise at LOSS_STEPS; of samples, the distance to the nearest legal sprite, and the ruler's scores."""
     schedule, x = du.NoiseSchedule.linear(), du.load_sprites("test").x[:HELD_OUT]
     losses = du.denoising_losses(model, x, schedule, LOSS_STEPS).mean(1)
-    options = {"steps": SAMPLING_STEPS, "variance": "beta_tilde", "clip": True, "generator": torch.Generator().manual_seed(4), "keep": 0}
+    options = {
+        "steps": SAMPLING_STEPS,
+        "variance": "beta_tilde",
+        "clip": True,
+        "generator": torch.Generator().manual_seed(4),
+        "keep": 0,
+    }
     sizes = [min(BATCH, samples - start) for start in range(0, samples, BATCH)]
-    pictures = du.to_pictures(torch.cat([du.sample_ddpm(model, schedule, (size, 3, 16, 16), **options)[0] for size in sizes]))
+    pictures = du.to_pictures(
+        torch.cat(
+            [
+                du.sample_ddpm(model, schedule, (size, 3, 16, 16), **options)[0]
+                for size in sizes
+            ]
+        )
+    )
     _, distances = du.sprite_factory().decode(pictures)
     scores = rounded(du.sprite_scores(pictures))
     return {
-        "held_out_loss": {str(t): round(float(loss), 4) for t, loss in zip(LOSS_STEPS, losses)},
+        "held_out_loss": {
+            str(t): round(float(loss), 4) for t, loss in zip(LOSS_STEPS, losses)
+        },
         "legal_distance": mean_and_error(distances),
         "scores": {name: scores[name] for name in ("legal", "coverage", "FD")},
     }
@@ -205,13 +283,33 @@ def row(change: Change, pictures: int, samples: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=HERE / "ablation.json")
-    parser.add_argument("--pictures", type=int, default=PICTURES, help="training pictures a row (with repetitions)")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=PICTURES,
+        help="training pictures a row (with repetitions)",
+    )
     parser.add_argument("--samples", type=int, default=SAMPLES)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rows that run side by side, each on one core")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count(),
+        help="rows that run side by side, each on one core",
+    )
     options = parser.parse_args()
-    if options.out.resolve() == HERE / "ablation.json" and (options.pictures, options.samples) != (PICTURES, SAMPLES):
-        parser.error("these settings would overwrite the shipped results; add --out FILE")
-    settings = {"features": FEATURES, "pictures": options.pictures, "held_out": HELD_OUT, "samples": options.samples}
+    if options.out.resolve() == HERE / "ablation.json" and (
+        options.pictures,
+        options.samples,
+    ) != (PICTURES, SAMPLES):
+        parser.error(
+            "these settings would overwrite the shipped results; add --out FILE"
+        )
+    settings = {
+        "features": FEATURES,
+        "pictures": options.pictures,
+        "held_out": HELD_OUT,
+        "samples": options.samples,
+    }
     content = so_far(options.out, settings, parser, runs={})
     wanted = {
         name: (change, options.pictures, options.samples)
@@ -220,7 +318,9 @@ def main() -> None:
     }
     for name, answer in side_by_side(row, wanted, options.workers):
         content["runs"][name] = answer
-        content["runs"] = {name: content["runs"][name] for name in CHANGES if name in content["runs"]}  # in the order of the table
+        content["runs"] = {
+            name: content["runs"][name] for name in CHANGES if name in content["runs"]
+        }  # in the order of the table
         write_json(options.out, content)
         print(name, answer, flush=True)
 

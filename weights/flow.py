@@ -38,13 +38,22 @@ class Run:
     batch: int = 50
 
 
-RUNS = {f"{name}, seed {seed}": Run(target, seed) for seed in (1, 2, 3) for name, target in (("DDPM", "noise"), ("flow", "velocity"))}
+RUNS = {
+    f"{name}, seed {seed}": Run(target, seed)
+    for seed in (1, 2, 3)
+    for name, target in (("DDPM", "noise"), ("flow", "velocity"))
+}
 PICTURES, CALLS, SAMPLES, BATCH, SHOWN = 60_000, (5, 10, 20, 50), 400, 200, 10
 
 
-def flow_loss(model: Callable, x0: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+def flow_loss(
+    model: Callable, x0: torch.Tensor, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """Mean squared error of the velocity n - x0 at an even amount of each of x0 (B, ...). [RF] eq. 1, with the time turned round. Lesson 10."""
-    n, a = torch.randn(x0.shape, generator=generator).to(x0), torch.rand(len(x0), generator=generator).to(x0)
+    n, a = (
+        torch.randn(x0.shape, generator=generator).to(x0),
+        torch.rand(len(x0), generator=generator).to(x0),
+    )
     at = a.view(-1, *[1] * (x0.ndim - 1))
     return (model((1 - at) * x0 + at * n, a) - (n - x0)).square().mean()
 
@@ -62,7 +71,11 @@ def flow_clock(schedule: du.NoiseSchedule, calls: int) -> list[int]:
     first = 1 / (1 + float(schedule.snr[schedule.T]) ** 0.5)
     a = torch.linspace(first, 0, calls + 1, dtype=torch.float64)[1:-1]
     wanted = (1 - a) ** 2 / ((1 - a) ** 2 + a**2)
-    return [schedule.T, *((schedule.ab[1:, None] - wanted).abs().argmin(0) + 1).tolist(), 0]
+    return [
+        schedule.T,
+        *((schedule.ab[1:, None] - wanted).abs().argmin(0) + 1).tolist(),
+        0,
+    ]
 
 
 def own_clock(schedule: du.NoiseSchedule, calls: int) -> list[int]:
@@ -73,30 +86,59 @@ WAYS = {  # to draw with a network that predicts noise: {name: (sampler, options
     "DDIM": (du.sample_ddim, {}, own_clock),
     "DDIM, clipped": (du.sample_ddim, {"clip": True}, own_clock),
     "DDIM, clipped, flow's clock": (du.sample_ddim, {"clip": True}, flow_clock),
-    "DDPM, clipped": (du.sample_ddpm, {"clip": True, "variance": "beta_tilde"}, own_clock),
+    "DDPM, clipped": (
+        du.sample_ddpm,
+        {"clip": True, "variance": "beta_tilde"},
+        own_clock,
+    ),
 }
 PICTURED = ("DDIM", "flow, Euler")
 
 
-def draw(way: str, model: torch.nn.Module, x_T: torch.Tensor, calls: int, seed: int) -> torch.Tensor:
+def draw(
+    way: str, model: torch.nn.Module, x_T: torch.Tensor, calls: int, seed: int
+) -> torch.Tensor:
     """Pictures from the noise x_T (N, 3, 16, 16) in one of the WAYS, or by "flow, Euler"."""
     if way == "flow, Euler":
         return torch.cat([euler(model, x, calls) for x in x_T.split(BATCH)])
-    schedule, (sample, options, clock), generator = du.NoiseSchedule.linear(), WAYS[way], torch.Generator().manual_seed(seed)
-    options = options | {"steps": clock(schedule, calls), "generator": generator, "keep": 0}
-    return torch.cat([sample(model, schedule, x_T=x, **options)[0] for x in x_T.split(BATCH)])
+    schedule, (sample, options, clock), generator = (
+        du.NoiseSchedule.linear(),
+        WAYS[way],
+        torch.Generator().manual_seed(seed),
+    )
+    options = options | {
+        "steps": clock(schedule, calls),
+        "generator": generator,
+        "keep": 0,
+    }
+    return torch.cat(
+        [sample(model, schedule, x_T=x, **options)[0] for x in x_T.split(BATCH)]
+    )
 
 
 def train(run: Run, pictures: int) -> torch.nn.Module:
     """A learning rate that rises over the first WARM_UP steps and falls linearly to 0; only the loss depends on the target."""
     torch.manual_seed(run.seed)
-    generator, schedule, clean = torch.Generator().manual_seed(run.seed), du.NoiseSchedule.linear(), du.load_sprites("train").x
+    generator, schedule, clean = (
+        torch.Generator().manual_seed(run.seed),
+        du.NoiseSchedule.linear(),
+        du.load_sprites("train").x,
+    )
     model = du.ContextUnet(3, FEATURES, 5, 16).to(memory_format=torch.channels_last)
-    optimiser, steps = torch.optim.Adam(model.parameters(), run.learning_rate, fused=True), pictures // run.batch
+    optimiser, steps = (
+        torch.optim.Adam(model.parameters(), run.learning_rate, fused=True),
+        pictures // run.batch,
+    )
     for i in range(steps):
-        optimiser.param_groups[0]["lr"] = run.learning_rate * min(1 - i / steps, (i + 1) / WARM_UP)
+        optimiser.param_groups[0]["lr"] = run.learning_rate * min(
+            1 - i / steps, (i + 1) / WARM_UP
+        )
         x = clean[torch.randint(len(clean), (run.batch,), generator=generator)]
-        loss = flow_loss(model, x, generator) if run.target == "velocity" else du.diffusion_loss(model, x, schedule, generator=generator)
+        loss = (
+            flow_loss(model, x, generator)
+            if run.target == "velocity"
+            else du.diffusion_loss(model, x, schedule, generator=generator)
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -110,13 +152,20 @@ def training_features() -> np.ndarray:
 
 def score(pictures: np.ndarray) -> dict:
     """Of pictures (N, 16, 16, 3) uint8: the distance to the nearest legal sprite, and three measures as `sprite_scores` takes them."""
-    factory, ours, theirs = du.sprite_factory(), du.sprite_features(pictures), training_features()
+    factory, ours, theirs = (
+        du.sprite_factory(),
+        du.sprite_features(pictures),
+        training_features(),
+    )
     specifications, distances = factory.decode(pictures)
     some = theirs[np.random.default_rng(0).permutation(len(theirs))[: len(ours)]]
     return {
         "legal_distance": mean_and_error(distances),
         "legal": round(float(factory.are_legal(pictures, specifications).mean()), 4),
-        "coverage": round(float(du.precision_recall_density_coverage(some, ours)["coverage"].mean()), 4),
+        "coverage": round(
+            float(du.precision_recall_density_coverage(some, ours)["coverage"].mean()),
+            4,
+        ),
         "FD": round(du.frechet_distance(ours, theirs), 1),
     }
 
@@ -129,8 +178,17 @@ def row(run: Run, seen: int, samples: int) -> tuple[dict, dict[str, np.ndarray]]
     torch.set_num_threads(1)
     started = time.process_time()
     model = train(run, seen)
-    answer, shown = {"run": asdict(run), "seconds": round(time.process_time() - started), "scores": {}}, {}
-    x_T = torch.randn((samples, 3, 16, 16), generator=torch.Generator().manual_seed(100 + run.seed))
+    answer, shown = (
+        {
+            "run": asdict(run),
+            "seconds": round(time.process_time() - started),
+            "scores": {},
+        },
+        {},
+    )
+    x_T = torch.randn(
+        (samples, 3, 16, 16), generator=torch.Generator().manual_seed(100 + run.seed)
+    )
     for way in WAYS if run.target == "noise" else ("flow, Euler",):
         for calls in CALLS:
             pictures = du.to_pictures(draw(way, model, x_T, calls, 200 + run.seed))
@@ -142,23 +200,56 @@ def row(run: Run, seen: int, samples: int) -> tuple[dict, dict[str, np.ndarray]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=HERE / "flow.json", help="pictures go to results/ beside it")
-    parser.add_argument("--pictures", type=int, default=PICTURES, help="training pictures a run (with repetitions)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=HERE / "flow.json",
+        help="pictures go to results/ beside it",
+    )
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=PICTURES,
+        help="training pictures a run (with repetitions)",
+    )
     parser.add_argument("--samples", type=int, default=SAMPLES)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs that go side by side, each on one core")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count(),
+        help="runs that go side by side, each on one core",
+    )
     options = parser.parse_args()
-    if options.out.resolve() == HERE / "flow.json" and (options.pictures, options.samples) != (PICTURES, SAMPLES):
-        parser.error("these settings would overwrite the shipped results; add --out FILE")
-    settings = {"features": FEATURES, "pictures": options.pictures, "samples": options.samples, "calls": [*CALLS]}
+    if options.out.resolve() == HERE / "flow.json" and (
+        options.pictures,
+        options.samples,
+    ) != (PICTURES, SAMPLES):
+        parser.error(
+            "these settings would overwrite the shipped results; add --out FILE"
+        )
+    settings = {
+        "features": FEATURES,
+        "pictures": options.pictures,
+        "samples": options.samples,
+        "calls": [*CALLS],
+    }
     content = so_far(options.out, settings, parser, floor=None, runs={})
-    content["floor"] = content["floor"] or score(real_sets(options.samples)["test (floor)"])
-    wanted = {name: (run, options.pictures, options.samples) for name, run in RUNS.items() if content["runs"].get(name, {}).get("run") != asdict(run)}
+    content["floor"] = content["floor"] or score(
+        real_sets(options.samples)["test (floor)"]
+    )
+    wanted = {
+        name: (run, options.pictures, options.samples)
+        for name, run in RUNS.items()
+        if content["runs"].get(name, {}).get("run") != asdict(run)
+    }
     sheet = options.out.with_name("results") / f"{options.out.stem}.npz"
     for name, (answer, shown) in side_by_side(row, wanted, options.workers):
         if name.endswith("seed 1"):
             add_samples(sheet, shown)
         content["runs"][name] = answer
-        content["runs"] = {name: content["runs"][name] for name in RUNS if name in content["runs"]}  # in the order of the table
+        content["runs"] = {
+            name: content["runs"][name] for name in RUNS if name in content["runs"]
+        }  # in the order of the table
         write_json(options.out, content)
         print(name, answer, flush=True)
 

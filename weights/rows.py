@@ -15,11 +15,19 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import diffusion_utilities as du  # noqa: E402  (found beside this folder)
 
 
-def so_far(path: Path, settings: dict, parser: argparse.ArgumentParser, **empty) -> dict:
+def so_far(
+    path: Path, settings: dict, parser: argparse.ArgumentParser, **empty
+) -> dict:
     """The content of a table's file, to go on with, or `empty` with these settings. A file of other settings ends the program with a word."""
-    content = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"settings": settings} | empty
+    content = (
+        json.loads(path.read_text(encoding="utf8"))
+        if path.exists()
+        else {"settings": settings} | empty
+    )
     if content["settings"] != settings:
-        parser.error(f"{path} has other settings ({content['settings']}); remove it or give another --out")
+        parser.error(
+            f"{path} has other settings ({content['settings']}); remove it or give another --out"
+        )
     return content
 
 
@@ -29,7 +37,9 @@ def side_by_side(work: Callable, jobs: Mapping, workers: int) -> Iterator[tuple]
         yield from ((name, work(*arguments)) for name, arguments in jobs.items())
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        names = {pool.submit(work, *arguments): name for name, arguments in jobs.items()}
+        names = {
+            pool.submit(work, *arguments): name for name, arguments in jobs.items()
+        }
         yield from ((names[job], job.result()) for job in as_completed(names))
 
 

@@ -7,17 +7,51 @@ in a version of its own for every species. Eyes and mouths are laid over the out
 from .ramps import COLOURS as RAMPS
 
 SPECIES = (
-    "slime", "bat", "ghost", "dragon", "spider", "crab", "mushroom", "beholder", "snake", "fish", "owl", "cat", "golem", "octopus",
+    "slime",
+    "bat",
+    "ghost",
+    "dragon",
+    "spider",
+    "crab",
+    "mushroom",
+    "beholder",
+    "snake",
+    "fish",
+    "owl",
+    "cat",
+    "golem",
+    "octopus",
 )
 MOODS = ("calm", "angry", "sleepy", "happy")
 
-STRUCTURE = {"species": SPECIES, "mood": MOODS, "feature": ("horns", "wings", "spots", "belly", "spikes")}
+STRUCTURE = {
+    "species": SPECIES,
+    "mood": MOODS,
+    "feature": ("horns", "wings", "spots", "belly", "spikes"),
+}
 COLOURS = {
     "body_colour": (
         "main",
-        {name: RAMPS[name] for name in ("red", "orange", "green", "teal", "blue", "purple", "pink", "brown", "slate", "charcoal")},
+        {
+            name: RAMPS[name]
+            for name in (
+                "red",
+                "orange",
+                "green",
+                "teal",
+                "blue",
+                "purple",
+                "pink",
+                "brown",
+                "slate",
+                "charcoal",
+            )
+        },
     ),
-    "accent": ("second", {name: RAMPS[name] for name in ("yellow", "white", "pink", "blue")}),
+    "accent": (
+        "second",
+        {name: RAMPS[name] for name in ("yellow", "white", "pink", "blue")},
+    ),
 }
 
 SIZE = 16
@@ -32,13 +66,21 @@ def layers(species: str, mood: str, feature: str) -> dict:
     """The templates of a creature: its body and feature to be outlined, and its face over them."""
     body, extra = BODIES[species], FEATURES[species][feature]
     eyes, eyes_row, eyes_column, mouth, mouth_row, mouth_column = FACES[species]
-    face = (place(EYES[eyes][mood], eyes_row, eyes_column), place(MOUTHS[mouth][mood], mouth_row, mouth_column))
-    return {"parts": (extra, body) if species in BEHIND.get(feature, ()) else (body, extra), "overlays": face}
+    face = (
+        place(EYES[eyes][mood], eyes_row, eyes_column),
+        place(MOUTHS[mouth][mood], mouth_row, mouth_column),
+    )
+    return {
+        "parts": (extra, body) if species in BEHIND.get(feature, ()) else (body, extra),
+        "overlays": face,
+    }
 
 
 def place(art: str, row: int, column: int) -> str:
     """A full template with a small drawing in it (rows parted by white space), its upper left corner at (row, column)."""
-    rows = ["." * SIZE] * row + [("." * column + line).ljust(SIZE, ".") for line in art.split()]
+    rows = ["." * SIZE] * row + [
+        ("." * column + line).ljust(SIZE, ".") for line in art.split()
+    ]
     return "\n".join(rows + ["." * SIZE] * (SIZE - len(rows)))
 
 
@@ -54,7 +96,9 @@ def join(*templates: str) -> str:
 def pair(art: str, row: int, column: int) -> str:
     """A drawing on the left and its mirror image on the right, which has less light."""
     left = place(art, row, column)
-    right = "\n".join(line[::-1] for line in left.split()).translate(str.maketrans("7", "6"))
+    right = "\n".join(line[::-1] for line in left.split()).translate(
+        str.maketrans("7", "6")
+    )
     return join(right, left)
 
 
@@ -371,7 +415,12 @@ FEATURES = {
     "slime": {
         "horns": pair(HORN, 3, 3),
         "wings": pair("7... 776. 7764 .664 ..54", 3, 1),
-        "spots": join(place(SPOT, 5, 8), place(SPOT, 8, 3), place(SPOT, 11, 12), place(SPOT, 12, 3)),
+        "spots": join(
+            place(SPOT, 5, 8),
+            place(SPOT, 8, 3),
+            place(SPOT, 11, 12),
+            place(SPOT, 12, 3),
+        ),
         "belly": place("...7777... .77777776. 7777666655", 12, 3),
         "spikes": join(place(SPIKE, 2, 7), pair(SPIKE, 4, 3), pair(SPIKE, 8, 1)),
     },
@@ -385,7 +434,12 @@ FEATURES = {
     "ghost": {
         "horns": pair(HORN, 2, 3),
         "wings": pair(WING, 6, 1),
-        "spots": join(place(SPOT, 4, 8), place(SPOT, 9, 3), place(SPOT, 11, 10), place(SPOT, 12, 4)),
+        "spots": join(
+            place(SPOT, 4, 8),
+            place(SPOT, 9, 3),
+            place(SPOT, 11, 10),
+            place(SPOT, 12, 4),
+        ),
         "belly": place("..7777.. .777776. 77777665 .776665.", 10, 4),
         "spikes": join(place(SPIKE, 1, 7), pair("76 66", 2, 4), pair("7. 66", 5, 1)),
     },
@@ -413,14 +467,21 @@ FEATURES = {
     "mushroom": {
         "horns": pair(HORN, 2, 3),
         "wings": pair(RAISED_WING, 1, 1),
-        "spots": join(place("766 665", 5, 4), place(SPOT, 4, 8), place(SPOT, 7, 11), place(SPOT, 7, 7)),
+        "spots": join(
+            place("766 665", 5, 4),
+            place(SPOT, 4, 8),
+            place(SPOT, 7, 11),
+            place(SPOT, 7, 7),
+        ),
         "belly": place("77777665 .776665.", 13, 4),
         "spikes": join(place(SPIKE, 1, 7), pair(SPIKE, 2, 4), pair(SPIKE, 4, 1)),
     },
     "beholder": {
         "horns": pair(HORN, 2, 3),
         "wings": pair(WING, 6, 1),
-        "spots": join(place(SPOT, 4, 5), place(SPOT, 4, 9), place(SPOT, 9, 3), place(SPOT, 9, 11)),
+        "spots": join(
+            place(SPOT, 4, 5), place(SPOT, 4, 9), place(SPOT, 9, 3), place(SPOT, 9, 11)
+        ),
         "belly": place(".777776. 77777665 .776655.", 10, 4),
         "spikes": join(place(SPIKE, 1, 7), pair(SPIKE, 2, 4)),
     },
@@ -436,7 +497,9 @@ FEATURES = {
         "wings": place("...76 ..766 .7766 77665 7665. .55..", 1, 8),
         "spots": join(place(SPOT, 5, 8), place(SPOT, 8, 9), place(SPOT, 10, 6)),
         "belly": place("77766. .77766 ..776.", 10, 3),
-        "spikes": join(place("76 76 66", 1, 7), place("76 66", 2, 4), place("6 6 5 5", 2, 10)),
+        "spikes": join(
+            place("76 76 66", 1, 7), place("76 66", 2, 4), place("6 6 5 5", 2, 10)
+        ),
     },
     "owl": {
         "horns": pair(HORN, 1, 2),

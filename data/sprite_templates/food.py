@@ -16,7 +16,21 @@ STRUCTURE = {
 COLOURS = {
     "colour": (
         "main",
-        {name: RAMPS[name] for name in ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink", "slate", "charcoal")},
+        {
+            name: RAMPS[name]
+            for name in (
+                "red",
+                "orange",
+                "yellow",
+                "green",
+                "teal",
+                "blue",
+                "purple",
+                "pink",
+                "slate",
+                "charcoal",
+            )
+        },
     )
 }
 LIFT = 2
@@ -39,7 +53,9 @@ def _served(kind: str, serving: str) -> str:
     """A dish whole, with a bite taken out of it (its crumb shows), or under a cap of cream."""
     dish = DISHES[kind]
     if serving == "bitten":
-        return _painted(dish, OWN_BITES[kind] if kind in OWN_BITES else _bite(*BITES[kind]))
+        return _painted(
+            dish, OWN_BITES[kind] if kind in OWN_BITES else _bite(*BITES[kind])
+        )
     if serving == "creamed":
         return _creamed(dish, *CREAM_AT.get(kind, (3, 1, 14)))
     return dish
@@ -53,14 +69,21 @@ def _bite(down: int, right: int, crumb: str) -> str:
 def _moved(template: str, down: int, right: int = 0) -> str:
     """A template moved down (up, if negative) and to the right; what leaves the picture is lost."""
     rows = template.split()
-    rows = [EMPTY] * down + rows[: len(rows) - down] if down >= 0 else rows[-down:] + [EMPTY] * -down
+    rows = (
+        [EMPTY] * down + rows[: len(rows) - down]
+        if down >= 0
+        else rows[-down:] + [EMPTY] * -down
+    )
     return "\n".join(("." * right + row)[:16] for row in rows)
 
 
 def _painted(dish: str, overlay: str) -> str:
     """A dish with an overlay painted on it: only where there is dish, and cut away at each `!`."""
     cells = zip(dish.strip(), overlay.strip())
-    return "".join("." if new == "!" else new if new not in ".\n" and old != "." else old for old, new in cells)
+    return "".join(
+        "." if new == "!" else new if new not in ".\n" and old != "." else old
+        for old, new in cells
+    )
 
 
 def _creamed(dish: str, top: int, left: int, right: int) -> str:
@@ -76,14 +99,21 @@ def _creamed(dish: str, top: int, left: int, right: int) -> str:
 def _over(front: str, back: str) -> str:
     """One template in front of another: its outline is drawn where it covers the other."""
     rows, behind = front.split(), back.split()
-    return "\n".join("".join(_seen(rows, x, y, behind[y][x]) for x in range(16)) for y in range(16))
+    return "\n".join(
+        "".join(_seen(rows, x, y, behind[y][x]) for x in range(16)) for y in range(16)
+    )
 
 
 def _seen(rows: list[str], x: int, y: int, behind: str) -> str:
     """What shows at a place: the front, its outline, or what lies behind it."""
     if rows[y][x] != "." or behind == ".":
         return rows[y][x]
-    beside = (rows[max(y - 1, 0)][x], rows[y][max(x - 1, 0)], rows[y][min(x + 1, 15)], rows[min(y + 1, 15)][x])
+    beside = (
+        rows[max(y - 1, 0)][x],
+        rows[y][max(x - 1, 0)],
+        rows[y][min(x + 1, 15)],
+        rows[min(y + 1, 15)][x],
+    )
     return next((DARKEST[char] for char in beside if char != "."), behind)
 
 

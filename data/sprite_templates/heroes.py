@@ -30,10 +30,22 @@ def set_apart(template: str) -> str:
     The outline rule then draws a line there, between the item and what lies behind.
     """
     rows = template.split()
-    painted = {(y, x) for y, row in enumerate(rows) for x, char in enumerate(row) if char not in ".!"}
-    beside = {(y + dy, x + dx) for y, x in painted for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))}
+    painted = {
+        (y, x)
+        for y, row in enumerate(rows)
+        for x, char in enumerate(row)
+        if char not in ".!"
+    }
+    beside = {
+        (y + dy, x + dx)
+        for y, x in painted
+        for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))
+    }
     cut = (beside - JOINT | {HAND}) - painted
-    return "\n".join("".join("!" if (y, x) in cut else char for x, char in enumerate(row)) for y, row in enumerate(rows))
+    return "\n".join(
+        "".join("!" if (y, x) in cut else char for x, char in enumerate(row))
+        for y, row in enumerate(rows)
+    )
 
 
 HEAD = """

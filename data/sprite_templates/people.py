@@ -2,7 +2,20 @@
 
 from .ramps import COLOURS, SKINS
 
-HAIR_STYLES = ("short", "long", "bob", "ponytail", "spiky", "curly", "mohawk", "cap", "hood", "helmet", "wizard_hat", "crown")
+HAIR_STYLES = (
+    "short",
+    "long",
+    "bob",
+    "ponytail",
+    "spiky",
+    "curly",
+    "mohawk",
+    "cap",
+    "hood",
+    "helmet",
+    "wizard_hat",
+    "crown",
+)
 OUTFITS = ("tunic", "robe", "plate", "vest", "dress", "overalls", "striped", "cape")
 ITEMS = ("none", "sword", "staff", "shield", "bow", "axe", "lantern")
 
@@ -18,7 +31,19 @@ HAIR_COLOURS = {
     "green": COLOURS["green"],
 }
 OUTFIT_COLOURS = {
-    name: COLOURS[name] for name in ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink", "slate", "charcoal")
+    name: COLOURS[name]
+    for name in (
+        "red",
+        "orange",
+        "yellow",
+        "green",
+        "teal",
+        "blue",
+        "purple",
+        "pink",
+        "slate",
+        "charcoal",
+    )
 }
 
 COLOUR_FACTORS = {

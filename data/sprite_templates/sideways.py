@@ -20,7 +20,13 @@ COLOURS = COLOUR_FACTORS
 def layers(hair_style: str, outfit: str, item: str, pose: str, facing: str) -> dict:
     """The part templates, from the legs up to the near arm, and over them the eye and the item."""
     arm = {"none": f"arm_{pose}", "lantern": "arm_lifting"}.get(item, "arm_holding")
-    parts = (_legs(outfit, pose), _torso(outfit, pose), FACE, HAIR[hair_style], _arm(outfit, arm))
+    parts = (
+        _legs(outfit, pose),
+        _torso(outfit, pose),
+        FACE,
+        HAIR[hair_style],
+        _arm(outfit, arm),
+    )
     eye = LOW_EYE if hair_style == "wizard_hat" else EYE
     overlays = (eye,) if item == "none" else (eye, ITEM[item])
     return {"parts": parts, "overlays": overlays, "mirrored": facing == "left"}
@@ -44,7 +50,15 @@ def _arm(outfit: str, arm: str) -> str:
     return ARM[arm].translate(str.maketrans("EFGHijkl", upper + fore))
 
 
-MAIN, SKIN, STEEL, WOOD, BONE, STONE, INK = "0123", "abcd", "efgh", "ijkl", "uvwx", "EFGH", "MNOP"
+MAIN, SKIN, STEEL, WOOD, BONE, STONE, INK = (
+    "0123",
+    "abcd",
+    "efgh",
+    "ijkl",
+    "uvwx",
+    "EFGH",
+    "MNOP",
+)
 
 # Trousers and shoes of each outfit.
 LEG_WEAR = {

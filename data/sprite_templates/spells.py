@@ -420,8 +420,38 @@ ITEMS = {
 
 STRUCTURE = {"kind": tuple(ITEMS), "effect": tuple(SYMBOLS)}
 COLOURS = {
-    "primary": ("main", {name: RAMPS[name] for name in ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink")}),
-    "secondary": ("second", {name: RAMPS[name] for name in ("brown", "slate", "charcoal", "white", "red", "yellow", "green", "blue")}),
+    "primary": (
+        "main",
+        {
+            name: RAMPS[name]
+            for name in (
+                "red",
+                "orange",
+                "yellow",
+                "green",
+                "teal",
+                "blue",
+                "purple",
+                "pink",
+            )
+        },
+    ),
+    "secondary": (
+        "second",
+        {
+            name: RAMPS[name]
+            for name in (
+                "brown",
+                "slate",
+                "charcoal",
+                "white",
+                "red",
+                "yellow",
+                "green",
+                "blue",
+            )
+        },
+    ),
 }
 
 
@@ -435,4 +465,9 @@ def _placed(symbol: str, row: int, column: int) -> str:
 def layers(kind: str, effect: str) -> dict:
     """The item as the one outlined part, and over it the effect's two symbols."""
     template, *corners = ITEMS[kind]
-    return {"parts": (template,), "overlays": tuple(_placed(symbol, *corner) for symbol, corner in zip(SYMBOLS[effect], corners))}
+    return {
+        "parts": (template,),
+        "overlays": tuple(
+            _placed(symbol, *corner) for symbol, corner in zip(SYMBOLS[effect], corners)
+        ),
+    }

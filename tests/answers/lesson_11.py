@@ -3,8 +3,14 @@
 import json
 from pathlib import Path
 
-CLINIC = json.loads((Path(__file__).resolve().parents[2] / "weights" / "clinic.json").read_text(encoding="utf8"))
-NUMBER = {fault: f"11.{number}" for fault, number in CLINIC["numbers"].items()}  # so that no patient's fault is written down here
+CLINIC = json.loads(
+    (Path(__file__).resolve().parents[2] / "weights" / "clinic.json").read_text(
+        encoding="utf8"
+    )
+)
+NUMBER = {
+    fault: f"11.{number}" for fault, number in CLINIC["numbers"].items()
+}  # so that no patient's fault is written down here
 WRONG = [
     (NUMBER[fault], f'my_diagnosis = "{claim}"', words)
     for fault, claim, words in (

@@ -41,7 +41,11 @@ AVERAGE = """def my_update_average(ema, model, n, decay):
 LERP = "ema[name].lerp_(new, {}) if new.is_floating_point() else ema[name].copy_(new)"
 
 
-def block(made="self.shortcut = nn.Conv2d(in_channels, out_channels, 1)", before="pass", answer="(self.shortcut(x) + x2) / 2**0.5"):
+def block(
+    made="self.shortcut = nn.Conv2d(in_channels, out_channels, 1)",
+    before="pass",
+    answer="(self.shortcut(x) + x2) / 2**0.5",
+):
     return BLOCK.format(made=made, before=before, answer=answer)
 
 
@@ -49,11 +53,19 @@ def film(answer, axes="[..., None, None]"):
     return FILM.format(answer=answer, axes=axes)
 
 
-def step(x_t="perturb_input(x_0, t, noise, schedule)", t="t / schedule.T", target="noise", clear="optimiser.zero_grad()", argument=""):
+def step(
+    x_t="perturb_input(x_0, t, noise, schedule)",
+    t="t / schedule.T",
+    target="noise",
+    clear="optimiser.zero_grad()",
+    argument="",
+):
     return STEP.format(x_t=x_t, t=t, target=target, clear=clear, argument=argument)
 
 
-def average(d="min(decay, (1 + n) / (10 + n))", what="model.state_dict().items()", update=None):
+def average(
+    d="min(decay, (1 + n) / (10 + n))", what="model.state_dict().items()", update=None
+):
     return AVERAGE.format(d=d, what=what, update=update or LERP.format("1 - d"))
 
 

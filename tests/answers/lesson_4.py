@@ -25,7 +25,12 @@ def step(mean=MEAN, end="mean + b ** 0.5 * z if t > 1 else mean"):
     return STEP.format(mean=mean, end=end)
 
 
-def sampler(mode="network.eval()", time="t / schedule.T", alpha="schedule.ab[t] / schedule.ab[s]", when=" if s > 0 else mean"):
+def sampler(
+    mode="network.eval()",
+    time="t / schedule.T",
+    alpha="schedule.ab[t] / schedule.ab[s]",
+    when=" if s > 0 else mean",
+):
     return SAMPLER.format(mode=mode, time=time, alpha=alpha, when=when)
 
 

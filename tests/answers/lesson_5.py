@@ -9,7 +9,11 @@ STEP = """def my_ddim_step(x, t, s, noise, schedule, eta=0.0, z=0.0):
 """
 
 
-def step(sigma="eta * posterior(t, schedule, s)[2] ** 0.5", x0="(x - (1 - ab).sqrt() * noise) / ab.sqrt()", left="(1 - ab_s - sigma**2).sqrt()"):
+def step(
+    sigma="eta * posterior(t, schedule, s)[2] ** 0.5",
+    x0="(x - (1 - ab).sqrt() * noise) / ab.sqrt()",
+    left="(1 - ab_s - sigma**2).sqrt()",
+):
     return STEP.format(sigma=sigma, x0=x0, left=left)
 
 

@@ -6,7 +6,11 @@ def noised(ab, line="ab.sqrt() * x + (1 - ab).sqrt() * noise"):
     return f"def my_add_noise(scheduler, x, noise, t):\n    ab = ({ab}).view(-1, 1, 1, 1)\n    return {line}"
 
 
-def step(lower, there="table[lower] if lower >= 0 else torch.tensor(1.0)", line="there.sqrt() * x0 + (1 - there).sqrt() * noise"):
+def step(
+    lower,
+    there="table[lower] if lower >= 0 else torch.tensor(1.0)",
+    line="there.sqrt() * x0 + (1 - there).sqrt() * noise",
+):
     return (
         f"def my_ddim_step(scheduler, x, k, noise, n):\n    table, lower = scheduler.alphas_cumprod, {lower}\n    here, there = table[k], {there}\n"
         f"    x0 = (x - (1 - here).sqrt() * noise) / here.sqrt()\n    return {line}"

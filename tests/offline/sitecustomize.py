@@ -7,7 +7,11 @@ import errno
 import socket
 
 LOCAL = ("", "localhost", "::1", "::", "0.0.0.0")
-_connect, _connect_ex, _getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+_connect, _connect_ex, _getaddrinfo = (
+    socket.socket.connect,
+    socket.socket.connect_ex,
+    socket.getaddrinfo,
+)
 
 
 def is_local(host) -> bool:
@@ -16,23 +20,37 @@ def is_local(host) -> bool:
 
 
 def _may_connect(connection: socket.socket, address) -> bool:
-    return connection.family not in (socket.AF_INET, socket.AF_INET6) or is_local(address[0])
+    return connection.family not in (socket.AF_INET, socket.AF_INET6) or is_local(
+        address[0]
+    )
 
 
 def connect(self, address):
     if not _may_connect(self, address):
-        raise OSError(errno.ENETUNREACH, f"the tests run offline: the connection to {address} is blocked")
+        raise OSError(
+            errno.ENETUNREACH,
+            f"the tests run offline: the connection to {address} is blocked",
+        )
     return _connect(self, address)
 
 
 def connect_ex(self, address):
-    return _connect_ex(self, address) if _may_connect(self, address) else errno.ENETUNREACH
+    return (
+        _connect_ex(self, address) if _may_connect(self, address) else errno.ENETUNREACH
+    )
 
 
 def getaddrinfo(host, *arguments, **options):
     if not is_local(host):
-        raise socket.gaierror(socket.EAI_NONAME, f"the tests run offline: the address of {host} is blocked")
+        raise socket.gaierror(
+            socket.EAI_NONAME,
+            f"the tests run offline: the address of {host} is blocked",
+        )
     return _getaddrinfo(host, *arguments, **options)
 
 
-socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = connect, connect_ex, getaddrinfo
+socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = (
+    connect,
+    connect_ex,
+    getaddrinfo,
+)
