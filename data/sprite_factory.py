@@ -595,7 +595,7 @@ def near_misses(
     Each is its sprite with one factor changed in half of the pixels that it changes (the upper or the left half): a colour factor for
     `kind` "colour" (two colours mixed in one part), a structure factor for "part" (half a hat on another head). Where fewer than four
     pixels change there is no half, and no picture. LEGAL_ERROR refuses 91 of 100 mixed colours and practically every half part, and lets 99 of
-    100 real sprites with Gaussian noise of standard deviation 0.05 pass (tests/test_judging.py). Raises ValueError for another kind.
+    100 real sprites with Gaussian noise of standard deviation 0.05 pass (tests/data/test_judging.py). Raises ValueError for another kind.
     """
     if kind not in ("colour", "part"):
         raise ValueError(f"kind={kind!r} does not exist; expected 'colour' or 'part'")

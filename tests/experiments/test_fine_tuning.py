@@ -19,7 +19,7 @@ from PIL import Image
 
 import diffusion_utilities as du
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LESSON = ROOT / "notebooks" / "09_your_own_sprites.ipynb"
 
 

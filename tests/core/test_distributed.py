@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
     sys.platform == "win32",
     reason="torchrun needs a free-standing c10d store, and kill -9 a POSIX system",
 )
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCHEDULE = du.NoiseSchedule.linear()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import Page
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 # A browser that looks for nothing beyond this machine
 QUIET = ("quic", "gpu", "sync", "background-networking", "component-update")
@@ -85,7 +85,7 @@ def needed_for(path: Path, last: int) -> dict[int, str]:
     sources = code_cells(path)
     for old, new in CHEAPER.get(path.stem[:2], ()):
         assert sum(source.count(old) for source in sources) == 1, (
-            f"{path.name} has no {old!r}: see CHEAPER in tests/browser.py"
+            f"{path.name} has no {old!r}: see CHEAPER in tests/lessons/browser.py"
         )
         sources = [source.replace(old, new) for source in sources]
     wanted, kept = set(), {}

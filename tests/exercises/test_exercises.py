@@ -19,7 +19,7 @@ import torch
 
 import diffusion_utilities as du
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = {
     int(path.name[:2]): path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
 }
@@ -37,9 +37,9 @@ from exercises import (
 
 
 def answers(lesson):
-    """The module tests/answers/lesson_N.py: WRONG and RIGHT answers, and what a lesson's own cells would have DEFINED for its solutions."""
+    """The module tests/exercises/answers/lesson_N.py: WRONG and RIGHT answers, and what a lesson's own cells would have DEFINED for its solutions."""
     spec = importlib.util.spec_from_file_location(
-        f"answers_{lesson}", ROOT / "tests" / "answers" / f"lesson_{lesson}.py"
+        f"answers_{lesson}", ROOT / "tests" / "exercises" / "answers" / f"lesson_{lesson}.py"
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

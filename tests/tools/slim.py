@@ -1,4 +1,4 @@
-"""Make the pictures that notebooks are saved with smaller: `python notebooks/slim.py [NOTEBOOK ...]`, after they were executed.
+"""Make the pictures that notebooks are saved with smaller: `python tests/tools/slim.py [NOTEBOOK ...]`, after they were executed.
 
 A picture of up to 256 colours, and those of most sprites have fewer, gets a palette and keeps every pixel; of more, it keeps 256 that come near. Run
 again it changes nothing. Left as they are: pictures with a transparent ground, moving ones, and those inside of HTML (the players of animations).

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = json.loads((ROOT / "weights" / "benchmark.json").read_text(encoding="utf8"))
 
 

@@ -1,4 +1,4 @@
-"""Write the address of your copy of this course wherever it is needed: `python notebooks/set_address.py https://github.com/you/course`.
+"""Write the address of your copy of this course wherever it is needed: `python tests/tools/set_address.py https://github.com/you/course`.
 
 Its one place is `[tool.course] repository` in pyproject.toml. From there it goes into the set-up cell of each notebook, so that Colab knows what to
 fetch; into the README, as a Colab badge for each lesson (only GitHub's addresses have one) and in what to cite; and into CITATION.cff. Without an
@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COLAB = "https://colab.research.google.com"
 BADGE = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{{place}}/blob/{{branch}}/{{path}})"
 

@@ -1,4 +1,4 @@
-"""This course against the others: `python tests/benchmark.py` (two hours on two cores; first install tests/benchmark_requirements.txt).
+"""This course against the others: `python weights/experiments/benchmark.py` (two hours on two cores; first install weights/experiments/requirements.txt).
 
 Trains each contender for the same ten minutes on the same sprites, without labels, in a process of its own, and writes weights/benchmark.json,
 weights/results/benchmark.npz (some samples) and weights/pictures/benchmark.png. A contender that is there already is kept, so an interrupted run

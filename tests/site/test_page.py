@@ -19,7 +19,7 @@ from PIL import Image
 
 import diffusion_utilities as du
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "weights" / "pictures"
 NOTEBOOKS = {
     int(path.name[:2]): path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -181,7 +181,7 @@ def program(root=ROOT):
 
 
 def test_every_file_has_the_address_of_pyproject():
-    """If this fails: `python notebooks/set_address.py`."""
+    """If this fails: `python tests/tools/set_address.py`."""
     assert [
         path.name
         for path, text in program().rewritten().items()
@@ -196,7 +196,7 @@ def copy(tmp_path):
         "pyproject.toml",
         "README.md",
         "CITATION.cff",
-        "notebooks/set_address.py",
+        "tests/tools/set_address.py",
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -205,7 +205,7 @@ def copy(tmp_path):
 
     def run(*arguments):
         return subprocess.run(
-            [sys.executable, "notebooks/set_address.py", *arguments],
+            [sys.executable, "tests/tools/set_address.py", *arguments],
             cwd=tmp_path,
             capture_output=True,
             text=True,

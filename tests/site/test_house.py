@@ -12,7 +12,7 @@ import torch
 
 import diffusion_utilities as du
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MIB = 2**20
 EPOCHS = (0, 4, 12, 24, 31)
 SPRITE_WEIGHTS = [
@@ -105,7 +105,7 @@ def test_requirements_have_lower_bounds_only():
     for name in (
         "requirements.txt",
         "tests/requirements.txt",
-        "tests/benchmark_requirements.txt",
+        "weights/experiments/requirements.txt",
     ):
         lines = [
             line

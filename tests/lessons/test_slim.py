@@ -1,4 +1,4 @@
-"""notebooks/slim.py makes saved pictures smaller and keeps what they show."""
+"""tests/tools/slim.py makes saved pictures smaller and keeps what they show."""
 
 import base64
 import importlib.util
@@ -16,7 +16,7 @@ from PIL import Image
 
 import diffusion_utilities as du
 
-PROGRAM = Path(__file__).resolve().parent.parent / "notebooks" / "slim.py"
+PROGRAM = Path(__file__).resolve().parents[2] / "notebooks" / "slim.py"
 
 
 @pytest.fixture(scope="module")
