@@ -101,7 +101,12 @@ def lesson_6():
     context = ((1 - share) * hero + share * food).repeat(3, 1)
     return du.show_images(
         du.sample_ddim(
-            network("best_trained"), SCHEDULE, None, x_T, context, 50, keep=0
+            network("best_trained"),
+            SCHEDULE,
+            x_T=x_T,
+            context=context,
+            steps=50,
+            keep=0,
         )[0],
         columns=len(share),
         zoom=3,
@@ -205,9 +210,9 @@ def walk_of_the_front():
     _, frames = du.sample_ddpm(
         network("best_trained"),
         SCHEDULE,
-        (64, 3, 16, 16),
-        None,
-        asked,
+        shape=(64, 3, 16, 16),
+        x_T=None,
+        context=asked,
         generator=generator,
         keep=steps,
     )

@@ -270,7 +270,9 @@ def network(
     """The network that a run trains, with random weights."""
     if settings.network == "PaletteNet":
         n_cfeat = len(du.sprite_factory().context_columns()) if settings.factors else 5
-        return du.PaletteNet(images, schedule, n_cfeat, dropout=settings.dropout)
+        return du.PaletteNet(
+            images, schedule, n_cfeat=n_cfeat, dropout=settings.dropout
+        )
     return du.ContextUnet(3, settings.n_feat, 5, 16)
 
 
@@ -523,8 +525,8 @@ class Run:
             self.x, self.c, self.settings.batch, self.settings.passes, order
         )
         p_drop = self.settings.p_drop if self.settings.context else None
-        steps = du.train_steps(self.parallel, share(whole, self.rank, self.processes), self.schedule, self.optimiser, p_drop, self.average,
-                               generator, self.settings.min_snr, self.weights)  # fmt: skip
+        steps = du.train_steps(self.parallel, share(whole, self.rank, self.processes), self.schedule, optimiser=self.optimiser, p_drop=p_drop, average=self.average,
+                               generator=generator, min_snr=self.settings.min_snr, weights=self.weights)  # fmt: skip
         bar = {
             "total": self.steps_an_epoch,
             "desc": f"{self.settings.name} epoch {epoch}",
@@ -799,7 +801,7 @@ def speed(device: torch.device, repeats: int = 9) -> None:
     average = du.average_weights(ours, settings.ema_decay)
 
     def plain_step():
-        loss = du.diffusion_loss(plain, x.to(device), schedule, c.to(device))
+        loss = du.diffusion_loss(plain, x.to(device), schedule, c=c.to(device))
         plain_adam.zero_grad()
         loss.backward()
         plain_adam.step()
@@ -811,11 +813,11 @@ def speed(device: torch.device, repeats: int = 9) -> None:
                 ours,
                 iter([(x, c)]),
                 schedule,
-                ours_adam,
-                settings.p_drop,
-                average,
-                None,
-                settings.min_snr,
+                optimiser=ours_adam,
+                p_drop=settings.p_drop,
+                average=average,
+                generator=None,
+                min_snr=settings.min_snr,
             )
         )
 
@@ -825,8 +827,8 @@ def speed(device: torch.device, repeats: int = 9) -> None:
         print(
             f"{name}: {seconds:.3f} s a step of {settings.batch}, {settings.batch / seconds:.0f} images a second"
         )
-    for name, draw in (("DDIM-20", lambda: du.sample_ddim(ours, schedule, (32, 3, 16, 16), steps=20)),
-                       ("DDPM-500", lambda: du.sample_ddpm(ours, schedule, (32, 3, 16, 16)))):  # fmt: skip
+    for name, draw in (("DDIM-20", lambda: du.sample_ddim(ours, schedule, shape=(32, 3, 16, 16), steps=20)),
+                       ("DDPM-500", lambda: du.sample_ddpm(ours, schedule, shape=(32, 3, 16, 16)))):  # fmt: skip
         print(f"32 sprites with {name}: {seconds_of(draw, 1):.2f} s")
 
 

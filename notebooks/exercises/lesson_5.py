@@ -42,7 +42,7 @@ def ddim_step(attempt):
         ab, ab_s, a, a_s = (
             float(table[i]) for table in (schedule.ab, schedule.a) for i in (t, s)
         )
-        tilde = posterior(t, schedule, s)[2]
+        tilde = posterior(t, schedule, t_prev=s)[2]
         x0 = predict_x0(x, t, noise, schedule)
 
         def member(sigma, left=None, picture=ab_s**0.5, x0=x0, ab_s=ab_s):
@@ -50,7 +50,7 @@ def ddim_step(attempt):
             return picture * x0 + left * noise + sigma * z
 
         sigma = eta * tilde**0.5
-        c0, ct, _ = posterior(t, schedule, s)
+        c0, ct, _ = posterior(t, schedule, t_prev=s)
         mistakes = {
             "alpha stands where alpha-bar belongs: use schedule.ab.": a_s**0.5
             * (x - (1 - a) ** 0.5 * noise)
@@ -257,7 +257,10 @@ def two_samplers(attempt):
             )  # the second x that a network is asked about holds the first fresh noise
             drawn(seed, network=spy, sample=sample_ddim, eta=1.0)
             tried(attempt, our_spy, schedule, start, steps, seed)
-            sigma = posterior(500, schedule, round(500 * (steps - 1) / steps))[2] ** 0.5
+            sigma = (
+                posterior(500, schedule, t_prev=round(500 * (steps - 1) / steps))[2]
+                ** 0.5
+            )
             if (
                 len(ours) == steps
                 and ours[1].shape == start.shape

@@ -347,7 +347,7 @@ def test_a_table_that_is_no_schedule(b):
 def test_steps_that_do_not_descend_within_the_schedule(t, t_prev):
     x = torch.zeros(1, 1, 2, 2)
     calls = [
-        lambda: du.posterior(t, SCHEDULE, t_prev),
+        lambda: du.posterior(t, SCHEDULE, t_prev=t_prev),
         lambda: du.denoise_add_noise(x, t, x, SCHEDULE, t_prev=t_prev),
     ]
     if t_prev is not None:
@@ -371,7 +371,7 @@ def test_an_unknown_variance():
     with expect(ValueError, "variance='small'", "'beta' or 'beta_tilde'"):
         du.denoise_add_noise(x, 3, x, SCHEDULE, variance="small")
     with expect(ValueError, "variance='small'"):
-        du.sample_ddpm(silent, SCHEDULE, (1, 1, 2, 2), variance="small")
+        du.sample_ddpm(silent, SCHEDULE, shape=(1, 1, 2, 2), variance="small")
 
 
 # --------------------------------------------------------------------------------------------------------------- samplers

@@ -35,7 +35,9 @@ def gradients(name, rank, model=None):
     sprites = du.load_sprites("test")
     model = model or network(name)
     x, c = sprites.x[:10][rank::2], sprites.c[:10][rank::2]
-    loss = du.diffusion_loss(model, x, SCHEDULE, c, torch.Generator().manual_seed(rank))
+    loss = du.diffusion_loss(
+        model, x, SCHEDULE, c=c, generator=torch.Generator().manual_seed(rank)
+    )
     loss.backward()
     return loss.detach(), [p.grad.clone() for p in model.parameters()]
 

@@ -318,7 +318,7 @@ def test_fault_12_each_checkpoint_sampled_from_another_x_T():
         return du.sample_ddpm(
             model,
             du.NoiseSchedule.linear(10),
-            (2, 3, 8, 8),
+            shape=(2, 3, 8, 8),
             generator=generator,
             keep=3,
         )
@@ -383,7 +383,7 @@ def test_fault_13_context_dropout_trained_and_guidance_never_used():
 
     def check_guidance(make):
         samples, _ = du.sample_ddim(
-            make(2.0), schedule, (2, 3, 4, 4), context=torch.ones(2, 5), steps=10
+            make(2.0), schedule, shape=(2, 3, 4, 4), context=torch.ones(2, 5), steps=10
         )
         torch.testing.assert_close(
             samples, torch.full_like(samples, 3 * x0), rtol=1e-3, atol=1e-3
@@ -410,7 +410,7 @@ def test_fault_14_backward_scaled_by_the_loss(monkeypatch):
 
     def faulty(model, batches, schedule, optimiser, generator):
         for x, _ in batches:
-            loss = du.diffusion_loss(model, x, schedule, None, generator)
+            loss = du.diffusion_loss(model, x, schedule, c=None, generator=generator)
             loss.backward(loss)
             optimiser.step()
             yield loss.item()
@@ -429,7 +429,11 @@ def test_fault_14_backward_scaled_by_the_loss(monkeypatch):
         )
         (gradient,) = torch.autograd.grad(
             du.diffusion_loss(
-                reference, x, SCHEDULE, None, torch.Generator().manual_seed(1)
+                reference,
+                x,
+                SCHEDULE,
+                c=None,
+                generator=torch.Generator().manual_seed(1),
             ),
             reference.weight,
         )
@@ -450,7 +454,7 @@ def test_fault_14_noise_added_at_the_last_step():
         )
 
     def ours(x, t, eps, schedule, z, variance):
-        return du.denoise_add_noise(x, t, eps, schedule, z, variance=variance)
+        return du.denoise_add_noise(x, t, eps, schedule, z=z, variance=variance)
 
     def check(step):
         x, eps, z = torch.randn(3, 2, 3, 4, 4)
@@ -464,12 +468,12 @@ def test_fault_14_noise_added_at_the_last_step():
     x, eps, z = torch.randn(3, 2, 3, 4, 4)
     for t in (1, 60):  # a strided DDPM, and DDIM at eta = 1
         assert torch.equal(
-            du.denoise_add_noise(x, t, eps, SCHEDULE, z, 0),
-            du.denoise_add_noise(x, t, eps, SCHEDULE, 0 * z, 0),
+            du.denoise_add_noise(x, t, eps, SCHEDULE, z=z, t_prev=0),
+            du.denoise_add_noise(x, t, eps, SCHEDULE, z=0 * z, t_prev=0),
         )
         torch.testing.assert_close(
-            du.denoise_ddim(x, t, 0, eps, SCHEDULE, 1.0, z),
-            du.denoise_ddim(x, t, 0, eps, SCHEDULE, 1.0, 0 * z),
+            du.denoise_ddim(x, t, 0, eps, SCHEDULE, eta=1.0, z=z),
+            du.denoise_ddim(x, t, 0, eps, SCHEDULE, eta=1.0, z=0 * z),
             rtol=0,
             atol=0,
         )
@@ -567,7 +571,12 @@ def test_fault_14_samplers_and_training_run_on_a_gpu(device):
         len(
             list(
                 du.train_steps(
-                    model, batches, schedule, optimiser, 0.1, du.average_weights(model)
+                    model,
+                    batches,
+                    schedule,
+                    optimiser=optimiser,
+                    p_drop=0.1,
+                    average=du.average_weights(model),
                 )
             )
         )
@@ -579,7 +588,7 @@ def test_fault_14_a_sampling_loop_that_reads_a_global_number_of_steps():
     """Two schedules of different length in one process each get their own number of steps."""
 
     def faulty(model, schedule, shape):
-        return du.sample_ddpm(model, SCHEDULE, shape)
+        return du.sample_ddpm(model, SCHEDULE, shape=shape)
 
     def check(sample):
         for T in (7, 20):

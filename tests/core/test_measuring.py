@@ -157,7 +157,12 @@ def test_min_snr_weighs_each_picture_by_its_step():
 
     x = torch.zeros(40, 3, 4, 4)
     loss = du.diffusion_loss(
-        model, x, schedule, None, torch.Generator().manual_seed(2), min_snr=5.0
+        model,
+        x,
+        schedule,
+        c=None,
+        generator=torch.Generator().manual_seed(2),
+        min_snr=5.0,
     )
     generator = torch.Generator().manual_seed(2)
     t, noise = (
@@ -171,7 +176,7 @@ def test_min_snr_weighs_each_picture_by_its_step():
         (weight * noise.square().mean((1, 2, 3)).numpy()).mean(), rel=1e-5
     )
     plain = du.diffusion_loss(
-        model, x, schedule, None, torch.Generator().manual_seed(2)
+        model, x, schedule, c=None, generator=torch.Generator().manual_seed(2)
     )
     assert loss < plain
     with pytest.raises(

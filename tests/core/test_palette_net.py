@@ -115,7 +115,12 @@ def test_its_loss_is_the_cross_entropy_of_the_right_colour(model, images):
     )
     plain, weighted = (
         du.diffusion_loss(
-            model, x, SCHEDULE, None, torch.Generator().manual_seed(1), gamma
+            model,
+            x,
+            SCHEDULE,
+            c=None,
+            generator=torch.Generator().manual_seed(1),
+            min_snr=gamma,
         )
         for gamma in (None, 1e9)
     )
@@ -129,7 +134,12 @@ def test_its_loss_is_the_cross_entropy_of_the_right_colour(model, images):
     each = model.loss(x_t, steps / 500, None, x)
     torch.testing.assert_close(plain, each.mean())
     least = du.diffusion_loss(
-        model, x, SCHEDULE, None, torch.Generator().manual_seed(1), 0.5
+        model,
+        x,
+        SCHEDULE,
+        c=None,
+        generator=torch.Generator().manual_seed(1),
+        min_snr=0.5,
     )
     torch.testing.assert_close(
         least, ((0.5 / SCHEDULE.snr[steps]).clamp(max=1).float()[:, None] * each).mean()
@@ -199,7 +209,7 @@ def test_every_parameter_learns(model, images):
         trained_a_little(model),
         du.to_model_range(images),
         SCHEDULE,
-        torch.eye(5)[torch.arange(20) % 5],
+        c=torch.eye(5)[torch.arange(20) % 5],
     ).backward()
     assert not [
         name
@@ -302,7 +312,9 @@ def test_an_average_of_it_has_the_same_loss(model, images):
     """`AveragedModel` hides the network's own methods: its loss must still be the colours', not the squared error."""
     average, x = du.average_weights(model), du.to_model_range(images)
     one, other = (
-        du.diffusion_loss(some, x, SCHEDULE, None, torch.Generator().manual_seed(1))
+        du.diffusion_loss(
+            some, x, SCHEDULE, c=None, generator=torch.Generator().manual_seed(1)
+        )
         for some in (model, average)
     )
     assert torch.equal(one, other)

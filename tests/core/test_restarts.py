@@ -99,7 +99,7 @@ def test_a_list_that_is_no_way_from_T_to_0_is_refused_before_any_work(steps):
         du.sample_ddpm(
             lambda *_: pytest.fail("the network was asked"),
             SCHEDULE,
-            (1, 3, 4, 4),
+            shape=(1, 3, 4, 4),
             steps=steps,
         )
 
@@ -116,7 +116,10 @@ def test_multistep_solvers_refuse_a_list_because_their_memory_would_outlive_the_
 ):
     with pytest.raises(ValueError, match="a whole number of steps .on a list"):
         du.sample_multistep(
-            bell(0, 1, SCHEDULE), SCHEDULE, (1, 3, 4, 4), steps=kind(du.restart_steps())
+            bell(0, 1, SCHEDULE),
+            SCHEDULE,
+            shape=(1, 3, 4, 4),
+            steps=kind(du.restart_steps()),
         )
 
 
@@ -131,9 +134,9 @@ def test_on_the_way_up_the_picture_is_noised_as_if_from_the_clean_one(low, high)
     (reached, x_s, predicted), *_ = du.walk(
         lambda *_: pytest.fail("asked on the way up"),
         SCHEDULE,
-        x_t,
-        [low, high],
-        None,
+        x=x_t,
+        steps=[low, high],
+        step=None,
         generator=generator,
     )
     ab, n = float(SCHEDULE.ab[high]), x0.numel()
@@ -177,10 +180,10 @@ def test_the_samples_are_those_of_a_loop_by_hand():
                 t,
                 predicted,
                 SCHEDULE,
-                torch.randn(x.shape, generator=generator),
-                t_prev,
-                "beta_tilde",
-                True,
+                z=torch.randn(x.shape, generator=generator),
+                t_prev=t_prev,
+                variance="beta_tilde",
+                clip=True,
             )
         return x
 
@@ -204,7 +207,7 @@ def test_the_samples_are_those_of_a_loop_by_hand():
     ours, _ = du.sample_ddpm(
         model,
         SCHEDULE,
-        (2, 3, 4, 4),
+        shape=(2, 3, 4, 4),
         steps=steps,
         generator=again,
         keep=0,

@@ -176,7 +176,7 @@ def test_ddpm_step_is_that_of_diffusers(name, variance, clip):
         assert (
             relative_error(
                 du.denoise_add_noise(
-                    x, t, eps, schedule, z, variance=variance, clip=clip
+                    x, t, eps, schedule, z=z, variance=variance, clip=clip
                 ),
                 theirs,
             )
@@ -201,7 +201,16 @@ def test_strided_ddpm_step_is_that_of_diffusers(variance, clip):
         ).prev_sample
         assert (
             relative_error(
-                du.denoise_add_noise(x, t, eps, schedule, z, t_prev, variance, clip),
+                du.denoise_add_noise(
+                    x,
+                    t,
+                    eps,
+                    schedule,
+                    z=z,
+                    t_prev=t_prev,
+                    variance=variance,
+                    clip=clip,
+                ),
                 theirs,
             )
             < 1e-10
@@ -227,7 +236,9 @@ def test_ddim_step_is_that_of_diffusers(stride, eta, clip):
             ).prev_sample
             assert (
                 relative_error(
-                    du.denoise_ddim(x, t, t - stride, eps, schedule, eta, z, clip),
+                    du.denoise_ddim(
+                        x, t, t - stride, eps, schedule, eta=eta, z=z, clip=clip
+                    ),
                     theirs,
                 )
                 < 1e-10
@@ -317,7 +328,7 @@ def test_posterior_is_bayes_rule_on_a_grid(name, stride):
         t_prev = t - stride
         ab, ab_prev = schedule.ab[t].item(), schedule.ab[t_prev].item()
         a = ab / ab_prev
-        c0, ct, variance = du.posterior(t, schedule, t_prev)
+        c0, ct, variance = du.posterior(t, schedule, t_prev=t_prev)
         grid = np.linspace(-1, 1, 20001) * 12 * variance**0.5 + c0 * x0 + ct * xt
         log = -((grid - ab_prev**0.5 * x0) ** 2) / (2 * (1 - ab_prev)) - (
             xt - a**0.5 * grid
@@ -428,7 +439,7 @@ def test_ddpm_draws_normal_data_with_their_mean_and_variance(mean, std, variance
     x, _ = du.sample_ddpm(
         bell(mean, std, schedule),
         schedule,
-        (40, 3, 10, 10),
+        shape=(40, 3, 10, 10),
         variance=variance,
         generator=generator,
         keep=0,
@@ -445,7 +456,7 @@ def test_ddim_draws_normal_data_with_their_variance(eta):
     x, _ = du.sample_ddim(
         bell(0.3, 0.5, schedule),
         schedule,
-        (40, 3, 10, 10),
+        shape=(40, 3, 10, 10),
         steps=500,
         eta=eta,
         generator=generator,
@@ -462,7 +473,7 @@ def test_added_noise_has_the_standard_deviation_sigma(t, t_prev, variance):
     """z = 1 shifts every pixel by sigma itself, which is the root of beta or beta-tilde, and zero in the last step."""
     schedule, x = SCHEDULES["linear"], torch.zeros(1, 1, 2, 2, dtype=torch.float64)
     shift = du.denoise_add_noise(
-        x, t, x, schedule, torch.ones_like(x), t_prev, variance
+        x, t, x, schedule, z=torch.ones_like(x), t_prev=t_prev, variance=variance
     )
     beta = 1 - (schedule.ab[t] / schedule.ab[t_prev]).item()
     expected = (
@@ -570,7 +581,11 @@ def test_ddim_is_deterministic_from_one_x_T():
 def test_x_T_given_or_drawn_first_from_the_generator():
     model, schedule, shape = small_net(), du.NoiseSchedule.linear(20), (2, 3, 8, 8)
     drawn, frames = du.sample_ddpm(
-        model, schedule, shape, generator=torch.Generator().manual_seed(1), steps=5
+        model,
+        schedule,
+        shape=shape,
+        generator=torch.Generator().manual_seed(1),
+        steps=5,
     )
     generator = torch.Generator().manual_seed(1)
     given_, _ = du.sample_ddpm(
@@ -628,7 +643,11 @@ def test_no_context_is_a_context_of_zeros():
 def test_integer_context_is_accepted():
     labels = torch.eye(5, dtype=torch.int64)[:2]
     x, _ = du.sample_ddim(
-        small_net(), du.NoiseSchedule.linear(20), (2, 3, 8, 8), context=labels, steps=2
+        small_net(),
+        du.NoiseSchedule.linear(20),
+        shape=(2, 3, 8, 8),
+        context=labels,
+        steps=2,
     )
     assert torch.isfinite(x).all()
 
@@ -710,16 +729,16 @@ def test_training_mode_returns_after_an_error_or_a_walk_left_early():
 
     model = Broken().train()
     with pytest.raises(RuntimeError, match="broken"):
-        du.sample_ddim(model, du.NoiseSchedule.linear(10), (1, 3, 4, 4), steps=2)
+        du.sample_ddim(model, du.NoiseSchedule.linear(10), shape=(1, 3, 4, 4), steps=2)
     assert model.training
     spy = Spy().train()
     next(
         du.walk(
             spy,
             du.NoiseSchedule.linear(10),
-            torch.randn(1, 3, 4, 4),
-            [10, 5, 0],
-            lambda x, *_: x,
+            x=torch.randn(1, 3, 4, 4),
+            steps=[10, 5, 0],
+            step=lambda x, *_: x,
         )
     )
     assert spy.training
@@ -729,13 +748,13 @@ def test_a_frozen_part_stays_frozen_after_sampling():
     """Each part of the network gets its own mode back, not that of the whole."""
     model = Spy().train()
     model.norm.eval()
-    du.sample_ddim(model, du.NoiseSchedule.linear(10), (1, 3, 4, 4), steps=2)
+    du.sample_ddim(model, du.NoiseSchedule.linear(10), shape=(1, 3, 4, 4), steps=2)
     assert model.training and model.dropout.training and not model.norm.training
 
 
 def test_the_network_is_told_t_over_T_once_a_picture():
     model = Spy()
-    du.sample_ddim(model, du.NoiseSchedule.linear(10), (2, 3, 4, 4), steps=3)
+    du.sample_ddim(model, du.NoiseSchedule.linear(10), shape=(2, 3, 4, 4), steps=3)
     assert [t.tolist() for _, _, t in model.calls] == [
         pytest.approx([s / 10] * 2) for s in (10, 7, 3)
     ]
@@ -748,9 +767,9 @@ def test_walk_yields_the_step_the_picture_and_the_predicted_noise():
     trip = du.walk(
         wavy,
         schedule,
-        x,
-        steps,
-        lambda x, t, t_prev, eps, z: du.denoise_ddim(x, t, t_prev, eps, schedule),
+        x=x,
+        steps=steps,
+        step=lambda x, t, t_prev, eps, z: du.denoise_ddim(x, t, t_prev, eps, schedule),
     )
     for t, t_prev, (reached, x_prev, eps) in zip(steps, steps[1:], trip):
         assert reached == t_prev
@@ -780,20 +799,20 @@ def test_denoising_losses_of_known_denoisers():
     """Zero for one that knows the picture, one for one that predicts nothing; batches do not matter."""
     schedule, x0 = SCHEDULES["linear"], picture()
     x = x0.expand(7, 3, 4, 4)
-    known = du.denoising_losses(ideal(x0, schedule), x, schedule, [5, 250, 500])
+    known = du.denoising_losses(ideal(x0, schedule), x, schedule, steps=[5, 250, 500])
     torch.testing.assert_close(known, torch.zeros(3, 7).double(), atol=1e-9, rtol=0)
     silent = du.denoising_losses(
         lambda x, t, c: torch.zeros_like(x),
         torch.zeros(200, 3, 8, 8),
         schedule,
-        [100],
+        steps=[100],
         batch=64,
     )
     assert silent.shape == (1, 200) and silent.mean().item() == pytest.approx(
         1, abs=0.03
     )
     one, two = (
-        du.denoising_losses(wavy, x, schedule, [5, 250], batch=batch)
+        du.denoising_losses(wavy, x, schedule, steps=[5, 250], batch=batch)
         for batch in (2, 100)
     )
     assert torch.equal(one, two)

@@ -338,7 +338,7 @@ def test_compare_checkpoints_gives_each_model_the_same_x_T_and_noise():
 
     def sample(model, generator):
         samples, frames = du.sample_ddpm(
-            model, schedule, (2, 3, 8, 8), generator=generator, keep=4
+            model, schedule, shape=(2, 3, 8, 8), generator=generator, keep=4
         )
         seen.append(frames[0])
         return samples, frames

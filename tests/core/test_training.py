@@ -70,7 +70,9 @@ def test_drop_context_drops_whole_rows_in_their_share(p):
 def test_diffusion_loss_is_its_formula():
     """The same t and noise drawn by hand: x_t built pixel by pixel, the mean of the squared differences."""
     model, (x, c) = Tiny().eval(), tiny_batches(1)[0]
-    loss = du.diffusion_loss(model, x, SCHEDULE, c, torch.Generator().manual_seed(9))
+    loss = du.diffusion_loss(
+        model, x, SCHEDULE, c=c, generator=torch.Generator().manual_seed(9)
+    )
     generator = torch.Generator().manual_seed(9)
     t, noise = (
         torch.randint(1, 51, (8,), generator=generator),
@@ -177,11 +179,11 @@ def test_train_steps_is_the_plain_loop(min_snr, monkeypatch):
             ours,
             iter(batches),
             SCHEDULE,
-            optimiser,
-            0.5,
-            average,
-            torch.Generator().manual_seed(3),
-            min_snr,
+            optimiser=optimiser,
+            p_drop=0.5,
+            average=average,
+            generator=torch.Generator().manual_seed(3),
+            min_snr=min_snr,
         )
     )
 
@@ -231,7 +233,7 @@ def test_train_steps_without_context_never_shows_the_labels():
                     model,
                     iter(tiny_batches()),
                     SCHEDULE,
-                    torch.optim.SGD(model.parameters(), 0.1),
+                    optimiser=torch.optim.SGD(model.parameters(), 0.1),
                 )
             )
         )
@@ -250,7 +252,7 @@ def test_train_steps_passes_the_weights_of_steps_on():
             model,
             iter(tiny_batches()),
             SCHEDULE,
-            torch.optim.SGD(model.parameters(), 0.1),
+            optimiser=torch.optim.SGD(model.parameters(), 0.1),
             weights=(torch.arange(51) == 7).float(),
         )
     )
@@ -264,7 +266,7 @@ def test_train_steps_learns():
             model,
             iter(tiny_batches(60, 32)),
             SCHEDULE,
-            torch.optim.Adam(model.parameters(), 3e-2),
+            optimiser=torch.optim.Adam(model.parameters(), 3e-2),
         )
     )
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
@@ -274,7 +276,10 @@ def test_train_steps_stops_when_the_loss_is_no_number():
     model, batches = Tiny(), tiny_batches()
     batches[1][0][0] = float("nan")
     steps = du.train_steps(
-        model, iter(batches), SCHEDULE, torch.optim.SGD(model.parameters(), 0.1)
+        model,
+        iter(batches),
+        SCHEDULE,
+        optimiser=torch.optim.SGD(model.parameters(), 0.1),
     )
     assert np.isfinite(next(steps))
     with pytest.raises(FloatingPointError, match="nan.*start again from a checkpoint"):
@@ -288,7 +293,7 @@ def test_train_steps_puts_the_model_into_training_mode():
             model,
             iter(tiny_batches()),
             SCHEDULE,
-            torch.optim.SGD(model.parameters(), 0.1),
+            optimiser=torch.optim.SGD(model.parameters(), 0.1),
         )
     )
     assert model.training and model.norm.num_batches_tracked == 1
@@ -376,7 +381,7 @@ def test_weights_of_steps_are_the_mean_of_weight_times_error():
         model, torch.zeros(50, 1, 1, 1), SCHEDULE, weights=(steps == 7).float()
     )
     assert set(seen.pop().tolist()) == {7}
-    one, again, other = (du.diffusion_loss(model, torch.zeros(50, 1, 1, 1), SCHEDULE, None, torch.Generator().manual_seed(seed), None, steps)
+    one, again, other = (du.diffusion_loss(model, torch.zeros(50, 1, 1, 1), SCHEDULE, c=None, generator=torch.Generator().manual_seed(seed), min_snr=None, weights=steps)
                          for seed in (1, 1, 2))  # fmt: skip
     assert one == again != other
     with pytest.raises(ValueError, match="min_snr=5; expected None"):
@@ -731,7 +736,9 @@ def test_contexts_that_name_factors_name_those_of_their_picture(train_really):
 def test_a_longer_context_starts_unheard(train_really, tmp_path):
     schedule, images = du.NoiseSchedule.linear(), du.load_sprites("train").images[:50]
     torch.manual_seed(0)
-    short, long = (du.PaletteNet(images, schedule, n, width=16).eval() for n in (5, 9))
+    short, long = (
+        du.PaletteNet(images, schedule, n_cfeat=n, width=16).eval() for n in (5, 9)
+    )
     torch.nn.init.normal_(short.own.weight)
     du.save_weights(short, tmp_path / "short.pth", half=False)
     train_really.starting_weights(long, tmp_path / "short.pth")
@@ -742,7 +749,7 @@ def test_a_longer_context_starts_unheard(train_really, tmp_path):
         )
     with pytest.raises(RuntimeError, match="size mismatch"):  # nothing else may differ
         train_really.starting_weights(
-            du.PaletteNet(images, schedule, 5, width=32), tmp_path / "short.pth"
+            du.PaletteNet(images, schedule, n_cfeat=5, width=32), tmp_path / "short.pth"
         )
     du.save_weights(long, tmp_path / "long.pth", half=False)
     with pytest.raises(RuntimeError, match="size mismatch"):  # nor become shorter

@@ -90,7 +90,7 @@ def test_no_network_comes_below_its_error():
     network = du.load_weights(du.ContextUnet(3, 64, 5, 16), du.WEIGHTS / "model_31.pth")
     x = du.to_model_range(FACTORY.render_many(FACTORY.draw_specifications(40, 3)))
     ours, best = (
-        du.denoising_losses(model, x, schedule, (50, 200, 350)).mean(1)
+        du.denoising_losses(model, x, schedule, steps=(50, 200, 350)).mean(1)
         for model in (network, ideal(schedule))
     )
     assert (best < ours).all() and best[0] < 0.01 * ours[0]
@@ -104,7 +104,7 @@ def test_samplers_draw_legal_sprites_with_it():
         du.sample_ddim(
             ideal(schedule),
             schedule,
-            (16, 3, 16, 16),
+            shape=(16, 3, 16, 16),
             steps=25,
             generator=generator,
             keep=0,

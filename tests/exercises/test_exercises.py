@@ -39,7 +39,8 @@ from exercises import (
 def answers(lesson):
     """The module tests/exercises/answers/lesson_N.py: WRONG and RIGHT answers, and what a lesson's own cells would have DEFINED for its solutions."""
     spec = importlib.util.spec_from_file_location(
-        f"answers_{lesson}", ROOT / "tests" / "exercises" / "answers" / f"lesson_{lesson}.py"
+        f"answers_{lesson}",
+        ROOT / "tests" / "exercises" / "answers" / f"lesson_{lesson}.py",
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -103,7 +103,12 @@ def test_min_snr_weights_are_those_of_the_training_loss(shipped):
         generators = (torch.Generator().manual_seed(seed) for _ in range(2))
         plain, weighted = (
             du.diffusion_loss(
-                lambda x, t, c: 0 * x, x, SCHEDULE, None, next(generators), gamma
+                lambda x, t, c: 0 * x,
+                x,
+                SCHEDULE,
+                c=None,
+                generator=next(generators),
+                min_snr=gamma,
             )
             for gamma in (None, 5.0)
         )

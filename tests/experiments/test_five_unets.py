@@ -301,7 +301,9 @@ def test_shipped_weights_have_the_stored_losses(five_unets, lesson, name):
         if (row["data"], row["design"], row["seed"]) == ("mnist", name, 1)
     )
     losses = (
-        du.denoising_losses(model, held_out, schedule, lesson.steps_at_levels(schedule))
+        du.denoising_losses(
+            model, held_out, schedule, steps=lesson.steps_at_levels(schedule)
+        )
         .mean(1)
         .tolist()
     )

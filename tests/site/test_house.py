@@ -206,11 +206,11 @@ def test_the_best_weights_draw_what_they_are_asked_for():
     x, _ = du.sample_ddpm(
         model,
         schedule,
-        (60, 3, 16, 16),
-        None,
-        torch.eye(5)[asked],
-        100,
-        generator,
+        shape=(60, 3, 16, 16),
+        x_T=None,
+        context=torch.eye(5)[asked],
+        steps=100,
+        generator=generator,
         keep=0,
         variance="beta_tilde",
     )
@@ -245,18 +245,18 @@ def test_the_factor_weights_listen_to_factors():
     model = du.PaletteNet(
         du.load_sprites("train").images,
         schedule,
-        len(factory.context_columns()),
+        n_cfeat=len(factory.context_columns()),
         trust=8.0,
     )
     du.load_weights(model, du.WEIGHTS / "factor_model_trained.pth")
     x, _ = du.sample_ddpm(
         model,
         schedule,
-        (60, 3, 16, 16),
-        None,
-        context,
-        20,
-        rng,
+        shape=(60, 3, 16, 16),
+        x_T=None,
+        context=context,
+        steps=20,
+        generator=rng,
         keep=0,
         variance="beta_tilde",
     )
@@ -278,7 +278,7 @@ def test_later_epochs_predict_the_noise_of_held_out_sprites_better():
         for epoch in (0, 4, 31)
     ]
     losses = [
-        float(du.denoising_losses(model, x, schedule, (20, 100, 300)).mean())
+        float(du.denoising_losses(model, x, schedule, steps=(20, 100, 300)).mean())
         for model in models
     ]
     assert losses[0] > losses[1] > losses[2]

@@ -243,7 +243,7 @@ def train(change: Change, pictures: int) -> torch.nn.Module:
 def score(model: torch.nn.Module, samples: int) -> dict:
     """Held-out error of the implied noise at LOSS_STEPS; of samples, the distance to the nearest legal sprite, and the ruler's scores."""
     schedule, x = du.NoiseSchedule.linear(), du.load_sprites("test").x[:HELD_OUT]
-    losses = du.denoising_losses(model, x, schedule, LOSS_STEPS).mean(1)
+    losses = du.denoising_losses(model, x, schedule, steps=LOSS_STEPS).mean(1)
     options = {
         "steps": SAMPLING_STEPS,
         "variance": "beta_tilde",
@@ -255,7 +255,7 @@ def score(model: torch.nn.Module, samples: int) -> dict:
     pictures = du.to_pictures(
         torch.cat(
             [
-                du.sample_ddpm(model, schedule, (size, 3, 16, 16), **options)[0]
+                du.sample_ddpm(model, schedule, shape=(size, 3, 16, 16), **options)[0]
                 for size in sizes
             ]
         )

@@ -275,7 +275,7 @@ def steps_of(
     """One training step each time."""
     if contender.loss is None:
         yield from du.train_steps(
-            network, batches, SCHEDULE, optimiser, average=average
+            network, batches, SCHEDULE, optimiser=optimiser, average=average
         )
     bf16 = contender.helped and du.has_fast_bf16(CPU)
     for x, _ in batches:

@@ -37,7 +37,7 @@ def draw(seed: int) -> np.ndarray:
         du.sample_ddpm(
             network(WEIGHTS),
             du.NoiseSchedule.linear(),
-            (N, 3, 16, 16),
+            shape=(N, 3, 16, 16),
             generator=generator,
             keep=0,
             **RESTARTS,

@@ -100,7 +100,7 @@ def mean_loss(model: torch.nn.Module, x: torch.Tensor, c: torch.Tensor) -> float
     return round(
         float(
             du.denoising_losses(
-                model, x, du.NoiseSchedule.linear(), LOSS_STEPS, c
+                model, x, du.NoiseSchedule.linear(), steps=LOSS_STEPS, c=c
             ).mean()
         ),
         4,
@@ -172,14 +172,27 @@ def ddpm(model, schedule, x_T, context, generator, noise_scale=1.0):
         "keep": 0,
     }
     return du.sample_ddpm(
-        model, schedule, None, x_T, context, CALLS, generator, **options
+        model,
+        schedule,
+        x_T=x_T,
+        context=context,
+        steps=CALLS,
+        generator=generator,
+        **options,
     )[0]
 
 
 def ddim(model, schedule, x_T, context, generator):
     """Another sampler, for the test of each network: the course's DDIM in 20 steps."""
     return du.sample_ddim(
-        model, schedule, None, x_T, context, 20, generator, keep=0, clip=True
+        model,
+        schedule,
+        x_T=x_T,
+        context=context,
+        steps=20,
+        generator=generator,
+        keep=0,
+        clip=True,
     )[0]
 
 
@@ -383,7 +396,7 @@ def training_row(name: str, samples: int) -> tuple[dict, dict[str, np.ndarray]]:
     (x, c), own = held_out(), training_set(run)
     row["graded"] = [
         round(float(v), 4)
-        for v in du.denoising_losses(model, x, schedule, GRADED, c).mean(1)
+        for v in du.denoising_losses(model, x, schedule, steps=GRADED, c=c).mean(1)
     ]
     row["loss on training pictures"] = mean_loss(
         model, own[0][:HELD_OUT], own[1][:HELD_OUT]
@@ -448,7 +461,9 @@ def draw_samples(model, n, g):
     )
     shapes = [(min(100, n - i), 3, 16, 16) for i in range(0, n, 100)]
     batches = [
-        du.sample_ddpm(model, schedule, shape, steps=50, generator=g, **options)[0]
+        du.sample_ddpm(model, schedule, shape=shape, steps=50, generator=g, **options)[
+            0
+        ]
         for shape in shapes
     ]
     return torch.cat(batches)

@@ -116,7 +116,7 @@ def train(run: Run, pictures: np.ndarray, steps: int) -> torch.nn.Module:
         network,
         batches,
         schedule,
-        adam,
+        optimiser=adam,
         average=average,
         generator=generator,
         min_snr=MIN_SNR,
@@ -160,7 +160,7 @@ def row(run: Run, steps: int, samples: int) -> dict:
         name: round(
             float(
                 du.denoising_losses(
-                    model, du.to_model_range(pictures), schedule, LOSS_STEPS
+                    model, du.to_model_range(pictures), schedule, steps=LOSS_STEPS
                 ).mean()
             ),
             5,
@@ -175,7 +175,7 @@ def row(run: Run, steps: int, samples: int) -> dict:
         "generator": generator,
         "keep": 0,
     }
-    x, _ = du.sample_ddpm(model, schedule, (samples, 3, 16, 16), **options)
+    x, _ = du.sample_ddpm(model, schedule, shape=(samples, 3, 16, 16), **options)
     return (
         {"run": asdict(run), "seconds": seconds}
         | losses

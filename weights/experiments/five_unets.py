@@ -159,7 +159,7 @@ def row(
             for i in range(0, samples, 100)
         ]
     )
-    error = {key: du.denoising_losses(model, held_out, schedule, steps(schedule)).mean(1) for key, steps in
+    error = {key: du.denoising_losses(model, held_out, schedule, steps=steps(schedule)).mean(1) for key, steps in
              (("throughout", names.steps_throughout), ("levels", names.steps_at_levels))}  # fmt: skip
     return {
         "data": data, "design": name, "seed": seed, "seconds": seconds, "wall_seconds": round(wall), "steps": len(losses),

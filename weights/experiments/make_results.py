@@ -134,14 +134,22 @@ def noise_in_the_last_step(
     """Noise is added once more where the mean is the answer."""
 
     def step(x, t, t_prev, pred_noise, z):
-        mean = du.denoise_add_noise(x, t, pred_noise, schedule, z, t_prev, "beta_tilde")
+        mean = du.denoise_add_noise(
+            x, t, pred_noise, schedule, z=z, t_prev=t_prev, variance="beta_tilde"
+        )
         return mean + float(schedule.b[1]) ** 0.5 * z if t_prev == 0 else mean
 
     x = torch.randn(shape, generator=generator)
     return [
         x
         for _, x, _ in du.walk(
-            model, schedule, x, LAST_FROM_1["steps"], step, context, generator
+            model,
+            schedule,
+            x=x,
+            steps=LAST_FROM_1["steps"],
+            step=step,
+            context=context,
+            generator=generator,
         )
     ][-1], None
 
@@ -152,13 +160,13 @@ def train_mode(model, schedule, shape, context=None, generator=None, keep=0):
     return du.sample_ddpm(
         lambda x, t, c: model(x, t, c),
         schedule,
-        shape,
-        None,
-        context,
-        100,
-        generator,
-        keep,
-        "beta_tilde",
+        shape=shape,
+        x_T=None,
+        context=context,
+        steps=100,
+        generator=generator,
+        keep=keep,
+        variance="beta_tilde",
     )
 
 
@@ -196,7 +204,13 @@ def beta_0_kept(model, schedule, shape, context=None, generator=None, keep=0):
     return [
         x
         for _, x, _ in du.walk(
-            model, schedule, x, LAST_FROM_1["steps"], step, context, generator
+            model,
+            schedule,
+            x=x,
+            steps=LAST_FROM_1["steps"],
+            step=step,
+            context=context,
+            generator=generator,
         )
     ][-1], None
 
@@ -209,7 +223,14 @@ def from_real_noise(model, schedule, shape, context=None, generator=None, keep=0
         x, schedule.T, torch.randn(shape, generator=generator), schedule
     )
     return du.sample_ddpm(
-        model, schedule, None, x_T, context, 100, generator, keep, "beta_tilde"
+        model,
+        schedule,
+        x_T=x_T,
+        context=context,
+        steps=100,
+        generator=generator,
+        keep=keep,
+        variance="beta_tilde",
     )
 
 
@@ -236,7 +257,7 @@ def network(name: str, trust: float = TRUST) -> torch.nn.Module:
         model = du.PaletteNet(
             du.load_sprites("train").images,
             du.NoiseSchedule.linear(),
-            n_cfeat,
+            n_cfeat=n_cfeat,
             trust=trust,
         )
         return du.load_weights(model, HERE / f"{name}.pth")
@@ -326,12 +347,12 @@ def epoch_losses(test: du.Sprites) -> dict:
     x = test.x[:300].contiguous(memory_format=torch.channels_last)
     losses = {
         epoch: du.denoising_losses(
-            network(f"model_{epoch}"), x, du.NoiseSchedule.linear(), LOSS_STEPS
+            network(f"model_{epoch}"), x, du.NoiseSchedule.linear(), steps=LOSS_STEPS
         )
         for epoch in EPOCHS
     }
     losses["trained"] = du.denoising_losses(
-        network("model_trained"), x, du.NoiseSchedule.linear(), LOSS_STEPS
+        network("model_trained"), x, du.NoiseSchedule.linear(), steps=LOSS_STEPS
     )
     snr = du.NoiseSchedule.linear().snr[list(LOSS_STEPS)]
     weights = (5 / snr).clamp(max=1)[:, None]  # min-SNR, as the network was trained
