@@ -15,6 +15,7 @@ import base64
 import csv
 import functools
 import html
+import importlib
 import inspect
 import io
 import os
@@ -44,7 +45,7 @@ from tqdm import tqdm
 __all__ = [  # first the libraries that `from diffusion_utilities import *` has always brought along, then section by section
     "os", "np", "torch", "nn", "F", "plt", "make_grid", "save_image", "FuncAnimation", "PillowWriter", "Dataset", "DataLoader", "transforms", "Image",
     "Path", "tqdm", "COURSE", "DATA", "WEIGHTS", "set_up", "seed_everything", "default_device", "has_fast_bf16", "CLASS_NAMES", "transform",
-    "CustomDataset", "Sprites", "load_sprites", "load_digits", "load_sprite_pictures", "to_model_range", "sprite_factory", "NoiseSchedule",
+    "CustomDataset", "Sprites", "load_sprites", "load_digits", "load_sprite_pictures", "to_model_range", "sprite_factory", "sprite_scoring", "NoiseSchedule",
     "perturb_input", "predict_x0", "posterior", "ResidualConvBlock", "UnetDown", "UnetUp", "EmbedFC", "ContextUnet", "BasicUNet", "PaletteNet",
     "count_parameters", "corrupt", "diffusion_loss", "drop_context", "average_weights", "train_steps", "save_weights", "load_state", "load_weights",
     "sampling_steps", "restart_steps", "denoise_add_noise", "denoise_ddim", "walk", "sample_ddpm", "sample_ddim", "sample_multistep",
@@ -145,17 +146,35 @@ transform = transforms.Compose(
 )
 
 
-def sprite_factory():
-    """The module `data/sprite_factory.py`, imported only where it is needed. Raises FileNotFoundError without it. Lesson 3."""
-    if not (DATA / "sprite_factory.py").exists():
+def _data_module(name: str):
+    """Import `data/{name}.py`, or raise FileNotFoundError that says what is missing."""
+    path = DATA / f"{name}.py"
+    if not path.exists():
         raise FileNotFoundError(
-            f"{DATA / 'sprite_factory.py'} is missing: copy the course's data/ folder beside diffusion_utilities.py"
+            f"{path} is missing: copy the course's data/ folder beside "
+            "diffusion_utilities.py"
         )
     if str(DATA) not in sys.path:
         sys.path.append(str(DATA))
-    import sprite_factory
+    return importlib.import_module(name)
 
-    return sprite_factory
+
+def sprite_factory():
+    """The module `data/sprite_factory.py`: the grammar, rendering and decoding.
+
+    It is imported only where it is needed. Raises FileNotFoundError without it.
+    Lesson 3.
+    """
+    return _data_module("sprite_factory")
+
+
+def sprite_scoring():
+    """The module `data/sprite_scores.py`: what can be measured with the grammar.
+
+    It is imported only where it is needed. Raises FileNotFoundError without it.
+    Lesson 4.
+    """
+    return _data_module("sprite_scores")
 
 
 def _load_array(path: str | os.PathLike, sprites: bool = False) -> np.ndarray:
