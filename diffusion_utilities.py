@@ -1519,12 +1519,12 @@ def sprite_scores(pictures, asked=None) -> dict[str, tuple[float, float, float]]
 
     `pictures` as `sprite_features`. `asked`: contexts (N, 5), a row of zeros asking nothing, or N dictionaries of factors. First those of the
     factory's `summary` (and its errors); then `memorised`; the four of neighbourhoods against as many of `train`; FD against all. Lesson 4."""
-    factory, train, pictures = (
-        sprite_factory(),
+    scoring, train, pictures = (
+        sprite_scoring(),
         load_sprites("train"),
         to_pictures(pictures),
     )
-    scores = factory.summary(pictures, train.factors, asked)
+    scores = scoring.summary(pictures, train.factors, asked)
     ours, theirs = sprite_features(pictures), sprite_features(train.images)
     some = theirs[np.random.default_rng(0).permutation(len(theirs))[: len(ours)]]
     values = {
@@ -1541,9 +1541,9 @@ def sprite_scores(pictures, asked=None) -> dict[str, tuple[float, float, float]]
             frechet_distance(ours[rows], theirs),
         )
 
-    scores |= {name: factory.interval(each) for name, each in values.items()}
+    scores |= {name: scoring.interval(each) for name, each in values.items()}
     return scores | dict(
-        zip(("recall", "coverage", "FD"), factory.jackknife(of_the_set, len(ours)))
+        zip(("recall", "coverage", "FD"), scoring.jackknife(of_the_set, len(ours)))
     )
 
 
@@ -1552,10 +1552,11 @@ def sprite_report(samples, asked=None, n: int = 1000, seed: int = 0) -> str:
 
     Fresh ones are fair draws from the grammar: some of them are in training, others have held-out pairs. Arguments as `sprite_scores`. Raises
     ValueError unless there are n samples and 20 <= n <= 1,100, the number of `test` sprites: all columns have as many. Lesson 4."""
-    factory, test = sprite_factory(), load_sprites("test")
-    if not factory.GROUPS <= n <= min(len(samples), len(test)):
+    factory, scoring = sprite_factory(), sprite_scoring()
+    test = load_sprites("test")
+    if not scoring.GROUPS <= n <= min(len(samples), len(test)):
         raise ValueError(
-            f"n={n} of {len(samples)} samples; expected {factory.GROUPS} to {len(test)}, and no more than there are samples"
+            f"n={n} of {len(samples)} samples; expected {scoring.GROUPS} to {len(test)}, and no more than there are samples"
         )
     tests = test.images[np.random.default_rng(seed).permutation(len(test))[:n]]
     ours = sprite_scores(samples[:n], None if asked is None else asked[:n])
@@ -1563,7 +1564,7 @@ def sprite_report(samples, asked=None, n: int = 1000, seed: int = 0) -> str:
         sprite_scores(tests),
         sprite_scores(factory.render_many(factory.draw_specifications(n, seed))),
     )
-    return factory.score_table(
+    return scoring.score_table(
         {"samples": ours, "test (floor)": floor, "fresh legal (ceiling)": ceiling}, n
     )
 
