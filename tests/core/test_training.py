@@ -722,7 +722,8 @@ def test_contexts_that_name_factors_name_those_of_their_picture(train_really):
         sprites, dict.fromkeys(du.CLASS_NAMES, 2), 3, factors=True
     )
     found, _ = factory.decode(du.to_pictures(x))
-    every = torch.from_numpy(factory.as_context([sprite.as_dict() for sprite in found]))
+    rows = [sprite.as_dict() for sprite in found]
+    every = torch.from_numpy(du.sprite_scoring().as_context(rows))
     assert (
         c.shape == every.shape
         and bool((c <= every).all())

@@ -223,12 +223,13 @@ def test_the_best_weights_draw_what_they_are_asked_for():
         )
         >= 59
     )
-    assert factory.are_legal(pictures, found).mean() > 0.8
+    assert du.sprite_scoring().are_legal(pictures, found).mean() > 0.8
 
 
 def test_the_factor_weights_listen_to_factors():
     """Sixty heroes, each asked for a hair and an outfit colour that training has together: by chance one in 80 would have both."""
-    factory, schedule = du.sprite_factory(), du.NoiseSchedule.linear()
+    factory, scoring = du.sprite_factory(), du.sprite_scoring()
+    schedule = du.NoiseSchedule.linear()
     colours, rng = factory.factors_of("hero"), torch.Generator().manual_seed(1)
     every = [
         (a, b)
@@ -238,14 +239,14 @@ def test_the_factor_weights_listen_to_factors():
     ]
     pairs = [every[i] for i in torch.randint(len(every), (60,), generator=rng)]
     context = torch.from_numpy(
-        factory.as_context(
+        scoring.as_context(
             [{"class": "hero", "hair_colour": a, "outfit_colour": b} for a, b in pairs]
         )
     )
     model = du.PaletteNet(
         du.load_sprites("train").images,
         schedule,
-        n_cfeat=len(factory.context_columns()),
+        n_cfeat=len(scoring.context_columns()),
         trust=8.0,
     )
     du.load_weights(model, du.WEIGHTS / "factor_model_trained.pth")

@@ -339,7 +339,7 @@ ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES]
 NAMED_HERE = [(row[2], int(row[-1])) for row in ROWS]
 NAMED_THERE = [row[4] for row in ROWS if len(row) == 7 and "`" in row[4]]
 SCHEDULER = diffusers.DDIMScheduler(500)
-FACTORY = du.sprite_factory()
+FACTORY, SCORING = du.sprite_factory(), du.sprite_scoring()
 
 
 def reached(name, start):
@@ -369,6 +369,8 @@ def test_each_name_of_this_course_exists(cell, lesson):
             )
         elif name.startswith("factory."):
             assert hasattr(FACTORY, name.removeprefix("factory.")), name
+        elif name.startswith("scoring."):
+            assert hasattr(SCORING, name.removeprefix("scoring.")), name
         elif name.startswith("model("):
             assert has_argument(
                 *reached(name.replace("model", "forward"), du.ContextUnet)
