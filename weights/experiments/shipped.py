@@ -1,0 +1,206 @@
+"""What several programs need of the shipped networks, and the sets of real sprites.
+
+A program draws with `draw_batches(model, n, draw, seed=...)`, where `draw` is one of
+the helper's samplers (`pictures_of`) or a faulty one (faults.py). Scores of what is
+drawn depend on the files in `RULER`, too.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.colors
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import diffusion_utilities as du  # found two folders up
+
+SCHEDULE = du.NoiseSchedule.linear()
+SHAPE = (3, 16, 16)
+BATCH = 250
+# Of PaletteNets that draw; chosen with other seeds than the stored rows have.
+TRUST = 8.0
+# The sampler of the best samples without labels. Lesson 4.
+RESTARTS = {"steps": du.restart_steps(), "variance": "beta_tilde", "clip": True}
+SPRITE_FILES = (
+    du.DATA / "sprites_16x16.npy",
+    du.DATA / "sprite_labels_16x16.npy",
+    du.DATA / "sprite_factors_16x16.csv",
+)
+# The files that every measure of samples depends on.
+RULER = (*SPRITE_FILES, du.WEIGHTS / "features.pth")
+
+# ---- Networks -----------------------------------------------------------------------
+
+
+def weights_file(name: str) -> Path:
+    """The file of shipped weights with this name, such as "model_31"."""
+    return du.WEIGHTS / f"{name}.pth"
+
+
+def shipped_network(name: str, trust: float = TRUST) -> torch.nn.Module:
+    """A shipped network that draws sprites, in eval mode.
+
+    name: "model_0" to "model_31", "model_trained", "context_model_trained" (all
+    ContextUnet), "best_trained" or "factor_model_trained" (PaletteNet).
+    trust: how far a PaletteNet trusts its nearest training sprites.
+    Raises FileNotFoundError for other names.
+    """
+    if is_palette_net(name):
+        network = palette_net(name, trust)
+    else:
+        network = du.ContextUnet(3, 64, 5, 16)
+        network = network.to(memory_format=torch.channels_last)
+    return du.load_weights(network, weights_file(name))
+
+
+def is_palette_net(name: str) -> bool:
+    """Whether the shipped network with this name is a PaletteNet."""
+    return name.startswith(("best", "factor"))
+
+
+def palette_net(name: str, trust: float) -> du.PaletteNet:
+    """The PaletteNet of this name, without its weights."""
+    n_cfeat = 5
+    if name.startswith("factor"):
+        n_cfeat = len(du.sprite_scoring().context_columns())
+    images = du.load_sprites("train").images
+    return du.PaletteNet(images, SCHEDULE, n_cfeat=n_cfeat, trust=trust)
+
+
+def contexts(name: str, n: int) -> Tensor | None:
+    """Each class in turn (n, 5) for a network trained with labels; else None."""
+    if name.startswith(("context", "best")):
+        return torch.eye(5)[torch.arange(n) % 5]
+    return None
+
+
+# ---- Drawing ------------------------------------------------------------------------
+
+
+def pictures_of(sample: Callable, **options) -> Callable:
+    """One of the helper's samplers, called like the faulty samplers of faults.py.
+
+    options: of the sampler, such as `steps`.
+    Returns a function (model, schedule, *, x_T, context, generator) -> pictures.
+    """
+
+    def draw(model, schedule, *, x_T, context=None, generator=None):
+        pictures, _ = sample(
+            model,
+            schedule,
+            x_T=x_T,
+            context=context,
+            generator=generator,
+            keep=0,
+            **options,
+        )
+        return pictures
+
+    return draw
+
+
+def pure_noise(n: int, schedule: du.NoiseSchedule, generator: Generator) -> Tensor:
+    """The usual starts of a sampler: x_T (n, 3, 16, 16), normal."""
+    return torch.randn((n, *SHAPE), generator=generator)
+
+
+def draw_batches(
+    model: Callable,
+    n: int,
+    draw: Callable,
+    *,
+    seed: int,
+    context: Tensor | None = None,
+    start: Callable = pure_noise,
+) -> np.ndarray:
+    """n pictures (n, 16, 16, 3) uint8, drawn in batches of BATCH.
+
+    draw: (model, schedule, *, x_T, context, generator) -> pictures.
+    seed: of the one generator that all starts and all noise come from.
+    context: (n, n_cfeat) or None. start: (size, schedule, generator) -> x_T.
+    """
+    generator = Generator().manual_seed(seed)
+    pictures = []
+    for first in range(0, n, BATCH):
+        size = min(BATCH, n - first)
+        asked = None if context is None else context[first : first + size]
+        x_T = start(size, SCHEDULE, generator)
+        x = draw(model, SCHEDULE, x_T=x_T, context=asked, generator=generator)
+        pictures.append(du.to_pictures(x))
+    return np.concatenate(pictures)
+
+
+# ---- Real sprites -------------------------------------------------------------------
+
+
+@functools.cache
+def training_features() -> np.ndarray:
+    """The features of all training sprites (N, 64), which FD compares with."""
+    return du.sprite_features(du.load_sprites("train").images)
+
+
+def blurred(images: np.ndarray) -> np.ndarray:
+    """Pictures (N, H, W, 3) uint8, each pixel mixed with its eight neighbours.
+
+    The weights are 1, 2, 1 both ways; the border is repeated.
+    """
+    frame = ((0, 0), (1, 1), (1, 1), (0, 0))
+    padded = np.pad(images.astype(float), frame, mode="edge")
+    columns = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
+    rows = columns[:, :-2] + 2 * columns[:, 1:-1] + columns[:, 2:]
+    return (rows / 16).round().astype(np.uint8)
+
+
+def hue_shifted(images: np.ndarray, turn: float = 0.1) -> np.ndarray:
+    """Pictures (N, H, W, 3) uint8 with every hue turned by part of the circle."""
+    hsv = matplotlib.colors.rgb_to_hsv(images / 255)
+    hsv[..., 0] = (hsv[..., 0] + turn) % 1
+    rgb = matplotlib.colors.hsv_to_rgb(hsv)
+    return (rgb * 255).round().astype(np.uint8)
+
+
+def pixels_shuffled(images: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Pictures (N, 16, 16, 3) with their pixels in another order, the same for all."""
+    order = np.random.default_rng(seed).permutation(256)
+    shuffled = images.reshape(-1, 256, 3)[:, order]
+    return shuffled.reshape(-1, 16, 16, 3)
+
+
+def held_out_sprites(n: int, seed: int = 0) -> np.ndarray:
+    """n different sprites of `test` in random order: (n, 16, 16, 3) uint8."""
+    images = du.load_sprites("test").images
+    return images[np.random.default_rng(seed).permutation(len(images))[:n]]
+
+
+def real_sets(n: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """The floor, the ceiling, and real sprites spoilt in known ways.
+
+    Returns {name: (n or a few less, 16, 16, 3) uint8}.
+    """
+    factory = du.sprite_factory()
+    scoring = du.sprite_scoring()
+    train = du.load_sprites("train").images
+    every = held_out_sprites(len(du.load_sprites("test")), seed)
+    specifications, _ = factory.decode(every)
+    images = every[:n]
+    fresh = factory.draw_specifications(n, seed)
+    without_spells = [name for name in du.CLASS_NAMES if name != "spell"]
+    no_spells = factory.draw_specifications(n, seed, without_spells)
+    copies = np.random.default_rng(seed).permutation(len(train))[:n]
+    few = np.arange(n) % (n // 20)
+    return {
+        "test (floor)": images,
+        "fresh legal (ceiling)": factory.render_many(fresh),
+        "blur": blurred(images),
+        "hue shift": hue_shifted(images),
+        "swapped parts": scoring.near_misses(specifications, "part", seed)[:n],
+        "mixed colours": scoring.near_misses(specifications, "colour", seed)[:n],
+        "copies of training": train[copies],
+        "no spells": factory.render_many(no_spells),
+        "few, repeated": every[few],
+        "pixels shuffled": pixels_shuffled(images, seed),
+    }
