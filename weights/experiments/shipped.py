@@ -1,8 +1,8 @@
 """What several programs need of the shipped networks, and the sets of real sprites.
 
-A program draws with `draw_batches(model, n, draw, seed=...)`, where `draw` is one of
-the helper's samplers (`pictures_of`) or a faulty one (faults.py). Scores of what is
-drawn depend on the files in `RULER`, too.
+A program draws with `draw_batches(model, n, draw, seed=...)`, where `draw` is `ddpm`,
+`ddim`, `multistep`, or a faulty sampler of faults.py: all are called alike. Scores of
+what is drawn depend on the files in `RULER`, too.
 """
 
 import functools
@@ -81,26 +81,22 @@ def contexts(name: str, n: int) -> Tensor | None:
 # ---- Drawing ------------------------------------------------------------------------
 
 
-def pictures_of(sample: Callable, **options) -> Callable:
-    """One of the helper's samplers, called like the faulty samplers of faults.py.
+def ddpm(model: Callable, schedule: du.NoiseSchedule, **options) -> Tensor:
+    """The pictures of `sample_ddpm`; options as there, such as `x_T` and `steps`."""
+    pictures, _ = du.sample_ddpm(model, schedule, keep=0, **options)
+    return pictures
 
-    options: of the sampler, such as `steps`.
-    Returns a function (model, schedule, *, x_T, context, generator) -> pictures.
-    """
 
-    def draw(model, schedule, *, x_T, context=None, generator=None):
-        pictures, _ = sample(
-            model,
-            schedule,
-            x_T=x_T,
-            context=context,
-            generator=generator,
-            keep=0,
-            **options,
-        )
-        return pictures
+def ddim(model: Callable, schedule: du.NoiseSchedule, **options) -> Tensor:
+    """The pictures of `sample_ddim`; options as there."""
+    pictures, _ = du.sample_ddim(model, schedule, keep=0, **options)
+    return pictures
 
-    return draw
+
+def multistep(model: Callable, schedule: du.NoiseSchedule, **options) -> Tensor:
+    """The pictures of `sample_multistep`; options as there."""
+    pictures, _ = du.sample_multistep(model, schedule, keep=0, **options)
+    return pictures
 
 
 def pure_noise(n: int, schedule: du.NoiseSchedule, generator: Generator) -> Tensor:
@@ -116,10 +112,11 @@ def draw_batches(
     seed: int,
     context: Tensor | None = None,
     start: Callable = pure_noise,
+    **options,
 ) -> np.ndarray:
     """n pictures (n, 16, 16, 3) uint8, drawn in batches of BATCH.
 
-    draw: (model, schedule, *, x_T, context, generator) -> pictures.
+    draw: `draw(model, schedule, x_T=, context=, generator=, **options)` -> pictures.
     seed: of the one generator that all starts and all noise come from.
     context: (n, n_cfeat) or None. start: (size, schedule, generator) -> x_T.
     """
@@ -129,7 +126,9 @@ def draw_batches(
         size = min(BATCH, n - first)
         asked = None if context is None else context[first : first + size]
         x_T = start(size, SCHEDULE, generator)
-        x = draw(model, SCHEDULE, x_T=x_T, context=asked, generator=generator)
+        x = draw(
+            model, SCHEDULE, x_T=x_T, context=asked, generator=generator, **options
+        )
         pictures.append(du.to_pictures(x))
     return np.concatenate(pictures)
 

@@ -85,6 +85,13 @@ def parsed(
 # ---- Rows ---------------------------------------------------------------------------
 
 
+def stored(path: Path, empty: dict) -> dict:
+    """The content of a JSON file, or `empty` where there is no file."""
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf8"))
+    return empty
+
+
 def so_far(
     path: Path, settings: dict, parser: argparse.ArgumentParser, **empty
 ) -> dict:
@@ -93,9 +100,7 @@ def so_far(
     If there is no file, the content is `empty` with these settings. A file of other
     settings ends the program with an error message.
     """
-    if not path.exists():
-        return {"settings": settings} | empty
-    content = json.loads(path.read_text(encoding="utf8"))
+    content = stored(path, {"settings": settings} | empty)
     if content["settings"] != settings:
         parser.error(
             f"{path} has other settings ({content['settings']}); "
@@ -125,6 +130,22 @@ def add_row(rows: dict, name: str, row, order: Iterable[str]) -> None:
     every = {**rows, name: row}
     rows.clear()
     rows.update({each: every[each] for each in order if each in every})
+
+
+def fill(
+    path: Path, content: dict, part: str, digests: Mapping[str, str], score: Callable
+) -> None:
+    """Score the rows of a part that are missing, and write the file after each.
+
+    content: of the file; content[part] is {name: {"drawn_with": digest, "scores": {}}}.
+    digests: {name: digest} of every planned row, in the order of the table.
+    score: name -> scores, as `sprite_scores` returns them.
+    """
+    for name in missing(content[part], digests, "drawn_with"):
+        row = {"drawn_with": digests[name], "scores": rounded(score(name))}
+        add_row(content[part], name, row, order=digests)
+        write_json(path, content)
+        print(f"{name}: scored", flush=True)
 
 
 def side_by_side(work: Callable, jobs: Mapping, workers: int) -> Iterator[tuple]:
