@@ -1,7 +1,10 @@
 """The scores of sprites: what can be measured with the grammar (numpy only).
 
-`sprite_factory` draws and decodes; this module judges pictures, and knows the best
-possible denoiser. `sprite_scoring()` returns it; lesson 4 introduces it.
+`sprite_factory` draws sprites and decodes pictures. This module judges pictures: which
+of them are legal and new, how varied a set of them is, and how far chance may have
+moved a score. It also computes the best guess that any denoiser could make.
+`diffusion_utilities.sprite_scoring()` returns this module.
+Lesson 4.
 """
 
 from __future__ import annotations
@@ -12,509 +15,646 @@ from functools import cache
 
 import numpy as np
 import sprite_factory as factory
+from sprite_factory import CLASS_NAMES, SIZE, Specification
 
-# ---- Denoising ideally: what a network could know of a noisy picture at best ----------------------------------------
+Factors = dict[str, str]  # such as {"class": "hero", "item": "sword"}
+Interval = tuple[float, float, float]  # (value, low, high)
 
-
-def _mean_of_class(
-    y: np.ndarray, variance: float, class_name: str, chunk: int = 256
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of one class, for noisy pictures y (N, 768): the log of the mean of exp(-|y - x|^2 / (2 variance)) over its sprites x, plus
-    |y|^2 / (2 variance); and the sprites' mean with these weights. Given the structure no pixel belongs to two parts, so that the sum over all
-    colours is a product of sums over each part's ramps."""
-    structures, colours, patterns, energies = factory.pattern_dictionary(class_name)
-    total, mean = np.full(len(y), -np.inf), np.zeros(y.shape)
-    for start in range(0, len(structures), chunk):
-        part = patterns[start : start + chunk].reshape(-1, y.shape[1])
-        logs = (
-            (2 * (y @ part.T) - energies[start : start + chunk].reshape(-1))
-            / (2 * variance)
-        ).reshape(len(y), -1, patterns.shape[1])
-        weights, evidence, first = (
-            np.ones(logs.shape, np.float32),
-            logs[..., 0].astype(np.float64),
-            1,
-        )
-        for _, ramps in colours:
-            mine = logs[..., first : first + len(ramps)]
-            peak = mine.max(2, keepdims=True)
-            weights[..., first : first + len(ramps)] = np.exp(
-                np.maximum(mine - peak, -50)
-            )  # numbers below 1e-38 would be slow
-            sums = weights[..., first : first + len(ramps)].sum(2, keepdims=True)
-            weights[..., first : first + len(ramps)] /= sums
-            evidence += (peak + np.log(sums))[..., 0]
-            first += len(ramps)
-        new = np.maximum(
-            total, evidence.max(1)
-        )  # what was summed so far and this chunk, over one largest term: exp must not overflow
-        shares, kept = np.exp(evidence - new[:, None]), np.exp(total - new)
-        sums = kept + shares.sum(1)
-        shares = np.where(
-            shares > 1e-12 * sums[:, None], shares / sums[:, None], 0
-        ).astype(np.float32)
-        live = shares.any(
-            0
-        )  # at little noise hardly any structure explains y: leave the others out of the sum
-        terms = weights[:, live] * shares[:, live, None]
-        mixed = terms.reshape(len(y), -1) @ patterns[start : start + chunk][
-            live
-        ].reshape(-1, y.shape[1])
-        total, mean = new + np.log(sums), mean * (kept / sums)[:, None] + mixed
-    return total - np.log(factory.count_specifications(class_name)), mean
-
-
-def denoise_ideally(
-    noisy: np.ndarray, std: float, class_shares: Sequence[float] = (0.2,) * 5
-) -> np.ndarray:
-    """The best guess of the sprite behind noise: the mean E[x | y] of all 1,363,920 legal sprites x, weighted by how well they explain y.
-
-    `noisy`: (N, 16, 16, 3) floats, y = x + std * noise in units where a sprite runs from 0 to 1; `std` > 0; `class_shares`: how common each
-    class is, equally likely sprites in each. Returns (N, 16, 16, 3) floats. No denoiser has a smaller expected squared error on sprites drawn
-    so; exact up to rounding, for each structure sums over each part's ramps. `ideal_noise` has it for
-    diffusion's x_t. The first call builds the tables of `decode`. Raises ValueError for another shape, std or shares. Lesson 4.
-    """
-    noisy, shares = (
-        np.asarray(noisy, dtype=np.float32),
-        np.asarray(class_shares, dtype=float),
-    )
-    if (
-        noisy.ndim != 4
-        or noisy.shape[1:] != (factory.SIZE, factory.SIZE, 3)
-        or not np.isfinite(noisy).all()
-    ):
-        raise ValueError(
-            f"noisy pictures have shape {noisy.shape}; expected (N, {factory.SIZE}, {factory.SIZE}, 3), finite numbers"
-        )
-    if not std > 0:
-        raise ValueError(f"std={std}; expected the noise's standard deviation, above 0")
-    if (
-        shares.shape != (len(factory.CLASS_NAMES),)
-        or not (shares >= 0).all()
-        or not shares.sum() > 0
-    ):
-        raise ValueError(
-            f"class_shares={class_shares}; expected {len(factory.CLASS_NAMES)} numbers, none below 0 and not all 0, in the order of CLASS_NAMES"
-        )
-    y = noisy.reshape(len(noisy), -1)
-    names = [name for name, share in zip(factory.CLASS_NAMES, shares) if share]
-    answers = [_mean_of_class(y, std**2, name) for name in names]
-    logs = (
-        np.stack([evidence for evidence, _ in answers])
-        + np.log(shares[shares > 0])[:, None]
-    )
-    weights = np.exp(logs - logs.max(0))
-    return sum(
-        (weights / weights.sum(0))[k][:, None] * mean
-        for k, (_, mean) in enumerate(answers)
-    ).reshape(noisy.shape)
-
-
-def ideal_noise(
-    x_t: np.ndarray, alpha_bar: float, class_shares: Sequence[float] = (0.2,) * 5
-) -> np.ndarray:
-    """The noise in x_t that `denoise_ideally` implies: what the best possible network would answer.
-
-    `x_t`: (N, 3, 16, 16) floats, sqrt(alpha_bar) * sprites in [-1, 1] + sqrt(1 - alpha_bar) * noise, 0 < alpha_bar < 1,
-    one for all; returns float32 of the same shape.
-    Raises ValueError for another alpha_bar, and as `denoise_ideally`. Lesson 4.
-    """
-    if not 0 < alpha_bar < 1:
-        raise ValueError(
-            f"alpha_bar={alpha_bar}; expected a number between 0 and 1: schedule.ab[t] for one t from 1 to T"
-        )
-    noisy = (np.moveaxis(np.asarray(x_t), 1, -1) / alpha_bar**0.5 + 1) / 2
-    clean = (
-        2
-        * np.moveaxis(
-            denoise_ideally(noisy, (1 / alpha_bar - 1) ** 0.5 / 2, class_shares), -1, 1
-        )
-        - 1
-    )
-    return ((x_t - alpha_bar**0.5 * clean) / (1 - alpha_bar) ** 0.5).astype(np.float32)
-
-
-# ---- Judging: is a picture a legal sprite, and is it a new one? ------------------------------------------------------
-
-# A picture is legal when no pixel of it is further than this from the sprite that it was decoded to. Fixed before any weights were
-# scored, with real sprites and `near_misses`: see there.
+# A picture is legal if each of its pixels is nearer than this to the sprite that it was
+# decoded to. The limit was fixed before any weights were scored, with real sprites and
+# `near_misses`: see there.
 LEGAL_ERROR = 0.15
-# A pixel is off the palette when it is further than this from every colour of it: noise of this size leaves a sprite readable (`decode`).
+# A pixel is off the palette if it is further than this from every colour of it. Noise
+# of this size leaves a sprite readable (`decode`).
 PALETTE_ERROR = 0.05
+GROUPS = 20  # of pictures, in the jackknife
+T_QUANTILE = 2.093  # of Student's t with 19 degrees of freedom, 97.5 %
+NORMAL_QUANTILE = 1.96  # of the normal distribution, 97.5 %
+
+
+# ---- Legal: how far is a picture from the grammar? -----------------------------------
 
 
 def pixel_errors(
-    images: np.ndarray, specifications: Sequence[factory.Specification]
+    images: np.ndarray, specifications: Sequence[Specification]
 ) -> np.ndarray:
-    """How far each pixel lies from its sprite: (N, 16, 16), root mean square over the channels, in units of 0 to 1.
+    """How far each pixel lies from its sprite: (N, 16, 16), in units of 0 to 1.
 
-    `images` as for `decode`, whose first answer the `specifications` are. Raises ValueError when there are not as many of each. Lesson 4.
+    The error is the root mean square over the channels. `images` as for `decode`;
+    `specifications`: those that `decode` finds for them. Raises ValueError unless
+    there are as many of each.
+    Lesson 4.
     """
     if len(images) != len(specifications):
         raise ValueError(
-            f"{len(images)} pictures and {len(specifications)} specifications; expected as many: decode(images) gives them"
+            f"{len(images)} pictures and {len(specifications)} specifications; "
+            "expected as many: decode(images) gives them"
         )
-    return np.sqrt(
-        np.square(
-            factory.render_many(specifications) / 255 - factory.in_unit_range(images)
-        ).mean(3)
-    )
+    sprites = factory.render_many(specifications) / 255
+    errors = sprites - factory.in_unit_range(images)
+    return np.sqrt(np.square(errors).mean(3))
 
 
 def palette_errors(images: np.ndarray) -> np.ndarray:
-    """How far each pixel lies from the nearest colour of the palette: (N, 16, 16), root mean square over the channels, in units of 0 to 1.
+    """How far each pixel lies from the nearest colour of the palette: (N, 16, 16).
 
-    `images` as for `decode`. Real sprites have 0 everywhere. Lesson 4.
+    The error is the root mean square over the channels, in units of 0 to 1. `images` as
+    for `decode`. Real sprites have 0 everywhere.
+    Lesson 4.
     """
-    pictures, colours = (
-        factory.in_unit_range(images).reshape(
-            len(images), factory.SIZE * factory.SIZE, 1, 3
-        ),
-        factory.palette() / 255,
-    )
-    nearest = np.array(
-        [np.square(picture - colours).mean(2).min(1) for picture in pictures]
-    )
-    return np.sqrt(nearest).reshape(len(images), factory.SIZE, factory.SIZE)
+    pictures = factory.in_unit_range(images)
+    colours = factory.palette() / 255
+    errors = np.zeros((len(pictures), SIZE, SIZE))
+    for i, picture in enumerate(pictures):
+        differences = picture[:, :, None] - colours
+        nearest = np.square(differences).mean(3).min(2)
+        errors[i] = np.sqrt(nearest)
+    return errors
 
 
 def palette_distance(images: np.ndarray) -> np.ndarray:
-    """The root mean square of each picture's `palette_errors`: (N,), in units of 0 to 1. Lesson 4."""
-    return np.sqrt(np.square(palette_errors(images)).mean((1, 2)))
+    """The root mean square of each picture's `palette_errors`: (N,), from 0 to 1.
+
+    Lesson 4.
+    """
+    squares = np.square(palette_errors(images))
+    return np.sqrt(squares.mean((1, 2)))
 
 
 def are_legal(
-    images: np.ndarray, specifications: Sequence[factory.Specification]
+    images: np.ndarray, specifications: Sequence[Specification]
 ) -> np.ndarray:
-    """(N,) bool: whether the worst pixel of each picture is nearer than LEGAL_ERROR to its sprite; arguments as `pixel_errors`. Lesson 4.
+    """Whether each picture is near enough to its sprite: (N,) bool.
 
-    Why the worst pixel, and not `decode`'s distance over the whole picture: a part may be ten pixels of 256, so that half of it in a wrong
-    colour hardly moves the distance, while noise that nobody sees moves it as much.
+    It is if its worst pixel is nearer than LEGAL_ERROR. Arguments and errors as for
+    `pixel_errors`.
+
+    The worst pixel decides, and not `decode`'s distance over the whole picture. A part
+    may be ten pixels of 256: half of it in a wrong colour hardly moves the distance,
+    and noise too weak to see moves it as much.
+    Lesson 4.
     """
-    return pixel_errors(images, specifications).max((1, 2), initial=0.0) < LEGAL_ERROR
+    errors = pixel_errors(images, specifications)
+    return errors.max((1, 2), initial=0.0) < LEGAL_ERROR
 
 
 def near_misses(
-    specifications: Sequence[factory.Specification], kind: str, seed: int = 0
+    specifications: Sequence[Specification], kind: str, seed: int = 0
 ) -> np.ndarray:
-    """Pictures that are almost sprites, one for each specification or fewer: (M, 16, 16, 3) uint8. Lesson 4.
+    """Pictures that are almost sprites: (M, 16, 16, 3) uint8, M <= N.
 
-    Each is its sprite with one factor changed in half of the pixels that it changes (the upper or the left half): a colour factor for
-    `kind` "colour" (two colours mixed in one part), a structure factor for "part" (half a hat on another head). Where fewer than four
-    pixels change there is no half, and no picture. LEGAL_ERROR refuses 91 of 100 mixed colours and practically every half part, and lets 99 of
-    100 real sprites with Gaussian noise of standard deviation 0.05 pass (tests/data/test_judging.py). Raises ValueError for another kind.
+    In each sprite one factor is changed, but only in half of the pixels that it
+    affects: the upper or the left half. For `kind` "colour" it is a colour factor, so
+    that two colours meet in one part; for "part" it is a structure factor, such as half
+    a hat on another head. A change of fewer than four pixels has no half, and such a
+    sprite gives no picture. Raises ValueError for another kind.
+
+    LEGAL_ERROR refuses 91 of 100 mixed colours and practically every half part. It
+    accepts 99 of 100 real sprites with Gaussian noise of standard deviation 0.05
+    (tests/data/test_judging.py).
+    Lesson 4.
     """
     if kind not in ("colour", "part"):
         raise ValueError(f"kind={kind!r} does not exist; expected 'colour' or 'part'")
     rng = np.random.default_rng([seed, 7])
     pictures = []
     for specification in specifications:
-        family, legal = (
-            factory.FAMILIES[specification.class_name],
-            factory.factors_of(specification.class_name),
-        )
-        factor = str(
-            rng.choice(list(family.COLOURS if kind == "colour" else family.STRUCTURE))
-        )
-        other = str(
-            rng.choice(
-                [value for value in legal[factor] if value != specification[factor]]
-            )
-        )
-        picture = factory.render(specification)
-        changed = factory.render(
-            factory.specify(
-                specification.class_name,
-                **{**dict(specification.factors), factor: other},
-            )
-        )
-        where = np.argwhere((picture != changed).any(2))
-        if len(where) >= 4:
-            y, x = where[where[:, rng.integers(2)].argsort(kind="stable")][
-                : len(where) // 2
-            ].T
-            picture[y, x] = changed[y, x]
+        picture = _near_miss(specification, kind, rng)
+        if picture is not None:
             pictures.append(picture)
-    return (
-        np.stack(pictures)
-        if pictures
-        else np.zeros((0, factory.SIZE, factory.SIZE, 3), np.uint8)
-    )
+    if not pictures:
+        return np.zeros((0, SIZE, SIZE, 3), np.uint8)
+    return np.stack(pictures)
+
+
+def _near_miss(
+    specification: Specification, kind: str, rng: np.random.Generator
+) -> np.ndarray | None:
+    """One of `near_misses`, or None where fewer than four pixels change."""
+    class_name = specification.class_name
+    family = factory.FAMILIES[class_name]
+    factors = family.COLOURS if kind == "colour" else family.STRUCTURE
+    factor = str(rng.choice(list(factors)))
+    values = dict(specification.factors)
+    legal = factory.factors_of(class_name)[factor]
+    others = [value for value in legal if value != values[factor]]
+    values[factor] = str(rng.choice(others))
+    picture = factory.render(specification)
+    changed = factory.render(factory.specify(class_name, **values))
+    places = np.argwhere((picture != changed).any(2))
+    if len(places) < 4:
+        return None
+    axis = rng.integers(2)
+    order = places[:, axis].argsort(kind="stable")
+    half = order[: len(places) // 2]
+    y, x = places[half].T
+    picture[y, x] = changed[y, x]
+    return picture
+
+
+# ---- New and varied: is a set of sprites more than a copy? ---------------------------
 
 
 def are_new(
-    specifications: Sequence[factory.Specification], known: Sequence[dict[str, str]]
+    specifications: Sequence[Specification], known: Sequence[Factors]
 ) -> np.ndarray:
-    """(N,) bool: whether each specification is missing among `known`, dictionaries of factors such as `load_sprites("train").factors`. Lesson 4."""
-    seen = {frozenset(factors.items()) for factors in known}
-    return np.array(
-        [frozenset(s.as_dict().items()) not in seen for s in specifications], dtype=bool
-    )
+    """Whether each specification is missing among `known`: (N,) bool.
 
-
-def total_variation(
-    ours: Sequence[dict[str, str]], theirs: Sequence[dict[str, str]]
-) -> float:
-    """How much the frequencies of factor values differ between two sets of sprites: 0 (not at all) to 1.
-
-    Half the sum of the absolute differences between two histograms, sum |p - q| / 2, for the classes and for each factor of each class,
-    averaged over these. The factors of a class that one set lacks count as 1, those of a class that both lack not at all. Small sets differ by
-    chance: compare equal N, and put the score of real test sprites beside it. Lesson 4.
+    `known`: dictionaries of factors, such as `load_sprites("train").factors`.
+    Lesson 4.
     """
+    seen = {frozenset(factors.items()) for factors in known}
+    ours = [frozenset(each.as_dict().items()) for each in specifications]
+    return np.array([factors not in seen for factors in ours], dtype=bool)
 
-    def histogram(rows: Sequence[dict[str, str]], factor: str) -> dict[str, float]:
-        values = Counter(row[factor] for row in rows)
-        return {value: count / len(rows) for value, count in values.items()}
 
-    def distance(
-        a: Sequence[dict[str, str]], b: Sequence[dict[str, str]], factor: str
-    ) -> float:
-        p, q = histogram(a, factor), histogram(b, factor)
-        return (
-            sum(abs(p.get(value, 0) - q.get(value, 0)) for value in p.keys() | q.keys())
-            / 2
-            if a and b
-            else 1.0
-        )
+def total_variation(ours: Sequence[Factors], theirs: Sequence[Factors]) -> float:
+    """How much the frequencies of factor values differ between two sets of sprites.
 
-    distances = [distance(ours, theirs, "class")]
-    for name in factory.CLASS_NAMES:
-        a, b = (
-            [row for row in rows if row["class"] == name] for rows in (ours, theirs)
-        )
-        distances += (
-            [distance(a, b, factor) for factor in factory.factors_of(name)]
-            if a or b
-            else []
-        )
+    Half the sum of the absolute differences between two histograms, sum |p - q| / 2,
+    is 0 for equal ones and 1 for disjoint ones. It is computed for the classes and for
+    each factor of each class, and averaged over these. If one set lacks a class, that
+    class's factors count as 1; if both lack it, they are left out.
+
+    Small sets differ by chance: compare equal numbers, and show the score of real test
+    sprites beside it.
+    Lesson 4.
+    """
+    distances = [_histogram_distance(ours, theirs, "class")]
+    for name in CLASS_NAMES:
+        some = [row for row in ours if row["class"] == name]
+        others = [row for row in theirs if row["class"] == name]
+        if not some and not others:
+            continue
+        for factor in factory.factors_of(name):
+            distances.append(_histogram_distance(some, others, factor))
     return float(np.mean(distances))
 
 
+def _histogram_distance(
+    ours: Sequence[Factors], theirs: Sequence[Factors], factor: str
+) -> float:
+    """sum |p - q| / 2 of one factor's histograms; 1 if one of the sets is empty."""
+    if not ours or not theirs:
+        return 1.0
+    p = _histogram(ours, factor)
+    q = _histogram(theirs, factor)
+    values = p.keys() | q.keys()
+    differences = [abs(p.get(value, 0) - q.get(value, 0)) for value in values]
+    return sum(differences) / 2
+
+
+def _histogram(rows: Sequence[Factors], factor: str) -> dict[str, float]:
+    """{value of the factor: its share of the rows}."""
+    counts = Counter(row[factor] for row in rows)
+    return {value: count / len(rows) for value, count in counts.items()}
+
+
 def distinct_by_chance(counts: dict[str, int]) -> float:
-    """How many different sprites are expected among fair draws with replacement, {class: how many}: sum of K (1 - (1 - 1/K)^n). Lesson 4."""
-    totals = {name: factory.count_specifications(name) for name in counts}
-    return float(
-        sum(
-            total * -np.expm1(n * np.log1p(-1 / total))
-            for (name, n), total in zip(counts.items(), totals.values())
-        )
-    )
+    """How many different sprites are expected among fair draws with replacement.
+
+    `counts`: {class: how many are drawn}. For n draws from a class of K sprites it is
+    K (1 - (1 - 1/K)^n).
+    Lesson 4.
+    """
+    expected = []
+    for name, n in counts.items():
+        total = factory.count_specifications(name)
+        expected.append(total * -np.expm1(n * np.log1p(-1 / total)))
+    return float(sum(expected))
 
 
-def as_factors(
-    asked: Sequence[dict[str, str]] | np.ndarray, n: int
-) -> list[dict[str, str]]:
-    """What was asked of n pictures, as n dictionaries of factors such as {"class": "hero", "item": "sword"}; an empty one asks nothing.
+# ---- As asked: which factors was a picture to have? ----------------------------------
 
-    `asked`: such dictionaries, or contexts (n, 5), one-hot rows in the order of CLASS_NAMES or rows of zeros. Raises ValueError for another
-    number or shape, for rows that are neither, and for a factor or a value that no class has. Lesson 4.
+
+def as_factors(asked: Sequence[Factors] | np.ndarray, n: int) -> list[Factors]:
+    """What was asked of n pictures, as n dictionaries of factors.
+
+    `asked`: dictionaries such as {"class": "hero", "item": "sword"}, of which an empty
+    one asks for nothing; or contexts (n, 5), one-hot rows in the order of CLASS_NAMES
+    or rows of zeros. Raises ValueError for another number or shape, for rows that are
+    neither, and for a factor or a value that no class has.
+    Lesson 4.
     """
     if len(asked) != n:
         raise ValueError(
             f"asked has {len(asked)} entries for {n} pictures; give one for each"
         )
-    if not n or not isinstance(asked[0], dict):
-        rows = np.asarray(asked, dtype=float)
-        one_hot = (
-            rows.ndim == 2
-            and rows.shape[1] == len(factory.CLASS_NAMES)
-            and np.isin(rows, (0, 1)).all()
-            and (rows.sum(1) <= 1).all()
+    if n == 0:
+        return []
+    if not isinstance(asked[0], dict):
+        return _classes_asked(asked)
+    _check_factors(asked)
+    return list(asked)
+
+
+def _classes_asked(contexts: np.ndarray) -> list[Factors]:
+    """Contexts, one-hot rows or rows of zeros, as dictionaries with a class or none."""
+    rows = np.asarray(contexts, dtype=float)
+    is_table = rows.ndim == 2 and rows.shape[1] == len(CLASS_NAMES)
+    is_binary = np.isin(rows, (0, 1)).all()
+    if not is_table or not is_binary or (rows.sum(1) > 1).any():
+        raise ValueError(
+            f"asked has shape {rows.shape}; expected dictionaries of factors, or "
+            f"contexts ({len(rows)}, 5), each row one-hot or zero"
         )
-        if n and not one_hot:
-            raise ValueError(
-                f"asked has shape {rows.shape}; expected dictionaries of factors, or contexts ({n}, 5), each row one-hot or zero"
-            )
-        return [
-            {"class": factory.CLASS_NAMES[row.argmax()]} if row.any() else {}
-            for row in rows
-        ]
-    legal = {"class": set(factory.CLASS_NAMES)}
-    for name in factory.CLASS_NAMES:
+    asked = []
+    for row in rows:
+        if row.any():
+            asked.append({"class": CLASS_NAMES[row.argmax()]})
+        else:
+            asked.append({})
+    return asked
+
+
+def _check_factors(asked: Sequence[Factors]) -> None:
+    """Raises ValueError for a factor or a value that no class has."""
+    legal = {"class": set(CLASS_NAMES)}
+    for name in CLASS_NAMES:
         for factor, values in factory.factors_of(name).items():
             legal.setdefault(factor, set()).update(values)
-    for factor, value in {item for row in asked for item in row.items()}:
-        if value not in legal.get(factor, ()):
-            raise ValueError(
-                f"asked for {factor}={value!r}, which no sprite has; expected {factor} among {sorted(legal.get(factor, legal))}"
-            )
-    return list(asked)
+    for row in asked:
+        for factor, value in row.items():
+            if value not in legal.get(factor, ()):
+                expected = sorted(legal.get(factor, legal))
+                raise ValueError(
+                    f"asked for {factor}={value!r}, which no sprite has; "
+                    f"expected {factor} among {expected}"
+                )
 
 
 @cache
 def context_columns() -> tuple[tuple[str, str], ...]:
-    """What each column of a context that names factors asks for: (factor, value), first the five classes.
+    """What each column of a context that names factors asks for: (factor, value).
 
-    Then every value of the two factors of each class of which pairs are held out (`held_out_pairs`): hair and outfit colours, kinds and their
-    colours, ... A value that two classes share has one column. Lesson 6.
+    First come the five classes, then every value of the two factors of each class of
+    which pairs are held out (`held_out_pairs`): hair and outfit colours, kinds of food
+    and their colours, and so on. A value that two classes share has one column.
+    Lesson 6.
     """
-    columns = [("class", name) for name in factory.CLASS_NAMES]
-    for name in factory.CLASS_NAMES:
-        columns += [
-            (factor, value)
-            for factor in factory.PAIRED_FACTORS[name]
-            for value in factory.factors_of(name)[factor]
-        ]
+    columns = [("class", name) for name in CLASS_NAMES]
+    for name in CLASS_NAMES:
+        legal = factory.factors_of(name)
+        for factor in factory.PAIRED_FACTORS[name]:
+            columns += [(factor, value) for value in legal[factor]]
     return tuple(dict.fromkeys(columns))
 
 
-def as_context(asked: Sequence[dict[str, str]]) -> np.ndarray:
-    """Dictionaries of factors, such as {"class": "hero", "hair_colour": "red"}, to contexts (N, columns) float32.
+def as_context(asked: Sequence[Factors]) -> np.ndarray:
+    """Dictionaries of factors as contexts: (N, columns) float32.
 
-    1 in the column of each value asked for, 0 elsewhere; a factor that has no columns (`context_columns`) is left out. Raises ValueError for a
-    factor or a value that no class has. Lesson 6.
+    A dictionary such as {"class": "hero", "hair_colour": "red"} has 1 in the column of
+    each value that it asks for and 0 elsewhere. A factor that has no columns
+    (`context_columns`) is left out. Raises ValueError for a factor or a value that no
+    class has.
+    Lesson 6.
     """
     asked = as_factors(asked, len(asked))
-    place = {column: i for i, column in enumerate(context_columns())}
-    contexts = np.zeros((len(asked), len(place)), np.float32)
+    columns = context_columns()
+    place = {column: i for i, column in enumerate(columns)}
+    contexts = np.zeros((len(asked), len(columns)), np.float32)
     for context, row in zip(contexts, asked):
-        context[[place[item] for item in row.items() if item in place]] = 1
+        for column in row.items():
+            if column in place:
+                context[place[column]] = 1
     return contexts
+
+
+# ---- Verdicts: what can be said of each picture? -------------------------------------
 
 
 def verdicts(
     images: np.ndarray,
-    known: Sequence[dict[str, str]],
-    asked: Sequence[dict[str, str]] | np.ndarray | None = None,
-) -> tuple[list[dict[str, str]], dict[str, np.ndarray]]:
-    """What can be said of each picture by itself: (the factors it was decoded to, {measure: one value a picture}).
+    known: Sequence[Factors],
+    asked: Sequence[Factors] | np.ndarray | None = None,
+) -> tuple[list[Factors], dict[str, np.ndarray]]:
+    """What can be said of each picture by itself: (found, measures).
 
-    "legal" (N,) bool, "new among legal" for the legal ones (all, and those of each class), "off-palette pixels" (N,) from 0 to 1 and, for
-    each factor that is asked for (`as_factors`), "... as asked" for the pictures it was asked of, legal or not. `known`: the factors of the
-    training sprites. Raises ValueError as `as_factors` and `decode`. Lesson 4.
+    `images` as for `decode`; `known`: the factors of the training sprites; `asked` as
+    for `as_factors`. found: the factors that each picture was decoded to. measures:
+
+    - "legal": (N,) bool.
+    - "new among legal", and the same for each class: bool, of the legal pictures.
+    - "class as asked", and the same for each factor that is asked for: bool, of the
+      pictures it was asked of, legal or not.
+    - "off-palette pixels": (N,) shares from 0 to 1.
+
+    Raises ValueError as `as_factors` and `decode` do.
+    Lesson 4.
     """
     asked = [] if asked is None else as_factors(asked, len(images))
     specifications, _ = factory.decode(images)
     found = [specification.as_dict() for specification in specifications]
-    legal, classes = (
-        are_legal(images, specifications),
-        np.array([row["class"] for row in found]),
-    )
+    legal = are_legal(images, specifications)
     new = are_new(specifications, known)
-    values = {"legal": legal, "new among legal": new[legal]}
-    values |= {
-        f"new among legal, {name}": new[legal & (classes == name)]
-        for name in factory.CLASS_NAMES
-    }
-    for factor in dict.fromkeys(factor for row in asked for factor in row):
-        values[f"{factor} as asked"] = np.array(
-            [
-                row.get(factor) == want[factor]
-                for row, want in zip(found, asked)
-                if factor in want
-            ]
-        )
-    return found, values | {
-        "off-palette pixels": (palette_errors(images) > PALETTE_ERROR).mean((1, 2))
-    }
+    classes = np.array([row["class"] for row in found])
+    measures = {"legal": legal, "new among legal": new[legal]}
+    for name in CLASS_NAMES:
+        measures[f"new among legal, {name}"] = new[legal & (classes == name)]
+    factors = dict.fromkeys(factor for row in asked for factor in row)
+    for factor in factors:
+        measures[f"{factor} as asked"] = _as_asked(found, asked, factor)
+    is_off = palette_errors(images) > PALETTE_ERROR
+    measures["off-palette pixels"] = is_off.mean((1, 2))
+    return found, measures
 
 
-# ---- Intervals: how far chance may have moved a score ----------------------------------------------------------------
+def _as_asked(
+    found: Sequence[Factors], asked: Sequence[Factors], factor: str
+) -> np.ndarray:
+    """Whether the factor came as asked, for each picture that it was asked of: bool."""
+    hits = []
+    for came, wanted in zip(found, asked):
+        if factor in wanted:
+            hits.append(came.get(factor) == wanted[factor])
+    return np.array(hits)
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """(mean, low, high): the mean of independent values (N,) and its 95 % interval; all NaN for no values. Lesson 4.
+# ---- Intervals: how far may chance have moved a score? -------------------------------
 
-    For booleans Wilson's interval (1927), which stays inside 0 to 1 and has a width even where all agree; else mean -+ 1.96 standard errors
-    (a lone value has none).
+
+def interval(values: np.ndarray) -> Interval:
+    """The mean of independent values (N,) and its 95 % interval: (mean, low, high).
+
+    For booleans it is Wilson's interval (1927), which stays inside 0 to 1 and has a
+    width even where all values agree. For other values it is the mean -+ 1.96 standard
+    errors. All three are NaN for no values, and the ends are NaN for a single number.
+    Lesson 4.
     """
     n = len(values)
-    if not n:
-        return (float("nan"),) * 3
+    if n == 0:
+        nan = float("nan")
+        return nan, nan, nan
     mean = float(np.mean(values))
     if values.dtype == bool:
-        centre, shrink = (
-            (mean + 1.96**2 / (2 * n)) / (1 + 1.96**2 / n),
-            1 / (1 + 1.96**2 / n),
-        )
-        half = 1.96 * shrink * (mean * (1 - mean) / n + 1.96**2 / (4 * n * n)) ** 0.5
-        return mean, max(centre - half, 0.0), min(centre + half, 1.0)
-    half = 1.96 * float(np.std(values, ddof=1)) / n**0.5 if n > 1 else float("nan")
+        return _wilson(mean, n)
+    half = float("nan")
+    if n > 1:
+        half = NORMAL_QUANTILE * float(np.std(values, ddof=1)) / n**0.5
     return mean, mean - half, mean + half
 
 
-GROUPS, T_QUANTILE = 20, 2.093  # Student's t with 19 degrees of freedom, 97.5 %
+def _wilson(share: float, n: int) -> Interval:
+    """A share of n, and Wilson's 95 % interval for it."""
+    square = NORMAL_QUANTILE**2
+    widening = 1 + square / n
+    centre = (share + square / (2 * n)) / widening
+    shrink = 1 / widening
+    variance = share * (1 - share) / n + square / (4 * n * n)
+    half = NORMAL_QUANTILE * shrink * variance**0.5
+    return share, max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def check_number(n: int) -> None:
-    """Raises ValueError for fewer pictures than `jackknife` has groups. Lesson 4."""
+    """Raises ValueError for fewer pictures than `jackknife` has groups.
+
+    Lesson 4.
+    """
     if n < GROUPS:
         raise ValueError(
-            f"{n} pictures; expected at least {GROUPS}, the number of groups that the intervals are made of"
+            f"{n} pictures; expected at least {GROUPS}, "
+            "the number of groups that the intervals are made of"
         )
 
 
 def jackknife(
     statistic: Callable[[np.ndarray], Sequence[float]], n: int
-) -> list[tuple[float, float, float]]:
-    """[(value, low, high)]: each number that `statistic(indices)` returns of n pictures, and its 95 % interval. For what is no mean over pictures.
+) -> list[Interval]:
+    """The 95 % intervals of numbers that are not means over pictures.
 
-    The delete-a-group jackknife: 20 random groups (so that an order of classes does no harm), each left out in turn, and a half-width of
-    2.093 sqrt(19/20 sum (s_i - mean s)^2). It is about the expected score of n pictures: what falls with n, as FD does, is not corrected.
-    Raises ValueError as `check_number`. Lesson 4.
+    `statistic(indices)` returns some numbers s for a choice of the n pictures. Returns
+    (value, low, high) for each of them. Raises ValueError as `check_number` does.
+
+    This is the delete-a-group jackknife. The pictures are divided into 20 random groups
+    (so that their order does not matter), each is left out in turn, and half the width
+    is 2.093 sqrt(19/20 sum (s_i - mean s)^2). The interval is about the expected score
+    of n pictures: it does not correct for a score that falls with n, as FD does.
+    Lesson 4.
     """
     check_number(n)
     group = np.random.default_rng(0).permutation(n) % GROUPS
-    without = np.array(
-        [statistic(np.flatnonzero(group != left_out)) for left_out in range(GROUPS)]
-    )
+    without = []
+    for left_out in range(GROUPS):
+        kept = np.flatnonzero(group != left_out)
+        without.append(statistic(kept))
     values = np.array(statistic(np.arange(n)))
-    half = (
-        T_QUANTILE
-        * ((GROUPS - 1) / GROUPS * np.square(without - without.mean(0)).sum(0)) ** 0.5
-    )
-    return list(
-        zip(values.tolist(), (values - half).tolist(), (values + half).tolist())
-    )
+    deviations = np.array(without) - np.mean(without, axis=0)
+    variance = (GROUPS - 1) / GROUPS * np.square(deviations).sum(0)
+    half = T_QUANTILE * variance**0.5
+    lows = values - half
+    highs = values + half
+    return list(zip(values.tolist(), lows.tolist(), highs.tolist()))
+
+
+# ---- Summary: all scores of a set of pictures ----------------------------------------
 
 
 def summary(
     images: np.ndarray,
-    known: Sequence[dict[str, str]],
-    asked: Sequence[dict[str, str]] | np.ndarray | None = None,
-) -> dict[str, tuple[float, float, float]]:
-    """All that the grammar says of a set of pictures: {measure: (value, low, high)}, the ends of a 95 % interval; arguments as `verdicts`.
+    known: Sequence[Factors],
+    asked: Sequence[Factors] | np.ndarray | None = None,
+) -> dict[str, Interval]:
+    """All that the grammar says of a set of pictures: {measure: (value, low, high)}.
 
-    The means of its measures; then of the set as a whole, each picture taken for its nearest sprite, legal or not: "total variation", the
-    `total_variation` of factors against `known`, and "distinct", different sprites over what as many fair draws with replacement from each
-    class would give (a set without repetitions is just above 1). Raises ValueError for fewer than 20 pictures, and as `verdicts`. Lesson 4.
+    low and high are the ends of a 95 % interval. Arguments as for `verdicts`. First
+    come the means of its measures, then two scores of the set as a whole, for which
+    each picture counts as its nearest sprite, legal or not:
+
+    - "total variation": the `total_variation` of its factors against `known`.
+    - "distinct": the number of different sprites, divided by the number expected of as
+      many fair draws with replacement from each class. A set without repetitions has a
+      little more than 1.
+
+    Raises ValueError for fewer than 20 pictures, and as `verdicts` does.
+    Lesson 4.
     """
     check_number(len(images))
-    found, values = verdicts(images, known, asked)
+    found, measures = verdicts(images, known, asked)
 
-    def of_the_set(rows: Sequence[int]) -> tuple[float, float]:
-        some = [found[i] for i in rows]
+    def of_the_set(indices: np.ndarray) -> tuple[float, float]:
+        some = [found[i] for i in indices]
+        distinct = {frozenset(row.items()) for row in some}
         counts = Counter(row["class"] for row in some)
-        return total_variation(some, known), len(
-            {frozenset(row.items()) for row in some}
-        ) / distinct_by_chance(counts)
+        share = len(distinct) / distinct_by_chance(counts)
+        return total_variation(some, known), share
 
-    scores = {name: interval(each) for name, each in values.items()}
-    return scores | dict(
-        zip(("total variation", "distinct"), jackknife(of_the_set, len(found)))
-    )
+    scores = {name: interval(values) for name, values in measures.items()}
+    variation, distinct = jackknife(of_the_set, len(found))
+    scores["total variation"] = variation
+    scores["distinct"] = distinct
+    return scores
 
 
-def score_table(
-    columns: dict[str, dict[str, tuple[float, float, float]]], n: int
-) -> str:
-    """{column: {measure: (value, low, high)}} as text to print, each value (low, high), n pictures a column. Lesson 4."""
+def score_table(columns: dict[str, dict[str, Interval]], n: int) -> str:
+    """{column: {measure: (value, low, high)}} as a table to print.
+
+    Each cell shows value (low, high). `n`: how many pictures each column scores.
+    Lesson 4.
+    """
     names = dict.fromkeys(name for scores in columns.values() for name in scores)
+    title = f"n = {n:,} each"
+    lines = [f"{title:30s}" + "".join(f"{column:24s}" for column in columns)]
+    for name in names:
+        cells = [_cell(scores, name) for scores in columns.values()]
+        lines.append(f"{name:30s}" + "".join(f"{cell:24s}" for cell in cells))
+    return "\n".join(line.rstrip() for line in lines)
 
-    def cell(scores: dict[str, tuple[float, float, float]], name: str) -> str:
-        known = name in scores and not np.isnan(scores[name]).any()
-        return (
-            "{} ({}, {})".format(
-                *(f"{value:.{3 if abs(value) < 10 else 1}f}" for value in scores[name])
-            )
-            if known
-            else "-"
+
+def _cell(scores: dict[str, Interval], name: str) -> str:
+    """One cell of `score_table`; a dash for a score that is missing or NaN."""
+    if name not in scores or np.isnan(scores[name]).any():
+        return "-"
+    value, low, high = map(_number, scores[name])
+    return f"{value} ({low}, {high})"
+
+
+def _number(value: float) -> str:
+    """A number with three decimal places, or with one from 10 on."""
+    places = 3 if abs(value) < 10 else 1
+    return f"{value:.{places}f}"
+
+
+# ---- The ideal denoiser: what could be known of a noisy picture at best? -------------
+
+
+def denoise_ideally(
+    noisy: np.ndarray, std: float, class_shares: Sequence[float] = (0.2,) * 5
+) -> np.ndarray:
+    """The best guess of the sprite behind noise: the mean E[x | y] over all sprites x.
+
+    It weights each of the 1,363,920 legal sprites by how well it explains y. On sprites
+    drawn in this way no denoiser has a smaller expected squared error.
+
+    `noisy`: (N, 16, 16, 3) floats, y = x + std * noise, in units where a sprite runs
+    from 0 to 1; `std` > 0; `class_shares`: how common each class is, in the order of
+    CLASS_NAMES, all sprites of a class being equally likely. Returns (N, 16, 16, 3)
+    floats, exact up to rounding. The first call builds the tables of `decode`. Raises
+    ValueError for another shape, std or shares. `ideal_noise` does the same for
+    diffusion's x_t.
+    Lesson 4.
+    """
+    noisy = np.asarray(noisy, dtype=np.float32)
+    shares = np.asarray(class_shares, dtype=float)
+    _check_denoising(noisy, std, class_shares)
+    y = noisy.reshape(len(noisy), -1)
+    names = [name for name, share in zip(CLASS_NAMES, shares) if share]
+    answers = [_mean_of_class(y, std**2, name) for name in names]
+    evidence = np.stack([logs for logs, _ in answers])
+    logs = evidence + np.log(shares[shares > 0])[:, None]
+    weights = np.exp(logs - logs.max(0))
+    weights = weights / weights.sum(0)
+    guess = np.zeros(y.shape)
+    for weight, (_, mean) in zip(weights, answers):
+        guess += weight[:, None] * mean
+    return guess.reshape(noisy.shape)
+
+
+def _check_denoising(
+    noisy: np.ndarray, std: float, class_shares: Sequence[float]
+) -> None:
+    """Raises ValueError unless these are arguments for `denoise_ideally`."""
+    is_shaped = noisy.ndim == 4 and noisy.shape[1:] == (SIZE, SIZE, 3)
+    if not is_shaped or not np.isfinite(noisy).all():
+        raise ValueError(
+            f"noisy pictures have shape {noisy.shape}; "
+            f"expected (N, {SIZE}, {SIZE}, 3), finite numbers"
+        )
+    if not std > 0:
+        raise ValueError(f"std={std}; expected the noise's standard deviation, above 0")
+    shares = np.asarray(class_shares, dtype=float)
+    is_complete = shares.shape == (len(CLASS_NAMES),)
+    if not is_complete or not (shares >= 0).all() or not shares.sum() > 0:
+        raise ValueError(
+            f"class_shares={class_shares}; expected {len(CLASS_NAMES)} numbers, "
+            "none below 0 and not all 0, in the order of CLASS_NAMES"
         )
 
-    head = f"{f'n = {n:,} each':30s}" + "".join(f"{title:24s}" for title in columns)
-    rows = [
-        f"{name:30s}"
-        + "".join(f"{cell(scores, name):24s}" for scores in columns.values())
-        for name in names
-    ]
-    return "\n".join(line.rstrip() for line in (head, *rows))
+
+def _mean_of_class(
+    y: np.ndarray, variance: float, class_name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What one class says about noisy pictures y (N, 768): (logs, means).
+
+    logs (N,): the log of the mean of exp(-|y - x|^2 / (2 variance)) over the class's
+    sprites x, plus |y|^2 / (2 variance). means (N, 768): the mean of the sprites with
+    these weights.
+    """
+    patterns = factory.patterns_of(class_name)
+    total = np.full(len(y), -np.inf)
+    mean = np.zeros(y.shape)
+    for chunk in patterns.chunks():
+        logs = patterns.terms(y, chunk) / (-2 * variance)
+        weights, evidence = _weigh_ramps(logs, patterns)
+        # The sum so far and this chunk share one largest term: exp must not overflow.
+        largest = np.maximum(total, evidence.max(1))
+        kept = np.exp(total - largest)
+        shares = np.exp(evidence - largest[:, None])
+        sums = kept + shares.sum(1)
+        shares = shares / sums[:, None]
+        mixed = _mix(patterns.values[chunk], weights, shares)
+        mean = mean * (kept / sums)[:, None] + mixed
+        total = largest + np.log(sums)
+    return total - np.log(factory.count_specifications(class_name)), mean
+
+
+def _weigh_ramps(
+    logs: np.ndarray, patterns: factory.Patterns
+) -> tuple[np.ndarray, np.ndarray]:
+    """How likely each ramp is, given the structure: (weights, evidence).
+
+    `logs`: (N, S, P), the log-likelihood of each pattern. weights (N, S, P) float32:
+    1 for the fixed pattern, and shares that sum to 1 over the ramps of each colour
+    factor. evidence (N, S): the log-likelihood of the structure, summed over all
+    colours. No pixel belongs to two parts, so that this sum is a product of sums over
+    the ramps of each part.
+    """
+    weights = np.ones(logs.shape, np.float32)
+    evidence = logs[..., 0].astype(np.float64)
+    for own, shares in zip(patterns.by_factor(logs), patterns.by_factor(weights)):
+        peak = own.max(2, keepdims=True)
+        # The limit avoids numbers below 1e-38, which are slow.
+        shares[:] = np.exp(np.maximum(own - peak, -50))
+        sums = shares.sum(2, keepdims=True)
+        shares /= sums
+        evidence += (peak + np.log(sums))[..., 0]
+    return weights, evidence
+
+
+def _mix(patterns: np.ndarray, weights: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The mean picture (N, 768) of some structures.
+
+    `patterns` (S, P, 768), their `weights` (N, S, P) and the structures' `shares`
+    (N, S).
+    """
+    shares = np.where(shares > 1e-12, shares, 0).astype(np.float32)
+    # At little noise hardly any structure explains y; the others are left out.
+    live = shares.any(0)
+    terms = weights[:, live] * shares[:, live, None]
+    rows = terms.reshape(len(terms), -1)
+    return rows @ patterns[live].reshape(-1, factory.VALUES)
+
+
+def ideal_noise(
+    x_t: np.ndarray, alpha_bar: float, class_shares: Sequence[float] = (0.2,) * 5
+) -> np.ndarray:
+    """The noise in x_t that `denoise_ideally` implies: the best possible answer.
+
+    `x_t`: (N, 3, 16, 16) floats, sqrt(alpha_bar) * sprites in [-1, 1] +
+    sqrt(1 - alpha_bar) * noise; `alpha_bar`: one number for all, 0 < alpha_bar < 1.
+    Returns float32 of the same shape. Raises ValueError for another alpha_bar, and as
+    `denoise_ideally` does.
+    Lesson 4.
+    """
+    if not 0 < alpha_bar < 1:
+        raise ValueError(
+            f"alpha_bar={alpha_bar}; expected a number between 0 and 1: "
+            "schedule.ab[t] for one t from 1 to T"
+        )
+    scale = alpha_bar**0.5
+    std = (1 / alpha_bar - 1) ** 0.5 / 2
+    channels_last = np.moveaxis(np.asarray(x_t), 1, -1)
+    noisy = (channels_last / scale + 1) / 2
+    guess = denoise_ideally(noisy, std, class_shares)
+    clean = 2 * np.moveaxis(guess, -1, 1) - 1
+    noise = (x_t - scale * clean) / (1 - alpha_bar) ** 0.5
+    return noise.astype(np.float32)
