@@ -1,203 +1,259 @@
-"""Lesson 7's five U-Nets and their variants, each trained for the same seconds: `python weights/five_unets.py` (95 minutes of one core).
+"""Lesson 7's five U-Nets and their variants, each trained for the same seconds.
 
-The networks and the training loop stand in the lesson, in cells tagged "definitions": this program reads them there, so that what it measures is what
-the lesson shows. It writes weights/five_unets.json (a row a run, three seeds each), the first seed's weights of the digits
-under weights/five_unets/ (half precision), the two classifiers whose features FD compares, and a few samples of every run of that seed,
-weights/results/five_unets.npz. Seconds are those of one core (`time.process_time`), so runs may lie side by side: `--workers`. A row that is there
-already is kept.
+`python weights/experiments/five_unets.py` takes 95 minutes of one core. The networks
+and their training loop are in five_networks.py, which the lesson imports and shows.
+
+It writes weights/five_unets.json (a row for each run, with three seeds), the first
+seed's weights for digits in weights/five_unets/ (half precision), the two classifiers
+whose features FD compares, and a few samples of each run of that seed in
+weights/results/five_unets.npz. Seconds are those of one core (`time.process_time`), so
+runs can go on side by side (`--workers`). Rows that are there already are kept.
 """
 
 import argparse
-import ast
 import hashlib
-import json
-import os
-import sys
 import time
-import types
 from pathlib import Path
 
 import numpy as np
+import tables
 import torch
+import torch.nn.functional as F
+from five_networks import (
+    DESIGNS,
+    VARIANTS,
+    classifier,
+    draw,
+    features,
+    split,
+    steps_at_levels,
+    steps_throughout,
+    train_for,
+)
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-from rows import add_samples, side_by_side, so_far  # noqa: E402
-from train import write_json  # noqa: E402
+import diffusion_utilities as du  # tables.py makes it importable
 
-import diffusion_utilities as du  # noqa: E402  (found beside this folder)
-
-NOTEBOOK = HERE.parent / "notebooks" / "07_five_unets.ipynb"
-SHIPPED = (
+WEIGHTS = Path(__file__).resolve().parents[1]
+VERSION = 1  # raise it when the meaning of this code or of five_networks.py changes
+DATA_SETS = ("mnist", "fashion_mnist")
+SECONDS = 100
+SEEDS = (1, 2, 3)
+SAMPLES = 500
+SHOWN = 10
+CLASSIFIER_SECONDS = 60
+SHIPPED = (  # designs whose weights the lesson loads
     "time as a channel",
     "no time",
     "time at each level",
     "residual",
     "ContextUnet",
-)  # whose weights the lesson loads
-SECONDS, SEEDS, SAMPLES, SHOWN, CLASSIFIER_SECONDS = 100, (1, 2, 3), 500, 10, 60
+)
 
 
-def lesson() -> types.SimpleNamespace:
-    """The names that the lesson's cells tagged "definitions" define, from the helper's on. Raises ValueError where there is none."""
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf8"))["cells"]
-    sources = [
-        "".join(cell["source"])
-        for cell in cells
-        if "definitions" in cell["metadata"].get("tags", ())
-    ]
-    if not sources:
-        raise ValueError(
-            f"{NOTEBOOK.name} has no cell tagged 'definitions'; expected the cells that define the networks"
-        )
-    names = {"__name__": "lesson_7"} | {name: getattr(du, name) for name in du.__all__}
-    for source in sources:
-        exec(compile(source, NOTEBOOK.name, "exec"), names)
-    return types.SimpleNamespace(**names, definitions=digest(sources))
-
-
-def digest(sources: list[str]) -> str:
-    """SHA-256 of what the cells do, in whatever order they stand: comments, docstrings and line breaks do not count."""
-    statements = [
-        statement for source in sources for statement in ast.parse(source).body
-    ]
-    for node in (
-        node
-        for statement in statements
-        for node in ast.walk(statement)
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef))
-    ):
-        if ast.get_docstring(node):
-            node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(
-        "\n".join(sorted(map(ast.unparse, statements))).encode()
-    ).hexdigest()
+def planned_runs() -> list[tuple[str, str, int]]:
+    """(data set, design, seed) of each row, in the order of the table."""
+    garments = [name for name in DESIGNS if "cosine" not in name]
+    plans = (
+        ("mnist", list(DESIGNS)),
+        ("mnist", list(VARIANTS)),
+        ("fashion_mnist", garments),
+    )
+    runs = []
+    for data, names in plans:
+        for seed in SEEDS:
+            runs += [(data, name, seed) for name in names]
+    return runs
 
 
 def file_of(data: str, name: str) -> str:
     """The file of a run's weights: mnist_time_as_a_channel.pth."""
-    return f"{data}_{name.replace(',', '').replace(' ', '_')}.pth"
+    name = name.replace(",", "").replace(" ", "_")
+    return f"{data}_{name}.pth"
 
 
-def runs(names: types.SimpleNamespace) -> list[tuple[str, str, int]]:
-    """(data set, design, seed) of each row: the designs on digits, their variants, and the designs on garments."""
-    garments = [name for name in names.DESIGNS if "cosine" not in name]
-    plans = [
-        ("mnist", [*names.DESIGNS], SEEDS),
-        ("mnist", [*names.VARIANTS], SEEDS),
-        ("fashion_mnist", garments, SEEDS),
-    ]
-    return [
-        (data, name, seed)
-        for data, designs, seeds in plans
-        for seed in seeds
-        for name in designs
-    ]
+def data_digest(data: str) -> str:
+    """SHA-256 of the pictures and labels of a data set as they are loaded."""
+    pictures, labels = du.load_digits(data)
+    content = pictures.numpy().tobytes() + labels.numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def pictures_of(data: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures (N, 1, 28, 28) in [-1, 1]: (training, held out)."""
+    pictures, _ = du.load_digits(data)
+    return split(pictures * 2 - 1)
+
+
+# ---- The classifiers, and the floor of FD -------------------------------------------
 
 
 def shifted(x: torch.Tensor, generator: torch.Generator, far: int = 2) -> torch.Tensor:
-    """The batch moved by up to `far` pixels in each direction; what comes in is the ground."""
+    """Move a batch by up to `far` pixels each way; background comes in at the edge."""
     across, down = torch.randint(-far, far + 1, (2,), generator=generator).tolist()
-    return torch.nn.functional.pad(
-        x, (far + across, far - across, far + down, far - down), value=-1
-    )[:, :, far:-far, far:-far]
+    margins = (far + across, far - across, far + down, far - down)
+    wider = F.pad(x, margins, value=-1)
+    return wider[:, :, far:-far, far:-far]
 
 
-def train_classifier(
-    names: types.SimpleNamespace, data: str, seconds: float, folder: Path
-) -> float:
-    """Trains it on the training part, writes its weights, returns the share of held-out pictures that it names."""
+def train_classifier(data: str, seconds: float, folder: Path) -> float:
+    """Train a classifier and write its weights.
+
+    Returns the share of held-out pictures whose class it names.
+    """
     torch.manual_seed(0)
-    generator, network = torch.Generator().manual_seed(0), names.classifier()
-    pictures, labels = du.load_digits(data)
-    (x, held_out), (y, right) = names.split(pictures * 2 - 1), names.split(labels)
-    optimiser, start = torch.optim.Adam(network.parameters(), 2e-3), time.process_time()
-    while (share := (time.process_time() - start) / seconds) < 1:
+    generator = torch.Generator().manual_seed(0)
+    network = classifier()
+    training, held_out = pictures_of(data)
+    labels, held_out_labels = split(du.load_digits(data)[1])
+    optimiser = torch.optim.Adam(network.parameters(), 2e-3)
+    start = time.process_time()
+    share = 0.0  # of the time that is gone
+    while share < 1:
         optimiser.param_groups[0]["lr"] = 2e-3 * (1 - share)
-        rows = torch.randint(len(x), (64,), generator=generator)
-        loss = torch.nn.functional.cross_entropy(
-            network(shifted(x[rows], generator)), y[rows]
-        )
+        rows = torch.randint(len(training), (64,), generator=generator)
+        scores = network(shifted(training[rows], generator))
+        loss = F.cross_entropy(scores, labels[rows])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    du.save_weights(network, folder / file_of(data, "classifier"))
-    network = du.load_weights(
-        names.classifier(), folder / file_of(data, "classifier")
-    )  # in half precision, as it ships
+        share = (time.process_time() - start) / seconds
+    path = folder / file_of(data, "classifier")
+    du.save_weights(network, path)
+    shipped = du.load_weights(classifier(), path)  # half precision
     with torch.no_grad():
-        return round(float((network(held_out).argmax(1) == right).float().mean()), 4)
+        named = shipped(held_out).argmax(1)
+    right = (named == held_out_labels).float().mean()
+    return round(float(right), 4)
+
+
+def distance_to_training(
+    pictures: torch.Tensor, training: torch.Tensor, data: str, folder: Path
+) -> float:
+    """The FD of pictures, by the features of the data set's classifier."""
+    path = folder / file_of(data, "classifier")
+    judge = du.load_weights(classifier(), path)
+    ours = features(judge, pictures)
+    theirs = features(judge, training)
+    return round(du.frechet_distance(ours, theirs), 3)
+
+
+def floor(data: str, samples: int, folder: Path) -> dict:
+    """The FD of held-out real pictures, in sets as large as the samples."""
+    training, held_out = pictures_of(data)
+    distances = []
+    for part in held_out.split(samples):
+        if len(part) == samples:
+            distances.append(distance_to_training(part, training, data, folder))
+    return {"FD": distances}
+
+
+# ---- A row --------------------------------------------------------------------------
+
+
+def drawn(model, schedule, samples: int) -> torch.Tensor:
+    """So many pictures, at most 100 at a time."""
+    parts = []
+    for start in range(0, samples, 100):
+        size = min(100, samples - start)
+        parts.append(draw(model, schedule, size, seed=4 + start))
+    return torch.cat(parts)
+
+
+def mean_losses(model, x, schedule, steps) -> torch.Tensor:
+    """The held-out loss at each of these steps: (len(steps),)."""
+    return du.denoising_losses(model, x, schedule, steps=steps).mean(1)
 
 
 def row(
     run: tuple[str, str, int], seconds: float, samples: int, folder: Path
 ) -> tuple[dict, np.ndarray]:
-    """Trains one network and measures it: (its row, the first samples as uint8). Runs in a process of its own, on one core."""
+    """Train one network and measure it, in a process of its own, on one core.
+
+    Returns its row, and its first samples as uint8.
+    """
     data, name, seed = run
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    names = lesson()
-    build, schedule = (names.DESIGNS | names.VARIANTS)[name]
-    training, held_out = names.split(du.load_digits(data)[0] * 2 - 1)
-    network, started = (
-        build(1).to(memory_format=torch.channels_last),
-        time.perf_counter(),
-    )
-    model, losses = names.train_for(
+    build, schedule = (DESIGNS | VARIANTS)[name]
+    training, held_out = pictures_of(data)
+    network = build(1).to(memory_format=torch.channels_last)
+    started = time.perf_counter()
+    model, losses = train_for(
         seconds, network, schedule, training, seed, clock=time.process_time
     )
     wall = time.perf_counter() - started
     if seed == SEEDS[0] and data == "mnist" and name in SHIPPED:
-        du.save_weights(model, folder / file_of(data, name))
-        model = du.load_weights(
-            build(1), folder / file_of(data, name)
-        )  # in half precision, as it ships
-    judge = du.load_weights(names.classifier(), folder / file_of(data, "classifier"))
-    pictures = torch.cat(
-        [
-            names.draw(model, schedule, min(100, samples - i), seed=4 + i)
-            for i in range(0, samples, 100)
-        ]
-    )
-    error = {key: du.denoising_losses(model, held_out, schedule, steps=steps(schedule)).mean(1) for key, steps in
-             (("throughout", names.steps_throughout), ("levels", names.steps_at_levels))}  # fmt: skip
-    return {
-        "data": data, "design": name, "seed": seed, "seconds": seconds, "wall_seconds": round(wall), "steps": len(losses),
-        "pictures_a_second": round(len(losses) * 16 / seconds), "loss": round(float(error["throughout"].mean()), 4),
-        "loss_at_levels": [round(float(value), 4) for value in error["levels"]],
-        "FD": round(du.frechet_distance(names.features(judge, pictures), names.features(judge, training)), 3),
-    }, du.to_pictures(pictures[:SHOWN])[..., 0]  # fmt: skip
+        path = folder / file_of(data, name)
+        du.save_weights(model, path)
+        model = du.load_weights(build(1), path)  # half precision, as it ships
+    pictures = drawn(model, schedule, samples)
+    loss = mean_losses(model, held_out, schedule, steps_throughout(schedule)).mean()
+    levels = mean_losses(model, held_out, schedule, steps_at_levels(schedule))
+    answer = {
+        "data": data,
+        "design": name,
+        "seed": seed,
+        "seconds": seconds,
+        "wall_seconds": round(wall),
+        "steps": len(losses),
+        "pictures_a_second": round(len(losses) * 16 / seconds),
+        "loss": round(float(loss), 4),
+        "loss_at_levels": [round(value, 4) for value in levels.tolist()],
+        "FD": distance_to_training(pictures, training, data, folder),
+    }
+    return answer, du.to_pictures(pictures[:SHOWN])[..., 0]
 
 
-def floor(names: types.SimpleNamespace, data: str, samples: int, folder: Path) -> dict:
-    """The FD of as many held-out real pictures, twice: what a perfect network would have."""
-    judge = du.load_weights(names.classifier(), folder / file_of(data, "classifier"))
-    training, held_out = names.split(du.load_digits(data)[0] * 2 - 1)
-    parts = [
-        held_out[i * samples : (i + 1) * samples]
-        for i in range(len(held_out) // samples)
-    ]
+# ---- The program --------------------------------------------------------------------
+
+
+def settings_of(options: argparse.Namespace) -> dict:
+    """What every row depends on: other settings or data need another file."""
     return {
-        "FD": [
-            round(
-                du.frechet_distance(
-                    names.features(judge, part), names.features(judge, training)
-                ),
-                3,
-            )
-            for part in parts
-        ]
+        "seconds": options.seconds,
+        "samples": options.samples,
+        "threads": 1,
+        "version": VERSION,
+        "data": {data: data_digest(data) for data in DATA_SETS},
     }
 
 
+def make_real(content: dict, options: argparse.Namespace, folder: Path) -> None:
+    """Train the classifiers that are missing, and measure real pictures with them."""
+    torch.set_num_threads(1)
+    seconds = min(CLASSIFIER_SECONDS, options.seconds)
+    for data in DATA_SETS:
+        if data not in content["real"]:
+            right = train_classifier(data, seconds, folder)
+            real = floor(data, options.samples, folder)
+            content["real"][data] = {"classifier_right": right} | real
+            tables.write_json(options.out / "five_unets.json", content)
+
+
+def make_runs(content: dict, options: argparse.Namespace, folder: Path) -> None:
+    """Make the rows that are missing, and write each as soon as it is done."""
+    planned = planned_runs()
+    done = {}
+    for known in content["runs"]:
+        done[known["data"], known["design"], known["seed"]] = known
+    jobs = {}
+    for run in planned:
+        if run not in done:
+            jobs[run] = (run, options.seconds, options.samples, folder)
+    samples = options.out / "results" / "five_unets.npz"
+    for run, result in tables.side_by_side(row, jobs, options.workers):
+        answer, pictures = result
+        data, name, seed = run
+        tables.add_row(done, run, answer, planned)
+        content["runs"] = list(done.values())
+        if seed == SEEDS[0]:
+            tables.add_samples(samples, {f"{data}: {name}": pictures})
+        tables.write_json(options.out / "five_unets.json", content)
+        print(answer, flush=True)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=HERE,
-        help="folder of five_unets.json, five_unets/ and results/",
-    )
+    parser = tables.command_line(__doc__, WEIGHTS)
     parser.add_argument(
         "--seconds", type=float, default=SECONDS, help="of one core, for each network"
     )
@@ -205,77 +261,19 @@ def main() -> None:
         "--samples",
         type=int,
         default=SAMPLES,
-        help="pictures that FD compares, at most 1,000",
+        help=f"pictures that FD compares, {SHOWN} to 1,000",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count(),
-        help="runs side by side, each on one core",
-    )
-    options = parser.parse_args()
-    if options.out.resolve() == HERE and (options.seconds, options.samples) != (
-        SECONDS,
-        SAMPLES,
-    ):
-        parser.error(
-            "these settings would overwrite the shipped results; add --out FOLDER"
-        )
+    options = tables.parsed(parser)
     if not SHOWN <= options.samples <= 1000:
         parser.error(
-            f"--samples {options.samples}; expected {SHOWN} to 1,000, the number of held-out pictures that make the floor"
+            f"--samples {options.samples}; expected {SHOWN} to 1,000, the number of "
+            "held-out pictures that the floor is made of"
         )
-    names, path, folder = (
-        lesson(),
-        options.out / "five_unets.json",
-        options.out / "five_unets",
-    )
-    settings = {
-        "seconds": options.seconds,
-        "samples": options.samples,
-        "threads": 1,
-        "definitions": names.definitions,
-    }
-    content = so_far(path, settings, parser, real={}, runs=[])
-    torch.set_num_threads(1)
-    for data in ("mnist", "fashion_mnist"):
-        if data not in content["real"]:
-            right = train_classifier(
-                names, data, min(CLASSIFIER_SECONDS, options.seconds), folder
-            )
-            content["real"][data] = {"classifier_right": right} | floor(
-                names, data, options.samples, folder
-            )
-            write_json(path, content)
-    finish(content, runs(names), path, folder, options)
-
-
-def finish(
-    content: dict, planned: list, path: Path, folder: Path, options: argparse.Namespace
-) -> None:
-    """Makes the rows that are missing, and writes each as it gets done."""
-    done = {
-        (known["data"], known["design"], known["seed"]) for known in content["runs"]
-    }
-    missing = {
-        run: (run, options.seconds, options.samples, folder)
-        for run in planned
-        if run not in done
-    }
-    for (data, name, seed), (answer, pictures) in side_by_side(
-        row, missing, options.workers
-    ):
-        content["runs"] = sorted(
-            [*content["runs"], answer],
-            key=lambda a: planned.index((a["data"], a["design"], a["seed"])),
-        )
-        if seed == SEEDS[0]:
-            add_samples(
-                path.parent / "results" / "five_unets.npz",
-                {f"{data}: {name}": pictures},
-            )
-        write_json(path, content)
-        print(answer, flush=True)
+    path = options.out / "five_unets.json"
+    folder = options.out / "five_unets"
+    content = tables.so_far(path, settings_of(options), parser, real={}, runs=[])
+    make_real(content, options, folder)
+    make_runs(content, options, folder)
 
 
 if __name__ == "__main__":
