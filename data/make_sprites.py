@@ -1,7 +1,11 @@
-"""Write the course's sprites again, byte for byte: `python data/make_sprites.py [--out FOLDER]`.
+"""Write the course's sprites again, byte for byte.
 
-Writes sprites_16x16.npy (N, 16, 16, 3) uint8, sprite_labels_16x16.npy (N, 5) one-hot uint8, sprite_factors_16x16.csv (part, class and
-factors of each row) and contact_sheet.png. Every class gives as many pictures; 80 % are `train`, 10 % `test`, 10 % `compositional`.
+    python data/make_sprites.py [--out FOLDER]
+
+It writes sprites_16x16.npy (N, 16, 16, 3) uint8, sprite_labels_16x16.npy (N, 5) one-hot
+uint8, sprite_factors_16x16.csv (part, class and factors of each row) and
+contact_sheet.png. Every class has the same number of pictures; 80 % are `train`, 10 %
+`test` and 10 % `compositional`.
 """
 
 import argparse
@@ -17,27 +21,39 @@ import sprite_factory as factory
 
 PER_CLASS = {"train": 1760, "test": 220, "compositional": 220}
 SEED = 2026
+SHEET_COLUMNS = 24
+SHEET_ROWS = 4  # of each class
+SHEET_ZOOM = 3
 
 
 def draw_class(class_name: str) -> list[tuple[str, factory.Specification]]:
-    """(part, specification) for one class: legal sprites in random order, sorted into parts by whether they have a held-out pair."""
+    """The rows of one class: (part, specification), part after part.
+
+    Legal sprites are drawn in random order. Those with a held-out pair of values are
+    `compositional`; the others are `train` until it is full, then `test`. Raises
+    ValueError if the grammar has too few.
+    """
     held_out = factory.held_out_pairs(class_name)
-    enough = min(factory.count_specifications(class_name), 10 * sum(PER_CLASS.values()))
+    total = factory.count_specifications(class_name)
+    enough = min(total, 10 * sum(PER_CLASS.values()))
     shuffled = factory.sample_specifications(enough, SEED, class_name)
-    seen = [s for s in shuffled if not held_out.hold(s)]
-    unseen = [s for s in shuffled if held_out.hold(s)]
-    n_train, n_test = PER_CLASS["train"], PER_CLASS["test"]
+    candidates = [s for s in shuffled if not held_out.hold(s)]
+    n_train = PER_CLASS["train"]
     parts = {
-        "train": seen[:n_train],
-        "test": seen[n_train : n_train + n_test],
-        "compositional": unseen[: PER_CLASS["compositional"]],
+        "train": candidates[:n_train],
+        "test": candidates[n_train:],
+        "compositional": [s for s in shuffled if held_out.hold(s)],
     }
+    rows = []
     for part, specifications in parts.items():
-        if len(specifications) < PER_CLASS[part]:
+        n = PER_CLASS[part]
+        if len(specifications) < n:
             raise ValueError(
-                f"the grammar of {class_name} gives only {len(specifications)} sprites for {part}; expected {PER_CLASS[part]}"
+                f"the grammar of {class_name} gives only {len(specifications)} sprites "
+                f"for {part}; expected {n}"
             )
-    return [(part, s) for part, specifications in parts.items() for s in specifications]
+        rows += [(part, specification) for specification in specifications[:n]]
+    return rows
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -53,83 +69,78 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
+    """An array as the content of an .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
 
 
 def csv_bytes(rows: list[tuple[str, factory.Specification]]) -> bytes:
-    columns = ["part", "class"]
-    columns += dict.fromkeys(
-        name
-        for class_name in factory.CLASS_NAMES
-        for name in factory.factors_of(class_name)
-    )
+    """The part, class and factors of each row as the content of a CSV file.
+
+    A factor that a class lacks is an empty cell.
+    """
+    columns = {"part": None, "class": None}
+    for class_name in factory.CLASS_NAMES:
+        columns |= dict.fromkeys(factory.factors_of(class_name))
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer = csv.DictWriter(buffer, list(columns), restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({"part": part, **s.as_dict()} for part, s in rows)
+    for part, specification in rows:
+        writer.writerow({"part": part, **specification.as_dict()})
     return buffer.getvalue().encode()
 
 
-def contact_sheet(
-    images: np.ndarray,
-    classes: list[str],
-    columns: int = 24,
-    rows_each: int = 4,
-    zoom: int = 3,
-) -> bytes:
-    """A PNG: the first `columns * rows_each` sprites of each class, class after class, at a whole-number zoom."""
+def contact_sheet(images: np.ndarray, classes: list[str]) -> bytes:
+    """The first 96 sprites of each class, four rows a class, as a PNG."""
     from PIL import Image
 
-    cells = []
+    names = np.array(classes)
+    chosen = []
     for class_name in factory.CLASS_NAMES:
-        chosen = [i for i, name in enumerate(classes) if name == class_name][
-            : columns * rows_each
-        ]
-        cells.append(
-            np.pad(
-                images[chosen], ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255
-            )
-        )
-    grid = (
-        np.concatenate(cells)
-        .reshape(-1, columns, 18, 18, 3)
-        .swapaxes(1, 2)
-        .reshape(-1, columns * 18, 3)
-    )
+        of_class = np.flatnonzero(names == class_name)
+        chosen += of_class[: SHEET_COLUMNS * SHEET_ROWS].tolist()
+    margins = ((0, 0), (1, 1), (1, 1), (0, 0))
+    cells = np.pad(images[chosen], margins, constant_values=255)
+    height, width = cells.shape[1:3]
+    grid = cells.reshape(-1, SHEET_COLUMNS, height, width, 3).swapaxes(1, 2)
+    sheet = grid.reshape(-1, SHEET_COLUMNS * width, 3)
+    zoomed = sheet.repeat(SHEET_ZOOM, 0).repeat(SHEET_ZOOM, 1)
     buffer = io.BytesIO()
-    Image.fromarray(grid.repeat(zoom, 0).repeat(zoom, 1)).quantize(256).save(
-        buffer, "PNG", optimize=True
-    )
+    picture = Image.fromarray(zoomed).quantize(256)
+    picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
+def one_hot(classes: list[str]) -> np.ndarray:
+    """The labels of the rows: (N, 5) uint8, one-hot in the order of CLASS_NAMES."""
+    labels = np.zeros((len(classes), len(factory.CLASS_NAMES)), np.uint8)
+    for label, class_name in zip(labels, classes):
+        label[factory.CLASS_NAMES.index(class_name)] = 1
+    return labels
+
+
 def main(out: Path) -> None:
-    rows = [row for class_name in factory.CLASS_NAMES for row in draw_class(class_name)]
+    """Draw all sprites, write the four files to the folder `out`, print the counts."""
+    rows = []
+    for class_name in factory.CLASS_NAMES:
+        rows += draw_class(class_name)
     order = np.random.default_rng(SEED).permutation(len(rows))
     rows = [rows[i] for i in order]
-    images = factory.render_many([s for _, s in rows])
-    if len(np.unique(images.reshape(len(images), -1), axis=0)) < len(images):
+    images = factory.render_many([specification for _, specification in rows])
+    distinct = np.unique(images.reshape(len(images), -1), axis=0)
+    if len(distinct) < len(images):
         raise ValueError(
             "two specifications gave the same picture; the grammar must tell them apart"
         )
-    classes = [s.class_name for _, s in rows]
-    labels = np.array(
-        [
-            [name == class_name for class_name in factory.CLASS_NAMES]
-            for name in classes
-        ],
-        dtype=np.uint8,
-    )
+    classes = [specification.class_name for _, specification in rows]
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "sprites_16x16.npy", npy_bytes(images))
-    write_whole(out / "sprite_labels_16x16.npy", npy_bytes(labels))
+    write_whole(out / "sprite_labels_16x16.npy", npy_bytes(one_hot(classes)))
     write_whole(out / "sprite_factors_16x16.csv", csv_bytes(rows))
     write_whole(out / "contact_sheet.png", contact_sheet(images, classes))
-    for (class_name, part), count in sorted(
-        Counter((s.class_name, part) for part, s in rows).items()
-    ):
+    counts = Counter((specification.class_name, part) for part, specification in rows)
+    for (class_name, part), count in sorted(counts.items()):
         print(f"{class_name:12} {part:14} {count:5}")
 
 

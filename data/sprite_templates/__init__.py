@@ -1,1 +1,1 @@
-"""Hand-drawn part templates of the sprites: one module a family, and the colour ramps that all share."""
+"""Hand-drawn part templates of the sprites, one module a family, and the ramps."""

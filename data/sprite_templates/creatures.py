@@ -1,10 +1,11 @@
 """Monsters and animals ("non-hero"): a species, its mood and one coloured feature.
 
-Each species is one hand-drawn body in the main slot. A feature (horns, wings, spots, belly, spikes) is drawn in the second slot,
-in a version of its own for every species. Eyes and mouths are laid over the outlined body, at a place that each species names.
+Each species is one hand-drawn body in the main slot. A feature (horns, wings, spots,
+belly or spikes) is drawn in the second slot, and each species has its own version of
+it. Eyes and mouths are laid over the outlined body, at a place that each species names.
 """
 
-from .ramps import COLOURS as RAMPS
+from .ramps import choose
 
 SPECIES = (
     "slime",
@@ -32,30 +33,24 @@ STRUCTURE = {
 COLOURS = {
     "body_colour": (
         "main",
-        {
-            name: RAMPS[name]
-            for name in (
-                "red",
-                "orange",
-                "green",
-                "teal",
-                "blue",
-                "purple",
-                "pink",
-                "brown",
-                "slate",
-                "charcoal",
-            )
-        },
+        choose(
+            "red",
+            "orange",
+            "green",
+            "teal",
+            "blue",
+            "purple",
+            "pink",
+            "brown",
+            "slate",
+            "charcoal",
+        ),
     ),
-    "accent": (
-        "second",
-        {name: RAMPS[name] for name in ("yellow", "white", "pink", "blue")},
-    ),
+    "accent": ("second", choose("yellow", "white", "pink", "blue")),
 }
 
 SIZE = 16
-# Features that stick out from behind the body, and of which species; all others lie upon it.
+# Features that stick out from behind the body, and their species; the others lie on it.
 BEHIND = {
     "wings": ("spider", "mushroom", "golem"),
     "spikes": tuple(name for name in SPECIES if name not in ("dragon", "crab")),
@@ -63,25 +58,31 @@ BEHIND = {
 
 
 def layers(species: str, mood: str, feature: str) -> dict:
-    """The templates of a creature: its body and feature to be outlined, and its face over them."""
-    body, extra = BODIES[species], FEATURES[species][feature]
+    """The templates of a creature: its body and feature, and its face over them."""
+    body = BODIES[species]
+    extra = FEATURES[species][feature]
+    parts = (body, extra)
+    if species in BEHIND.get(feature, ()):
+        parts = (extra, body)
     eyes, eyes_row, eyes_column, mouth, mouth_row, mouth_column = FACES[species]
-    face = (
-        place(EYES[eyes][mood], eyes_row, eyes_column),
-        place(MOUTHS[mouth][mood], mouth_row, mouth_column),
-    )
-    return {
-        "parts": (extra, body) if species in BEHIND.get(feature, ()) else (body, extra),
-        "overlays": face,
-    }
+    look = place(EYES[eyes][mood], eyes_row, eyes_column)
+    expression = place(MOUTHS[mouth][mood], mouth_row, mouth_column)
+    return {"parts": parts, "overlays": (look, expression)}
 
 
 def place(art: str, row: int, column: int) -> str:
-    """A full template with a small drawing in it (rows parted by white space), its upper left corner at (row, column)."""
-    rows = ["." * SIZE] * row + [
-        ("." * column + line).ljust(SIZE, ".") for line in art.split()
-    ]
-    return "\n".join(rows + ["." * SIZE] * (SIZE - len(rows)))
+    """A full template that holds only a small drawing.
+
+    `art`: the rows of the drawing, separated by white space. (row, column) is its upper
+    left corner.
+    """
+    empty = "." * SIZE
+    rows = [empty] * row
+    for line in art.split():
+        shifted = "." * column + line
+        rows.append(shifted.ljust(SIZE, "."))
+    rows += [empty] * (SIZE - len(rows))
+    return "\n".join(rows)
 
 
 def join(*templates: str) -> str:
@@ -96,13 +97,12 @@ def join(*templates: str) -> str:
 def pair(art: str, row: int, column: int) -> str:
     """A drawing on the left and its mirror image on the right, which has less light."""
     left = place(art, row, column)
-    right = "\n".join(line[::-1] for line in left.split()).translate(
-        str.maketrans("7", "6")
-    )
+    mirrored = "\n".join(line[::-1] for line in left.split())
+    right = mirrored.replace("7", "6")
     return join(right, left)
 
 
-# Bodies ------------------------------------------------------------------------------------------------------------------------
+# ---- Bodies --------------------------------------------------------------------------
 
 BODIES = {}
 
@@ -373,7 +373,7 @@ BODIES["octopus"] = """
 """
 
 
-# Features ----------------------------------------------------------------------------------------------------------------------
+# ---- Features ------------------------------------------------------------------------
 
 HORN = """
 7..
@@ -410,7 +410,7 @@ SPIKE = """
 55
 """
 
-# Small drawings that only one species needs are written on one line, a space between their rows.
+# A small drawing that only one species needs is on one line, a space between its rows.
 FEATURES = {
     "slime": {
         "horns": pair(HORN, 3, 3),
@@ -532,7 +532,7 @@ FEATURES = {
 }
 
 
-# Faces -------------------------------------------------------------------------------------------------------------------------
+# ---- Faces ---------------------------------------------------------------------------
 
 # A small drawing for each mood, a space between its rows.
 EYES = {

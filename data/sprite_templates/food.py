@@ -1,64 +1,83 @@
-"""Food: twenty dishes, three servings and six garnishes, drawn by hand; the main colour is the fruit's flesh, the icing, the wrapper ...
+"""Food: twenty dishes, three servings and six garnishes, drawn by hand.
 
-A dish stands on row 14. Under a garnish that carries it (plate, leaf, napkin, tray) it moves up by two rows.
+The main colour is the fruit's flesh, the icing, the wrapper and so on. A dish stands on
+row 14. On a garnish that carries it (plate, leaf, napkin, tray) it moves up two rows.
 """
 
-from .ramps import COLOURS as RAMPS
+from .ramps import choose
 
 STRUCTURE = {
     "kind": (
-        "apple", "cherries", "banana", "grapes", "strawberry", "melon", "carrot", "mushroom", "toast", "cheese",
-        "fish", "drumstick", "cupcake", "cake", "doughnut", "ice_cream", "lollipop", "burger", "pizza", "candy",
+        "apple",
+        "cherries",
+        "banana",
+        "grapes",
+        "strawberry",
+        "melon",
+        "carrot",
+        "mushroom",
+        "toast",
+        "cheese",
+        "fish",
+        "drumstick",
+        "cupcake",
+        "cake",
+        "doughnut",
+        "ice_cream",
+        "lollipop",
+        "burger",
+        "pizza",
+        "candy",
     ),
     "serving": ("whole", "bitten", "creamed"),
     "garnish": ("plate", "leaf", "napkin", "tray", "berries", "sparkle"),
-}  # fmt: skip
+}
 COLOURS = {
     "colour": (
         "main",
-        {
-            name: RAMPS[name]
-            for name in (
-                "red",
-                "orange",
-                "yellow",
-                "green",
-                "teal",
-                "blue",
-                "purple",
-                "pink",
-                "slate",
-                "charcoal",
-            )
-        },
-    )
+        choose(
+            "red",
+            "orange",
+            "yellow",
+            "green",
+            "teal",
+            "blue",
+            "purple",
+            "pink",
+            "slate",
+            "charcoal",
+        ),
+    ),
 }
 LIFT = 2
 EMPTY = "................"
 
 
 def layers(kind: str, serving: str, garnish: str) -> dict:
-    """The parts of a dish: what it lies on, the dish itself, and what stands in front of it."""
+    """The templates of a dish and of its garnish, behind it or in front of it."""
     dish = _served(kind, serving)
-    if garnish in UNDER:
-        return {"parts": (_over(_moved(dish, -LIFT), UNDER[garnish]),)}
-    if garnish == "tray":
-        return {"parts": (_over(TRAY, _moved(dish, -LIFT)),)}
+    if garnish == "sparkle":
+        return {"parts": (dish,), "overlays": (SPARKLE,)}
     if garnish == "berries":
-        return {"parts": (_over(BERRIES, dish),)}
-    return {"parts": (dish,), "overlays": (SPARKLE,)}
+        drawing = _over(BERRIES, dish)
+    elif garnish == "tray":
+        drawing = _over(TRAY, _moved(dish, -LIFT))
+    else:
+        drawing = _over(_moved(dish, -LIFT), UNDER[garnish])
+    return {"parts": (drawing,)}
 
 
 def _served(kind: str, serving: str) -> str:
-    """A dish whole, with a bite taken out of it (its crumb shows), or under a cap of cream."""
+    """A dish that is whole, or bitten so that its crumb shows, or topped with cream."""
     dish = DISHES[kind]
-    if serving == "bitten":
-        return _painted(
-            dish, OWN_BITES[kind] if kind in OWN_BITES else _bite(*BITES[kind])
-        )
+    if serving == "whole":
+        return dish
     if serving == "creamed":
-        return _creamed(dish, *CREAM_AT.get(kind, (3, 1, 14)))
-    return dish
+        place = CREAM_AT.get(kind, (3, 1, 14))
+        return _creamed(dish, *place)
+    if kind in OWN_BITES:
+        return _painted(dish, OWN_BITES[kind])
+    return _painted(dish, _bite(*BITES[kind]))
 
 
 def _bite(down: int, right: int, crumb: str) -> str:
@@ -67,41 +86,56 @@ def _bite(down: int, right: int, crumb: str) -> str:
 
 
 def _moved(template: str, down: int, right: int = 0) -> str:
-    """A template moved down (up, if negative) and to the right; what leaves the picture is lost."""
+    """A template moved down (up, if negative) and to the right.
+
+    What leaves the picture is lost.
+    """
     rows = template.split()
-    rows = (
-        [EMPTY] * down + rows[: len(rows) - down]
-        if down >= 0
-        else rows[-down:] + [EMPTY] * -down
-    )
-    return "\n".join(("." * right + row)[:16] for row in rows)
+    if down >= 0:
+        rows = [EMPTY] * down + rows[: len(rows) - down]
+    else:
+        rows = rows[-down:] + [EMPTY] * -down
+    moved = ["." * right + row for row in rows]
+    return "\n".join(row[:16] for row in moved)
 
 
 def _painted(dish: str, overlay: str) -> str:
-    """A dish with an overlay painted on it: only where there is dish, and cut away at each `!`."""
-    cells = zip(dish.strip(), overlay.strip())
-    return "".join(
-        "." if new == "!" else new if new not in ".\n" and old != "." else old
-        for old, new in cells
-    )
+    """A dish with an overlay painted on it where there is dish, and cut at each `!`."""
+    painted = []
+    for old, new in zip(dish.strip(), overlay.strip()):
+        if new == "!":
+            painted.append(".")
+        elif new in ".\n" or old == ".":
+            painted.append(old)
+        else:
+            painted.append(new)
+    return "".join(painted)
 
 
 def _creamed(dish: str, top: int, left: int, right: int) -> str:
-    """A dish with cream over the upper edge of the columns `left` to `right`, from row `top` down, and the shadow of its drips."""
+    """A dish with cream over its upper edge, and the shadow of the cream's drips.
+
+    The cream covers the columns `left` to `right`, from row `top` down.
+    """
     rows = [list(row) for row in dish.split()]
     for x in range(left, right + 1):
-        filled = [y for y in range(top, 16) if rows[y][x] != "."][: DRIPS[x]]
-        for y in filled:
-            rows[y][x] = SHADOW[rows[y][x]] if y == filled[-1] else CREAM
+        filled = [y for y in range(top, 16) if rows[y][x] != "."]
+        covered = filled[: DRIPS[x]]
+        for y in covered[:-1]:
+            rows[y][x] = CREAM
+        for y in covered[-1:]:
+            rows[y][x] = SHADOW[rows[y][x]]
     return "\n".join("".join(row) for row in rows)
 
 
 def _over(front: str, back: str) -> str:
-    """One template in front of another: its outline is drawn where it covers the other."""
-    rows, behind = front.split(), back.split()
-    return "\n".join(
-        "".join(_seen(rows, x, y, behind[y][x]) for x in range(16)) for y in range(16)
-    )
+    """One template in front of another, with its outline where it covers the other."""
+    rows = front.split()
+    seen = []
+    for y, behind in enumerate(back.split()):
+        row = [_seen(rows, x, y, char) for x, char in enumerate(behind)]
+        seen.append("".join(row))
+    return "\n".join(seen)
 
 
 def _seen(rows: list[str], x: int, y: int, behind: str) -> str:
@@ -114,7 +148,10 @@ def _seen(rows: list[str], x: int, y: int, behind: str) -> str:
         rows[y][min(x + 1, 15)],
         rows[min(y + 1, 15)][x],
     )
-    return next((DARKEST[char] for char in beside if char != "."), behind)
+    for char in beside:
+        if char != ".":
+            return DARKEST[char]
+    return behind
 
 
 TONES = ("0123", "efgh", "ijkl", "mnop", "qrst", "uvwx", "ABCD", "MNOP")
@@ -502,11 +539,27 @@ CANDY = """
 """
 
 DISHES = {
-    "apple": APPLE, "cherries": CHERRIES, "banana": BANANA, "grapes": GRAPES, "strawberry": STRAWBERRY, "melon": MELON,
-    "carrot": CARROT, "mushroom": MUSHROOM, "toast": TOAST, "cheese": CHEESE, "fish": FISH, "drumstick": DRUMSTICK,
-    "cupcake": CUPCAKE, "cake": CAKE, "doughnut": DOUGHNUT, "ice_cream": ICE_CREAM, "lollipop": LOLLIPOP, "burger": BURGER,
-    "pizza": PIZZA, "candy": CANDY,
-}  # fmt: skip
+    "apple": APPLE,
+    "cherries": CHERRIES,
+    "banana": BANANA,
+    "grapes": GRAPES,
+    "strawberry": STRAWBERRY,
+    "melon": MELON,
+    "carrot": CARROT,
+    "mushroom": MUSHROOM,
+    "toast": TOAST,
+    "cheese": CHEESE,
+    "fish": FISH,
+    "drumstick": DRUMSTICK,
+    "cupcake": CUPCAKE,
+    "cake": CAKE,
+    "doughnut": DOUGHNUT,
+    "ice_cream": ICE_CREAM,
+    "lollipop": LOLLIPOP,
+    "burger": BURGER,
+    "pizza": PIZZA,
+    "candy": CANDY,
+}
 
 # A bite from the upper right: what it cuts away, and the crumb that it lays bare.
 BITE = """
@@ -603,23 +656,45 @@ NIBBLED = """
 ................
 """
 
-# What eating a dish takes away: BITE moved by rows and columns, with the tone of the dish's crumb, or a drawing of its own.
+# What eating a dish takes away: BITE, moved down and to the right by so many pixels,
+# with the tone of the dish's crumb; or a drawing of its own.
 BITES = {
-    "apple": (6, 9, "x"), "strawberry": (5, 10, "x"), "carrot": (8, 8, "3"), "mushroom": (3, 10, "x"),
-    "toast": (3, 10, "x"), "cheese": (7, 9, "3"), "fish": (4, 8, "x"), "drumstick": (3, 9, "x"), "cupcake": (4, 9, "k"),
-    "cake": (4, 10, "k"), "doughnut": (3, 10, "l"), "ice_cream": (3, 9, "3"), "lollipop": (3, 9, "3"), "burger": (4, 10, "x"),
-    "pizza": (3, 10, "x"), "candy": (8, 7, "3"),
-}  # fmt: skip
+    "apple": (6, 9, "x"),
+    "strawberry": (5, 10, "x"),
+    "carrot": (8, 8, "3"),
+    "mushroom": (3, 10, "x"),
+    "toast": (3, 10, "x"),
+    "cheese": (7, 9, "3"),
+    "fish": (4, 8, "x"),
+    "drumstick": (3, 9, "x"),
+    "cupcake": (4, 9, "k"),
+    "cake": (4, 10, "k"),
+    "doughnut": (3, 10, "l"),
+    "ice_cream": (3, 9, "3"),
+    "lollipop": (3, 9, "3"),
+    "burger": (4, 10, "x"),
+    "pizza": (3, 10, "x"),
+    "candy": (8, 7, "3"),
+}
 OWN_BITES = {"cherries": NIBBLED, "banana": PEELED, "grapes": PICKED, "melon": EATEN}
 
 CREAM = "x"
-# How deep the cream runs down in each column, with the row of its shadow.
+# How many rows the cream and its shadow cover in each column.
 DRIPS = (3, 3, 4, 4, 3, 3, 5, 5, 3, 3, 4, 4, 3, 3, 4, 4)
-# The row where the cream starts, and the first and the last column that it covers, for the dishes with a stalk, a cherry or a face.
+# For the dishes with a stalk, a cherry or a face: the row where the cream starts, and
+# the first and the last column that it covers.
 CREAM_AT = {
-    "apple": (6, 1, 14), "cherries": (8, 1, 14), "banana": (5, 1, 14), "grapes": (6, 1, 14), "strawberry": (6, 1, 14),
-    "carrot": (6, 1, 14), "cupcake": (5, 1, 14), "cake": (5, 1, 14), "candy": (5, 4, 9), "fish": (5, 6, 14),
-}  # fmt: skip
+    "apple": (6, 1, 14),
+    "cherries": (8, 1, 14),
+    "banana": (5, 1, 14),
+    "grapes": (6, 1, 14),
+    "strawberry": (6, 1, 14),
+    "carrot": (6, 1, 14),
+    "cupcake": (5, 1, 14),
+    "cake": (5, 1, 14),
+    "candy": (5, 4, 9),
+    "fish": (5, 6, 14),
+}
 
 PLATE = """
 ................

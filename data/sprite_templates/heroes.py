@@ -1,6 +1,7 @@
 """Heroes: chibi figures for a role-playing game, standing and seen from the front.
 
-A hero is a head (skin, eyes, and hair or head-gear), an outfit with its arms and boots, and an item held at the right of the picture.
+A hero is a head (skin, eyes, and hair or headgear), an outfit with its arms and boots,
+and an item held at the right of the picture.
 """
 
 from .people import COLOUR_FACTORS, HAIR_STYLES, ITEMS, OUTFITS
@@ -8,13 +9,16 @@ from .people import COLOUR_FACTORS, HAIR_STYLES, ITEMS, OUTFITS
 STRUCTURE = {"hair_style": HAIR_STYLES, "outfit": OUTFITS, "item": ITEMS}
 COLOURS = COLOUR_FACTORS
 
-# Where the arm on the right ends in a hand, and where the arm joins the hand of one who holds an item.
+# Where the arm on the right ends in a hand, and where it joins a hand with an item.
 HAND = (12, 10)
 JOINT = {(10, 10), (11, 10)}
 
 
 def layers(hair_style: str, outfit: str, item: str) -> dict:
-    """The templates of a hero: outfit, head, hair and item over one another, then the eyes and the bow's string."""
+    """The templates of a hero: outfit, head, hair and item over one another.
+
+    The eyes and the bow's string are laid over the outline.
+    """
     parts = [OUTFIT[outfit], HEAD, HAIR[hair_style]]
     overlays = [EYES]
     if item != "none":
@@ -25,27 +29,25 @@ def layers(hair_style: str, outfit: str, item: str) -> dict:
 
 
 def set_apart(template: str) -> str:
-    """The template of a held item with cuts all around it and in place of the empty hand.
+    """A held item's template, cut out all around it and in place of the empty hand.
 
     The outline rule then draws a line there, between the item and what lies behind.
     """
-    rows = template.split()
-    painted = {
-        (y, x)
-        for y, row in enumerate(rows)
-        for x, char in enumerate(row)
-        if char not in ".!"
-    }
-    beside = {
-        (y + dy, x + dx)
-        for y, x in painted
-        for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))
-    }
-    cut = (beside - JOINT | {HAND}) - painted
-    return "\n".join(
-        "".join("!" if (y, x) in cut else char for x, char in enumerate(row))
-        for y, row in enumerate(rows)
-    )
+    rows = [list(row) for row in template.split()]
+    painted = set()
+    beside = set()
+    for y, row in enumerate(rows):
+        for x, char in enumerate(row):
+            if char not in ".!":
+                painted.add((y, x))
+                beside |= {(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)}
+    free = beside - JOINT | {HAND}
+    cut = free - painted
+    for y, row in enumerate(rows):
+        for x in range(len(row)):
+            if (y, x) in cut:
+                row[x] = "!"
+    return "\n".join("".join(row) for row in rows)
 
 
 HEAD = """

@@ -1,6 +1,9 @@
-"""Factors that heroes and side-facing figures share, so that a name means the same seen from the front and from the side."""
+"""Factors that heroes and side-facing figures share.
 
-from .ramps import COLOURS, SKINS
+A name means the same seen from the front and from the side.
+"""
+
+from .ramps import COLOURS, SKINS, choose
 
 HAIR_STYLES = (
     "short",
@@ -19,7 +22,7 @@ HAIR_STYLES = (
 OUTFITS = ("tunic", "robe", "plate", "vest", "dress", "overalls", "striped", "cape")
 ITEMS = ("none", "sword", "staff", "shield", "bow", "axe", "lantern")
 
-# The second slot: hair, or the cloth of a head-gear.
+# The second slot: the hair, or the cloth of the headgear.
 HAIR_COLOURS = {
     "black": COLOURS["charcoal"],
     "brown": COLOURS["brown"],
@@ -30,21 +33,18 @@ HAIR_COLOURS = {
     "pink": COLOURS["pink"],
     "green": COLOURS["green"],
 }
-OUTFIT_COLOURS = {
-    name: COLOURS[name]
-    for name in (
-        "red",
-        "orange",
-        "yellow",
-        "green",
-        "teal",
-        "blue",
-        "purple",
-        "pink",
-        "slate",
-        "charcoal",
-    )
-}
+OUTFIT_COLOURS = choose(
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "teal",
+    "blue",
+    "purple",
+    "pink",
+    "slate",
+    "charcoal",
+)
 
 COLOUR_FACTORS = {
     "hair_colour": ("second", HAIR_COLOURS),

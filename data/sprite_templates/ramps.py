@@ -1,7 +1,8 @@
-"""Colour ramps: four tones each, (outline, shadow, middle, light), as six hexadecimal digits.
+"""Colour ramps: four tones each, (outline, shadow, middle, light).
 
-A ramp's shadow leans towards blue or purple and its light towards yellow, as painters do, instead of only
-getting darker and brighter. No colour occurs outside these ramps, so every pixel of a sprite is an exact member of one.
+A tone is six hexadecimal digits. A ramp's shadow leans towards blue or purple and its
+light towards yellow, as painters do it, instead of only getting darker and brighter.
+No other colour occurs, so that every pixel of a sprite is an exact member of a ramp.
 """
 
 COLOURS = {
@@ -19,6 +20,12 @@ COLOURS = {
     "white": ("5c6484", "a8b2cc", "dce4f0", "ffffff"),
 }
 
+
+def choose(*names: str) -> dict[str, tuple[str, ...]]:
+    """The ramps of some of these colours, in the order asked for."""
+    return {name: COLOURS[name] for name in names}
+
+
 SKINS = {
     "fair": ("7a3e34", "d08e72", "f4c4a0", "ffe4c8"),
     "peach": ("6a3020", "b87448", "e2a26c", "f8cc98"),
@@ -27,7 +34,7 @@ SKINS = {
     "dark": ("28121a", "4c2824", "6e4030", "966044"),
 }
 
-# Fixed ramps: what a thing is made of, where no factor chooses its colour.
+# Fixed ramps: the materials whose colour no factor chooses.
 FIXED = {
     "steel": ("2a3048", "5c6a88", "a4b4c8", "eef4fa"),
     "wood": ("351a12", "643a22", "96602f", "c8945a"),
@@ -40,7 +47,7 @@ FIXED = {
     "ink": ("0c0a18", "1a1626", "2c2838", "444054"),
 }
 
-# One character a tone in a template: four in a row for a slot, from outline to light.
+# The characters of a template: four for each slot, from its outline to its light.
 LEGEND = {
     "main": "0123",
     "second": "4567",

@@ -1,8 +1,10 @@
-"""Side-facing figures: the chibi people of a role-playing game seen in profile, walking to the right or to the left.
+"""Side-facing figures: the chibi people of a role-playing game, seen in profile.
 
-The names of hair styles, outfits and items mean what they mean for the heroes, who are seen from the front. Everything is drawn
-facing right and mirrored for the left, so light falls from above and hardly ever from one side. Head: rows 1 to 8,
-body and legs: rows 9 to 14, whatever the hand holds: columns 11 to 14.
+They walk to the right or to the left. The names of hair styles, outfits and items mean
+the same as for the heroes, who are seen from the front. Everything is drawn facing
+right and mirrored for the left, so the light comes from above and hardly ever from one
+side. The head is in rows 1 to 8, body and legs are in rows 9 to 14, and what the hand
+holds is in columns 11 to 14.
 """
 
 from .people import COLOUR_FACTORS, HAIR_STYLES, ITEMS, OUTFITS
@@ -18,47 +20,49 @@ COLOURS = COLOUR_FACTORS
 
 
 def layers(hair_style: str, outfit: str, item: str, pose: str, facing: str) -> dict:
-    """The part templates, from the legs up to the near arm, and over them the eye and the item."""
-    arm = {"none": f"arm_{pose}", "lantern": "arm_lifting"}.get(item, "arm_holding")
-    parts = (
-        _legs(outfit, pose),
-        _torso(outfit, pose),
-        FACE,
-        HAIR[hair_style],
-        _arm(outfit, arm),
-    )
-    eye = LOW_EYE if hair_style == "wizard_hat" else EYE
-    overlays = (eye,) if item == "none" else (eye, ITEM[item])
-    return {"parts": parts, "overlays": overlays, "mirrored": facing == "left"}
+    """The parts from the legs to the near arm, and the eye and the item over them."""
+    legs = _legs(outfit, pose)
+    torso = _torso(outfit, pose)
+    arm = _arm(outfit, item, pose)
+    parts = (legs, torso, FACE, HAIR[hair_style], arm)
+    overlays = [LOW_EYE if hair_style == "wizard_hat" else EYE]
+    if item != "none":
+        overlays.append(ITEM[item])
+    is_mirrored = facing == "left"
+    return {"parts": parts, "overlays": tuple(overlays), "mirrored": is_mirrored}
 
 
 def _legs(outfit: str, pose: str) -> str:
-    """The legs in a walking pose, in the trousers and the shoes that go with an outfit."""
+    """The legs in a walking pose, in the trousers and shoes that go with an outfit."""
     trousers, shoes = LEG_WEAR[outfit]
-    return LEGS[pose].translate(str.maketrans("EFGHijkl", trousers + shoes))
+    tones = str.maketrans("EFGHijkl", trousers + shoes)
+    return LEGS[pose].translate(tones)
 
 
 def _torso(outfit: str, pose: str) -> str:
-    """The outfit without its sleeve; a hem that swings with the legs is drawn once a pose."""
+    """The outfit without its sleeve; some have a hem that swings with the legs."""
     drawn = TORSO[outfit]
-    return drawn if isinstance(drawn, str) else drawn[pose]
+    if isinstance(drawn, dict):
+        return drawn[pose]
+    return drawn
 
 
-def _arm(outfit: str, arm: str) -> str:
+def _arm(outfit: str, item: str, pose: str) -> str:
     """The near arm in the sleeve of an outfit: upper arm, forearm, hand."""
+    arms = {"none": f"arm_{pose}", "lantern": "arm_lifting"}
+    arm = arms.get(item, "arm_holding")
     upper, fore = SLEEVE[outfit]
-    return ARM[arm].translate(str.maketrans("EFGHijkl", upper + fore))
+    tones = str.maketrans("EFGHijkl", upper + fore)
+    return ARM[arm].translate(tones)
 
 
-MAIN, SKIN, STEEL, WOOD, BONE, STONE, INK = (
-    "0123",
-    "abcd",
-    "efgh",
-    "ijkl",
-    "uvwx",
-    "EFGH",
-    "MNOP",
-)
+MAIN = "0123"
+SKIN = "abcd"
+STEEL = "efgh"
+WOOD = "ijkl"
+BONE = "uvwx"
+STONE = "EFGH"
+INK = "MNOP"
 
 # Trousers and shoes of each outfit.
 LEG_WEAR = {

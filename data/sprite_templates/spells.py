@@ -1,10 +1,11 @@
-"""Magic items: one hand-drawn template a kind, with the symbols of an effect floating where the item leaves room.
+"""Magic items: one hand-drawn template a kind, and an effect around it.
 
-Slots: main is the item's substance (liquid, cover, gem, cloth, wax); second is its fitting (cork, binding, setting, band, stand).
-Glass, parchment, wood, gold and the effects have fixed ramps.
+The symbols of the effect float where the item leaves room. The main slot is the item's
+substance (liquid, cover, gem, cloth, wax), the second slot its fitting (cork, binding,
+setting, band, stand). Glass, parchment, wood, gold and the effects have fixed ramps.
 """
 
-from .ramps import COLOURS as RAMPS
+from .ramps import choose
 
 POTION = """
 ................
@@ -394,7 +395,8 @@ SYMBOLS = {
     "leaves": ("..tts .ttrs .trsr .rsr. q....", ".ts tsr qr."),
 }
 
-# A kind's template, and the upper left corners (row, column) of its large symbol and its small one.
+# The template of a kind, and the upper left corners (row, column) of its two symbols,
+# the large one first.
 ITEMS = {
     "potion": (POTION, (0, 11), (2, 1)),
     "flask": (FLASK, (1, 11), (5, 1)),
@@ -422,52 +424,29 @@ STRUCTURE = {"kind": tuple(ITEMS), "effect": tuple(SYMBOLS)}
 COLOURS = {
     "primary": (
         "main",
-        {
-            name: RAMPS[name]
-            for name in (
-                "red",
-                "orange",
-                "yellow",
-                "green",
-                "teal",
-                "blue",
-                "purple",
-                "pink",
-            )
-        },
+        choose("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink"),
     ),
     "secondary": (
         "second",
-        {
-            name: RAMPS[name]
-            for name in (
-                "brown",
-                "slate",
-                "charcoal",
-                "white",
-                "red",
-                "yellow",
-                "green",
-                "blue",
-            )
-        },
+        choose("brown", "slate", "charcoal", "white", "red", "yellow", "green", "blue"),
     ),
 }
 
 
 def _placed(symbol: str, row: int, column: int) -> str:
-    """A template of 16 rows of 16 characters that holds only this symbol, with its upper left corner at (row, column)."""
+    """A full template of one symbol, with its upper left corner at (row, column)."""
     empty = "." * 16
-    lines = [("." * column + line).ljust(16, ".") for line in symbol.split()]
-    return "\n".join([empty] * row + lines + [empty] * (16 - row - len(lines)))
+    rows = [empty] * row
+    for line in symbol.split():
+        shifted = "." * column + line
+        rows.append(shifted.ljust(16, "."))
+    rows += [empty] * (16 - len(rows))
+    return "\n".join(rows)
 
 
 def layers(kind: str, effect: str) -> dict:
     """The item as the one outlined part, and over it the effect's two symbols."""
-    template, *corners = ITEMS[kind]
-    return {
-        "parts": (template,),
-        "overlays": tuple(
-            _placed(symbol, *corner) for symbol, corner in zip(SYMBOLS[effect], corners)
-        ),
-    }
+    template, large_corner, small_corner = ITEMS[kind]
+    large, small = SYMBOLS[effect]
+    overlays = (_placed(large, *large_corner), _placed(small, *small_corner))
+    return {"parts": (template,), "overlays": overlays}
