@@ -1,7 +1,12 @@
-"""Exercises that answer back: `check("2.3", my_function)` says what is right, or which usual mistake your answer looks like.
+"""Exercises that answer back.
 
-Each lesson's judges are in `lesson_2.py` and so on, and spoil its exercises. A judge gets the attempt, tries it on inputs of its own, and raises
-`Wrong` with a sentence for the learner; where it returns, the attempt is right. Nothing here knows a notebook's variables.
+`check("2.3", my_function)` says that your answer is right, or names the usual mistake
+that it looks like.
+
+The judges of each lesson are in `lesson_2.py` and so on; to read them spoils the
+exercises. A judge takes the attempt, tries it on inputs of its own, and raises `Wrong`
+with a sentence for the learner. If it returns, the attempt is right. Nothing here knows
+a notebook's variables.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import inspect
 import numbers
 import random
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,17 +31,24 @@ from diffusion_utilities import NoiseSchedule
 __all__ = ["check"]
 
 
+# ---- The register of exercises, and `check` ------------------------------------------
+
+
 class Wrong(Exception):
     """What is wrong with an attempt: a sentence that the learner reads."""
 
 
 class NotTried(Exception):
-    """The stub is as it was."""
+    """The stub has not been changed."""
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """`judge(attempt)` returns or raises `Wrong`; `praise` is what a right answer earns, with the next thing to try."""
+    """One exercise.
+
+    `judge(attempt)` returns or raises `Wrong`. `praise` is what a right answer earns:
+    the next thing to try.
+    """
 
     number: str
     judge: Callable
@@ -45,9 +57,14 @@ class Exercise:
 
 EXERCISES: dict[str, Exercise] = {}
 
+UNKNOWN = (
+    "there is no exercise of this number; expected the one in its heading, "
+    'such as check("2.3", my_function).'
+)
+
 
 def exercise(number: str, praise: str) -> Callable:
-    """Decorates the judge of exercise `number` ("lesson.exercise")."""
+    """Decorator for the judge of exercise `number` ("lesson.exercise")."""
 
     def register(judge: Callable) -> Callable:
         EXERCISES[number] = Exercise(number, judge, praise)
@@ -57,28 +74,42 @@ def exercise(number: str, praise: str) -> Callable:
 
 
 def check(number: str, attempt: object) -> None:
-    """Judge your answer to an exercise, such as check("2.3", my_function), and print what comes of it; never an error of its own."""
+    """Judge your answer to an exercise and print the result; never raises an error.
+
+    For example: check("2.3", my_function).
+    """
     print(f"Exercise {number}: {answer_to(number, attempt)}")
 
 
 def answer_to(number: str, attempt: object) -> str:
-    """What `check` prints of an attempt."""
-    global _own_files
-    unknown = 'there is no exercise of this number; expected the one in its heading, such as check("2.3", my_function).'
+    """What `check` prints about an attempt."""
     lesson = str(number).split(".")[0]
     module = f"{__name__}.lesson_{lesson}"
     try:
         importlib.import_module(module)
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == module:
-            return unknown
-        if isinstance(error, ModuleNotFoundError) and error.name:
-            package = error.name.partition(".")[0]
-            return f"lesson {lesson}'s exercises need {package}: pip install {package}"
-        return f"lesson {lesson}'s exercises could not be loaded ({type(error).__name__}: {error})."
+        return _import_problem(error, module, lesson)
     found = EXERCISES.get(str(number))
     if found is None:
-        return unknown
+        return UNKNOWN
+    return _verdict(found, attempt)
+
+
+def _import_problem(error: Exception, module: str, lesson: str) -> str:
+    """Why a lesson's judges could not be imported."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing == module:
+        return UNKNOWN
+    if missing:
+        package = missing.partition(".")[0]
+        return f"lesson {lesson}'s exercises need {package}: pip install {package}"
+    problem = f"{type(error).__name__}: {error}"
+    return f"lesson {lesson}'s exercises could not be loaded ({problem})."
+
+
+def _verdict(found: Exercise, attempt: object) -> str:
+    """What the judge of an exercise says about an attempt."""
+    global _own_files
     try:
         if is_untouched(attempt):
             raise NotTried
@@ -90,85 +121,109 @@ def answer_to(number: str, attempt: object) -> str:
     except Wrong as wrong:
         words = str(wrong)
         return f"not yet. {words[0].upper()}{words[1:]}"
-    except Exception as error:  # the judge met something that it did not expect: still an answer, not a traceback
-        return f"not yet. Your answer could not be judged ({type(error).__name__}: {error}). Does it return what the task asks for?"
+    except Exception as error:
+        # the judge met something unexpected: still an answer, not a traceback
+        problem = f"{type(error).__name__}: {error}"
+        return (
+            f"not yet. Your answer could not be judged ({problem}). "
+            "Does it return what the task asks for?"
+        )
     return f"well done. {found.praise}"
 
 
 @contextlib.contextmanager
 def _same_draws_afterwards() -> Iterator[None]:
-    """Whoever skips an exercise gets the same numbers after it: from torch on every device, from numpy and from Python."""
-    ours, numpys, mps = (
-        random.getstate(),
-        np.random.get_state(),
-        torch.backends.mps.is_available(),
-    )
-    of_mps = torch.mps.get_rng_state() if mps else None
+    """Restore all random states: torch's on every device, numpy's and Python's.
+
+    So a learner who skips an exercise gets the same random numbers after it.
+    """
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    has_mps = torch.backends.mps.is_available()
+    mps_state = torch.mps.get_rng_state() if has_mps else None
+    cuda_devices = range(torch.cuda.device_count())
     try:
-        with torch.random.fork_rng(
-            range(torch.cuda.device_count())
-        ):  # the CPU's, and those of all CUDA devices
+        with torch.random.fork_rng(cuda_devices):  # restores the CPU's state, too
             yield
     finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)
-        if mps:
-            torch.mps.set_rng_state(of_mps)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        if has_mps:
+            torch.mps.set_rng_state(mps_state)
+
+
+# ---- Looking at an attempt -----------------------------------------------------------
 
 
 def is_untouched(attempt: object) -> bool:
-    """Whether an attempt is None, `...`, or a function or class whose own functions do nothing but return None."""
+    """Whether an attempt is a stub.
+
+    That is None, `...`, or a function or class whose own functions do nothing but
+    return None.
+    """
     if attempt is None or attempt is Ellipsis:
         return True
-    if isinstance(attempt, type):
-        functions = [
-            member
-            for name, member in vars(attempt).items()
-            if hasattr(member, "__code__") and name != "__init__"
-        ]
-        return bool(functions) and all(map(is_untouched, functions))
-    if not hasattr(attempt, "__code__"):
+    if not isinstance(attempt, type):
+        return _does_nothing(attempt)
+    functions = []
+    for name, member in vars(attempt).items():
+        if hasattr(member, "__code__") and name != "__init__":
+            functions.append(member)
+    return bool(functions) and all(map(_does_nothing, functions))
+
+
+def _does_nothing(function: object) -> bool:
+    """Whether this is a function that only returns None (or `...`)."""
+    if not hasattr(function, "__code__"):
         return False
     idle = {"RESUME", "NOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
-    steps = [*dis.get_instructions(attempt)]
-    return {step.opname for step in steps} <= idle and all(
-        step.argval in (None, Ellipsis) for step in steps if "CONST" in step.opname
-    )
+    for step in dis.get_instructions(function):
+        if step.opname not in idle:
+            return False
+        if "CONST" in step.opname and step.argval not in (None, Ellipsis):
+            return False
+    return True
+
+
+def described(value: object) -> str:
+    """A value's type and the beginning of what it looks like, for a message."""
+    return f"{type(value).__name__} {value!r:.60}"
 
 
 def tried(attempt: Callable, *arguments, **named):
-    """What the attempt returns for copies of these arguments.
+    """Call the attempt with copies of these arguments and return its result.
 
-    Raises Wrong where it stops with an error (naming the line), returns None, or changes an argument in place."""
+    Raises Wrong if it stops with an error (and names the line), returns None, or
+    changes an argument in place.
+    """
     if not callable(attempt):
         raise Wrong(
-            f"This is {type(attempt).__name__} {attempt!r:.60}; expected your function itself, without calling it."
+            f"This is {described(attempt)}; "
+            "expected your function itself, without calling it."
         )
-    copies = [_copy(each) for each in arguments]
+    copies = [_copy(given) for given in arguments]
     try:
         result = attempt(*copies, **named)
     except Exception as error:
-        raise Wrong(
-            f"Your code stopped with {type(error).__name__}: {error}{_place(error)}."
-        ) from None
+        problem = f"{type(error).__name__}: {error}{_place(error)}"
+        raise Wrong(f"Your code stopped with {problem}.") from None
     if result is None:
         raise Wrong("Your function returned None: is a `return` missing?")
     for i, (mine, given) in enumerate(zip(copies, arguments), start=1):
         if not _unchanged(mine, given):
             raise Wrong(
-                f"Your function changed its argument number {i} in place, which spoils it for whoever called: compute a new one instead."
+                f"Your function changed its argument number {i} in place, which spoils "
+                "it for the code that called it: compute a new one instead."
             )
     return result
 
 
 def _copy(given: object) -> object:
-    return (
-        given.clone()
-        if torch.is_tensor(given)
-        else copy.deepcopy(given)
-        if isinstance(given, (np.ndarray, NoiseSchedule))
-        else given
-    )
+    if torch.is_tensor(given):
+        return given.clone()
+    if isinstance(given, (np.ndarray, NoiseSchedule)):
+        return copy.deepcopy(given)
+    return given
 
 
 def _unchanged(mine: object, given: object) -> bool:
@@ -179,52 +234,64 @@ def _unchanged(mine: object, given: object) -> bool:
         )
     if isinstance(given, np.ndarray):
         return np.array_equal(mine, given)
-    return not torch.is_tensor(given) or torch.equal(mine, given)
+    if torch.is_tensor(given):
+        return torch.equal(mine, given)
+    return True
 
 
 def with_a_hint(words: str, hint: str, attempt: Callable, *arguments):
-    """What the attempt returns (see `tried`); if it stops with an error that holds these words, the hint comes after the error."""
+    """What the attempt returns (see `tried`).
+
+    If it stops with an error that contains `words`, the hint follows the error.
+    """
     try:
         return tried(attempt, *arguments)
     except Wrong as wrong:
-        raise (Wrong(f"{wrong} {hint}") if words in str(wrong) else wrong) from None
+        if words not in str(wrong):
+            raise
+        raise Wrong(f"{wrong} {hint}") from None
 
 
-_own_files: set[str] = (
-    set()
-)  # where the code of the attempt stands that is being judged: in a notebook, its cell
+# The files of the attempt that is being judged; in a notebook, its cell.
+_own_files: set[str] = set()
 
 
 def _files_of(attempt: object) -> set[str]:
-    """The files of an attempt's own code: a function's, or those of a class's (or an object's class's) own methods."""
-    attempt = _unwrapped(
-        attempt.func if isinstance(attempt, functools.partial) else attempt
-    )
-    members = (
-        [attempt]
-        if hasattr(attempt, "__code__")
-        else vars(attempt if isinstance(attempt, type) else type(attempt)).values()
-    )
-    return {
-        member.__code__.co_filename
-        for member in map(_unwrapped, members)
-        if hasattr(member, "__code__")
-    }
+    """The files of an attempt's own code.
+
+    That is the code of a function, or of the methods of a class or of an object's
+    class.
+    """
+    if isinstance(attempt, functools.partial):
+        attempt = attempt.func
+    attempt = _unwrapped(attempt)
+    if hasattr(attempt, "__code__"):
+        members = [attempt]
+    else:
+        owner = attempt if isinstance(attempt, type) else type(attempt)
+        members = map(_unwrapped, vars(owner).values())
+    codes = [member.__code__ for member in members if hasattr(member, "__code__")]
+    return {code.co_filename for code in codes}
 
 
 def _unwrapped(member: object) -> object:
-    """What a decorator was put round."""
+    """The function inside its decorators."""
     return inspect.unwrap(member) if callable(member) else member
 
 
 def _place(error: Exception) -> str:
-    """The line of the learner's own code at which an error was raised; neither a library's line nor a judge's."""
-    own = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename in _own_files
-    ]
-    return f" (in `{own[-1].line}`)" if own and own[-1].line else ""
+    """The line of the learner's own code where an error was raised.
+
+    Neither a library's line nor a judge's.
+    """
+    line = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename in _own_files:
+            line = frame.line
+    return f" (in `{line}`)" if line else ""
+
+
+# ---- Inputs for an attempt -----------------------------------------------------------
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -232,25 +299,33 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Standard normal numbers, the same ones for a seed whatever the random state is."""
+    """Standard normal numbers that depend on the seed alone."""
     return torch.randn(shape, generator=seeded(seed), dtype=dtype)
 
 
+# ---- Judging what an attempt returns -------------------------------------------------
+
+
 def as_numbers(value: object) -> torch.Tensor:
-    """Anything that holds numbers, as a float64 tensor. Raises Wrong for anything else."""
+    """Anything that holds numbers, as a float64 tensor.
+
+    Raises Wrong for anything else.
+    """
     try:
-        if isinstance(value, (list, tuple)) and any(
-            torch.is_tensor(part) for part in value
-        ):
-            value = torch.stack([as_numbers(part) for part in value])
-        value = (
-            value if torch.is_tensor(value) else torch.as_tensor(np.asarray(value))
-        )  # numpy keeps a float's 16 digits
-        return value.detach().cpu().to(torch.float64)
+        return _as_float64(value)
     except (TypeError, ValueError, RuntimeError):
         raise Wrong(
-            f"You returned {type(value).__name__} {value!r:.60}; expected numbers (a tensor, an array, a list)."
+            f"You returned {described(value)}; "
+            "expected numbers (a tensor, an array, a list)."
         ) from None
+
+
+def _as_float64(value: object) -> torch.Tensor:
+    if isinstance(value, (list, tuple)) and any(map(torch.is_tensor, value)):
+        value = torch.stack([as_numbers(part) for part in value])
+    if not torch.is_tensor(value):
+        value = torch.as_tensor(np.asarray(value))  # numpy keeps a float's 16 digits
+    return value.detach().cpu().to(torch.float64)
 
 
 def guessed(
@@ -260,148 +335,181 @@ def guessed(
     between: tuple[float, float] | None = None,
     n: int | None = None,
 ):
-    """A guess in plain Python: one of `options` as it stands there, or a number `between` two; with `n`, a list of so many.
+    """A learner's guess in plain Python.
 
-    A number may be a tensor, an array or numpy's own if it holds just one; 4.0 is the whole number 4, and names may be in capitals. Raises Wrong for
-    anything else, with what was `expected` ("a number from 0 to 1")."""
+    It is one of `options`, as written there, or a number `between` two numbers; with
+    `n`, a list of n of them. A number may be a tensor, an array or numpy's own if it
+    holds just one value. 4.0 counts as the whole number 4, and the case of a name does
+    not matter. Raises Wrong for anything else, with what was `expected` ("a number from
+    0 to 1").
+    """
     if n is not None:
-        parts = (
-            value.tolist()
-            if isinstance(value, np.ndarray) or torch.is_tensor(value)
-            else value
-        )
+        is_array = isinstance(value, (np.ndarray, torch.Tensor))
+        parts = value.tolist() if is_array else value
         if not isinstance(parts, (list, tuple)) or len(parts) != n:
-            raise Wrong(
-                f"This is {type(value).__name__} {value!r:.60}; expected {expected}."
-            )
+            raise Wrong(f"This is {described(value)}; expected {expected}.")
         return [guessed(part, expected, options, between) for part in parts]
-    plain = (
-        value.item()
-        if isinstance(value, (np.ndarray, np.generic, torch.Tensor)) and value.ndim == 0
-        else value
-    )
+    guess = _accepted(_plain(value), options)
+    if guess is None:
+        raise Wrong(f"This is {described(value)}; expected {expected}.")
+    if between and not between[0] <= guess <= between[1]:
+        raise Wrong(f"{guess:g} is outside the range; expected {expected}.")
+    return guess if options else float(guess)
+
+
+def _plain(value: object) -> object:
+    """A tensor, an array or numpy's own number as Python's; the rest as it is."""
+    if not isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
+        return value
+    return value.item() if value.ndim == 0 else value
+
+
+def _accepted(plain: object, options: Sequence) -> object:
+    """The option that a value means, or, without options, the number; None if none."""
     if isinstance(plain, str):
-        plain = next(
-            (
-                option
-                for option in options
-                if isinstance(option, str)
-                and option.casefold() == plain.strip().casefold()
-            ),
-            None,
-        )
-    elif (
-        isinstance(plain, bool)
-        or not isinstance(plain, numbers.Real)
-        or not np.isfinite(float(plain))
-    ):
-        plain = None
-    elif options:
-        plain = next((option for option in options if option == plain), None)
-    if plain is None:
-        raise Wrong(
-            f"This is {type(value).__name__} {value!r:.60}; expected {expected}."
-        )
-    if between and not between[0] <= plain <= between[1]:
-        raise Wrong(f"{plain:g} is outside the range; expected {expected}.")
-    return plain if options else float(plain)
+        name = plain.strip().casefold()
+        names = [option for option in options if isinstance(option, str)]
+        return next((option for option in names if option.casefold() == name), None)
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
+        return None
+    if not np.isfinite(float(plain)):
+        return None
+    if not options:
+        return plain
+    return next((option for option in options if option == plain), None)
 
 
 def compare(
     mine,
     right,
-    mistakes: Mapping[str, object] = {},
+    mistakes: Mapping[str, object] | Iterable[tuple[str, object]] = (),
     where: str = "",
     tolerance: float = 1e-5,
     number: Callable | None = None,
     rounding: float = 0.0,
 ) -> None:
-    """Raise Wrong unless `mine` equals `right` to `tolerance`: the largest difference, for numbers above 1 as a part of the largest of them.
+    """Raise Wrong unless `mine` equals `right`.
 
-    `mistakes` gives, for the sentence that names a usual mistake, what that mistake would have returned. `where` says at which input this is ("at t
-    = 50"). `number` turns a result into the one number that the message compares, with its name: (value, "your noise has std"); without it the entry
-    that is furthest off is shown. What no mistake explains and is off by less than `rounding`, if that is given, is put down to single precision
-    where it looks like that (see `_rounded`)."""
-    mine, right = as_numbers(mine), as_numbers(right)
-    start, size = (
-        f"{where}: " if where else "",
-        max(1.0, float(right.abs().max())) if right.numel() else 1.0,
-    )
-    causes = [
-        sentence
-        for sentence, wrong in mistakes.items()
-        if _equal(mine, as_numbers(wrong), tolerance * size)
-    ]
+    mistakes: pairs of the sentence that names a usual mistake and what that mistake
+        would have returned. They are computed only where `mine` is not right.
+    where: at which input this is ("at t = 50").
+    tolerance: the largest difference allowed; where `right` has numbers above 1, a
+        share of the largest of them.
+    number: turns a result into the one number that the message compares, with its name:
+        (value, "your noise has std"), see `shown_std`. Without it the message shows the
+        entry that is furthest off.
+    rounding: measured like `tolerance`; a difference below it that no mistake explains
+        is put down to single precision, if it looks like that (see `_rounded`).
+    """
+    mine = as_numbers(mine)
+    right = as_numbers(right)
+    size = max(1.0, float(right.abs().max())) if right.numel() else 1.0
+    if _equal(mine, right, tolerance * size):
+        return
+    start = f"{where}: " if where else ""
+    cause = _cause(mine, mistakes, tolerance * size)
+    ending = f": {cause}" if cause else "."
     if mine.shape != right.shape:
-        raise Wrong(
-            f"{start}your result has shape {tuple(mine.shape)}, expected {tuple(right.shape)}{_because(causes)}"
-        )
+        shapes = f"{tuple(mine.shape)}, expected {tuple(right.shape)}"
+        raise Wrong(f"{start}your result has shape {shapes}{ending}")
     if not mine.isfinite().all():
         bad = int((~mine.isfinite()).sum())
         raise Wrong(
-            f"{start}your result holds {bad} values that are no finite numbers (a division by 0, or a root of less than 0?)."
+            f"{start}{bad} of the {mine.numel()} numbers in your result are not finite "
+            "(a division by 0, or the root of a number below 0?)."
         )
-    if _equal(mine, right, tolerance * size):
-        return
-    if (
-        not causes
-        and _equal(mine, right, rounding * size)
-        and _rounded(mine, right, size)
-    ):
+    near = _equal(mine, right, rounding * size)
+    if near and not cause and _rounded(mine, right, size):
+        difference = _difference(mine, right)
         raise Wrong(
-            f"{start}{_difference(mine, right, None)}, right to single precision only: use float64."
+            f"{start}{difference}, right to single precision only: use float64."
         )
-    raise Wrong(f"{start}{_difference(mine, right, number)}{_because(causes)}")
+    raise Wrong(f"{start}{_difference(mine, right, number)}{ending}")
 
 
-def _rounded(mine: torch.Tensor, right: torch.Tensor, size: float) -> bool:
-    """Whether the differences are of single precision's size: 1e-5 of an entry, and a little of the largest. Where all of `mine` are single-precision
-    numbers it may be 1 % of an entry, as a small difference of large numbers keeps few digits."""
-    share = 1e-2 if torch.equal(mine, mine.float().double()) else 1e-5
-    return bool(((mine - right).abs() <= share * right.abs() + 3e-6 * size).all())
-
-
-def nearest(mine: object, *forms: object) -> torch.Tensor:
-    """Of the forms that one mistake may take, the one nearest to `mine`: for the `mistakes` of `compare`, which have one result for each sentence."""
-    mine, forms = as_numbers(mine), [as_numbers(form) for form in forms]
-    fitting = [
-        form
-        for form in forms
-        if form.shape == mine.shape and form.numel() and not (form - mine).isnan().any()
-    ]
-    return min(
-        fitting, key=lambda form: float((form - mine).abs().max()), default=forms[0]
-    )
-
-
-def _because(causes: list[str]) -> str:
-    return f": {causes[0]}" if causes else "."
+def _cause(mine: torch.Tensor, mistakes: Mapping | Iterable, tolerance: float) -> str:
+    """The sentence of the first mistake that returns what `mine` is, or ""."""
+    for sentence, wrong in dict(mistakes).items():
+        if _equal(mine, as_numbers(wrong), tolerance):
+            return sentence
+    return ""
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=tolerance)
 
 
+def _rounded(mine: torch.Tensor, right: torch.Tensor, size: float) -> bool:
+    """Whether the differences look like those of single precision.
+
+    That is 1e-5 of an entry, plus a little of the largest entry. If all of `mine` are
+    single-precision numbers, it may be 1 % of an entry: a small difference of large
+    numbers keeps few digits.
+    """
+    is_single = torch.equal(mine, mine.float().double())
+    share = 1e-2 if is_single else 1e-5
+    allowed = share * right.abs() + 3e-6 * size
+    return bool(((mine - right).abs() <= allowed).all())
+
+
 def _difference(
-    mine: torch.Tensor, right: torch.Tensor, number: Callable | None
+    mine: torch.Tensor, right: torch.Tensor, number: Callable | None = None
 ) -> str:
+    """Two numbers that show how the results differ."""
     if number is not None:
-        (ours, words), (theirs, _) = number(mine), number(right)
+        ours, words = number(mine)
+        theirs, _ = number(right)
         if f"{ours:.3g}" != f"{theirs:.3g}":
             return f"{words} {ours:.3g}, expected {theirs:.3g}"
-    at = int((mine - right).abs().argmax())
-    entry = (
-        f" at index {tuple(int(i) for i in np.unravel_index(at, mine.shape))}"
-        if mine.ndim
-        else ""
-    )
-    ours, theirs = mine.flatten()[at].item(), right.flatten()[at].item()
-    digits = next(
-        (
-            digits
-            for digits in range(6, 17)
-            if f"{ours:.{digits}g}" != f"{theirs:.{digits}g}"
-        ),
-        17,
-    )
-    return f"you have {ours:.{digits}g}{entry}, expected {theirs:.{digits}g}"
+    furthest = int((mine - right).abs().argmax())
+    ours = mine.flatten()[furthest].item()
+    theirs = right.flatten()[furthest].item()
+    place = ""
+    if mine.ndim:
+        index = np.unravel_index(furthest, mine.shape)
+        place = f" at index {tuple(map(int, index))}"
+    digits = 6
+    while digits < 17 and f"{ours:.{digits}g}" == f"{theirs:.{digits}g}":
+        digits += 1
+    return f"you have {ours:.{digits}g}{place}, expected {theirs:.{digits}g}"
+
+
+def shown_mean(words: str) -> Callable:
+    """For `number` of `compare`: its message compares the means of two results."""
+    return lambda result: (result.mean(), words)
+
+
+def shown_std(words: str) -> Callable:
+    """For `number` of `compare`: its message compares the standard deviations."""
+    return lambda result: (result.std(), words)
+
+
+def shown_sum(words: str) -> Callable:
+    """For `number` of `compare`: its message compares the sums of two results."""
+    return lambda result: (float(result.sum()), words)
+
+
+def nearest(mine: object, *forms: object) -> torch.Tensor:
+    """Of the forms that one mistake may take, the one nearest to `mine`.
+
+    For the `mistakes` of `compare`, which have one result for each sentence.
+    """
+    mine = as_numbers(mine)
+    forms = [as_numbers(form) for form in forms]
+    best = forms[0]
+    least = float("inf")
+    for form in forms:
+        if form.shape != mine.shape or not form.numel():
+            continue
+        distance = float((form - mine).abs().max())
+        if distance < least:
+            best = form
+            least = distance
+    return best
+
+
+def steps_told(steps: Sequence[int]) -> str:
+    """Where `compare` is, for a batch with these steps t."""
+    if len(set(steps)) == 1:
+        return f"at t = {steps[0]}"
+    return "with another t for each picture"
