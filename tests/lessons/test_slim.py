@@ -1,4 +1,4 @@
-"""tests/tools/slim.py makes saved pictures smaller and keeps what they show."""
+"""tests/tools/slim.py: saved pictures become smaller and show the same; widgets go."""
 
 import base64
 import importlib.util
@@ -16,7 +16,7 @@ from PIL import Image
 
 import diffusion_utilities as du
 
-PROGRAM = Path(__file__).resolve().parents[2] / "notebooks" / "slim.py"
+PROGRAM = Path(__file__).resolve().parents[1] / "tools" / "slim.py"
 
 
 @pytest.fixture(scope="module")
@@ -27,116 +27,127 @@ def slim():
     return module
 
 
-def encoded(picture):
-    picture.save(buffer := io.BytesIO(), "PNG")
+def encoded(picture, **options):
+    """A picture as a notebook holds it."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", **options)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def pixels(png):
-    return np.asarray(
-        Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    ).astype(int)
+    picture = Image.open(io.BytesIO(base64.b64decode(png)))
+    return np.asarray(picture.convert("RGB")).astype(int)
 
 
 def figure():
+    """A figure with a curve, a picture and words, as a notebook holds it."""
     fig, ax = plt.subplots(figsize=(5, 3))
     ax.plot(np.sin(np.arange(100) / 9), label="sine")
     ax.imshow(np.random.default_rng(0).random((8, 8, 3)), extent=(20, 40, -1, 1))
     ax.legend()
-    fig.savefig(buffer := io.BytesIO(), format="png")
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png")
     plt.close(fig)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+# ---- pictures ------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("colours", [2, 64, 256])
 def test_a_picture_of_few_colours_keeps_every_pixel(slim, colours):
-    flat = np.random.default_rng(0).integers(0, 256, (colours, 3), dtype=np.uint8)[
-        np.random.default_rng(1).integers(0, colours, (100, 100))
-    ]
-    png = encoded(Image.fromarray(flat.repeat(2, 0).repeat(2, 1)))
-    assert np.array_equal(pixels(slim.slimmer(png)), pixels(png)) and len(
-        slim.slimmer(png)
-    ) <= len(png)
+    palette = np.random.default_rng(0).integers(0, 256, (colours, 3), dtype=np.uint8)
+    which = np.random.default_rng(1).integers(0, colours, (100, 100))
+    enlarged = palette[which].repeat(2, 0).repeat(2, 1)
+    png = encoded(Image.fromarray(enlarged))
+    small = slim.slimmer(png)
+    assert np.array_equal(pixels(small), pixels(png))
+    assert len(small) <= len(png)
 
 
 def test_sprites_keep_every_pixel(slim):
-    png = encoded(
-        du.show_images(du.load_sprites("test").images[:64], columns=16, zoom=4)
-    )
-    assert np.array_equal(pixels(slim.slimmer(png)), pixels(png)) and len(
-        slim.slimmer(png)
-    ) < 0.8 * len(png)
+    sprites = du.load_sprites("test").images[:64]
+    png = encoded(du.show_images(sprites, columns=16, zoom=4))
+    small = slim.slimmer(png)
+    assert np.array_equal(pixels(small), pixels(png))
+    assert len(small) < 0.8 * len(png)
 
 
-def test_transparent_and_moving_pictures_are_left_alone(slim):
-    rng, clear = np.random.default_rng(0), Image.new("RGBA", (64, 64), (255, 0, 0, 0))
-    first, second = (
-        Image.fromarray(rng.integers(0, 2, (64, 64, 3), dtype=np.uint8) * 255)
-        for _ in range(2)
-    )
-    first.save(buffer := io.BytesIO(), "PNG", save_all=True, append_images=[second])
-    moving = base64.b64encode(buffer.getvalue()).decode()
-    assert (
-        slim.slimmer(encoded(clear)) == encoded(clear)
-        and slim.slimmer(moving) == moving
-    )
+def test_a_transparent_picture_is_left_alone(slim):
+    clear = encoded(Image.new("RGBA", (64, 64), (255, 0, 0, 0)))
+    assert slim.slimmer(clear) == clear
+
+
+def test_a_moving_picture_is_left_alone(slim):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 2, (2, 64, 64, 3), dtype=np.uint8) * 255
+    first, second = (Image.fromarray(frame) for frame in noise)
+    moving = encoded(first, save_all=True, append_images=[second])
+    assert slim.slimmer(moving) == moving
 
 
 def test_noisy_sprites_keep_their_colours_nearly(slim):
-    x, generator = du.load_sprites("test").x[:24], torch.Generator().manual_seed(0)
-    x = du.perturb_input(
-        x, 60, torch.randn(x.shape, generator=generator), du.NoiseSchedule.linear()
-    )
+    x = du.load_sprites("test").x[:24]
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    x = du.perturb_input(x, 60, noise, du.NoiseSchedule.linear())
     png = encoded(du.show_images(x, columns=8, zoom=4))
-    assert (
-        len(slim.slimmer(png)) < 0.6 * len(png)
-        and np.abs(pixels(slim.slimmer(png)) - pixels(png)).mean() < 8
-    )
+    small = slim.slimmer(png)
+    assert len(small) < 0.6 * len(png)
+    assert np.abs(pixels(small) - pixels(png)).mean() < 8
 
 
 def test_a_figure_shrinks_and_looks_the_same(slim):
     png = figure()
     small = slim.slimmer(png)
-    assert (
-        len(small) < 0.7 * len(png) and np.abs(pixels(small) - pixels(png)).mean() < 1
-    )
+    assert len(small) < 0.7 * len(png)
+    assert np.abs(pixels(small) - pixels(png)).mean() < 1
     assert slim.slimmer(small) == small
 
 
-def test_the_program_repacks_outputs_and_widgets_and_nothing_else(tmp_path):
-    png, path = figure(), tmp_path / "a.ipynb"
-    view = {
+# ---- notebooks -----------------------------------------------------------------------
+
+
+def test_the_program_repacks_pictures_removes_widgets_and_leaves_the_rest(tmp_path):
+    png = figure()
+    words = {"image/png": {"alt": "a sine"}}
+    view = {"version_major": 2, "version_minor": 0, "model_id": "m"}
+    instrument = {
+        "application/vnd.jupyter.widget-view+json": view,
         "image/png": png,
         "text/plain": "words",
-        "application/vnd.jupyter.widget-view+json": {"model_id": "m"},
     }
-    state = {
-        "m": {
-            "state": {
-                "value": f'<img alt="a" src="data:image/png;base64,{png}"><div>ü</div>'
-            }
+    page = f'<img alt="a" src="data:image/png;base64,{png}"><div>ü</div>'
+    notebook = {
+        "cells": [
+            {"cell_type": "markdown", "source": "x"},
+            {
+                "cell_type": "code",
+                "source": "",
+                "outputs": [
+                    {"data": instrument, "metadata": words},
+                    {"data": {"text/html": page}},
+                    {"name": "stdout", "text": "t"},
+                ],
+            },
+        ],
+        "metadata": {
+            "kernelspec": {"name": "python3"},
+            "widgets": {"application/vnd.jupyter.widget-state+json": {"state": {}}},
         },
-        "n": {"state": {"value": 3}},
     }
-    outputs = [{"data": view}, {"name": "stdout", "text": "t"}]
-    cells = [
-        {"cell_type": "markdown", "source": "x"},
-        {"cell_type": "code", "source": "", "outputs": outputs},
-    ]
-    metadata = {
-        "widgets": {"application/vnd.jupyter.widget-state+json": {"state": state}}
-    }
-    path.write_text(json.dumps({"cells": cells, "metadata": metadata}), encoding="utf8")
-    for _ in range(2):  # the second time it changes nothing
-        subprocess.run([sys.executable, PROGRAM, path], check=True, capture_output=True)
-    new = json.loads(path.read_text(encoding="utf8"))
-    small = new["cells"][1]["outputs"][0]["data"].pop("image/png")
-    page = new["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"][
-        "state"
-    ]["m"]["state"].pop("value")
-    assert (
-        len(small) < 0.7 * len(png)
-        and page == f'<img alt="a" src="data:image/png;base64,{small}"><div>ü</div>'
-    )
-    view.pop("image/png"), state["m"]["state"].pop("value")
-    assert new["cells"] == cells and [*tmp_path.iterdir()] == [path]
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps(notebook), encoding="utf8")
+    command = [sys.executable, PROGRAM, path]
+    subprocess.run(command, check=True, capture_output=True)
+    once = path.read_bytes()
+    subprocess.run(command, check=True, capture_output=True)
+    assert path.read_bytes() == once
+    assert [*tmp_path.iterdir()] == [path]
+
+    slim = json.loads(once)
+    small = slim["cells"][1]["outputs"][0]["data"].pop("image/png")
+    assert len(small) < 0.7 * len(png)
+    del instrument["image/png"]
+    del instrument["application/vnd.jupyter.widget-view+json"]
+    del notebook["metadata"]["widgets"]
+    assert slim == notebook

@@ -1,7 +1,13 @@
-"""Make the pictures that notebooks are saved with smaller: `python tests/tools/slim.py [NOTEBOOK ...]`, after they were executed.
+"""Prepare executed notebooks for a commit: `python tests/tools/slim.py [NOTEBOOK ...]`.
 
-A picture of up to 256 colours, and those of most sprites have fewer, gets a palette and keeps every pixel; of more, it keeps 256 that come near. Run
-again it changes nothing. Left as they are: pictures with a transparent ground, moving ones, and those inside of HTML (the players of animations).
+Without names it takes all lessons. Run again it changes nothing.
+
+- Pictures become smaller. One of up to 256 colours, as most sprites have, gets a
+  palette and keeps every pixel; one of more colours keeps the 256 that come nearest.
+  Left as they are: pictures with a transparent ground, moving ones, and those in HTML
+  (the players of animations).
+- Widget views and the state of widgets are removed. nbviewer, GitHub and nbconvert then
+  show the picture that an instrument saves beside its view.
 """
 
 import argparse
@@ -9,77 +15,75 @@ import base64
 import io
 import json
 import os
-import re
 from pathlib import Path
 
 from PIL import Image
 
-PNG = re.compile(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]+")
+ROOT = Path(__file__).resolve().parents[2]
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def slimmer(encoded: str) -> str:
-    """A base64 PNG, packed with a palette; or itself where that is not smaller, or would lose its transparency or its frames."""
+    """A base64 PNG packed with a palette, or the same text.
+
+    It stays the same where the palette saves nothing, or where the picture would lose
+    its transparency or its frames.
+    """
     picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
-    if (
-        getattr(picture, "n_frames", 1) > 1
-        or picture.convert("RGBA").getextrema()[3][0] < 255
-    ):
+    opacity = picture.convert("RGBA").getchannel("A")
+    is_opaque = opacity.getextrema() == (255, 255)
+    moves = getattr(picture, "n_frames", 1) > 1
+    if moves or not is_opaque:
         return encoded
-    opaque = picture.convert("RGB")
-    exact = opaque.getcolors(256) is not None
-    method, rounds = (
-        (Image.Quantize.MAXCOVERAGE, 0) if exact else (Image.Quantize.MEDIANCUT, 1)
-    )
-    opaque.quantize(256, method, rounds, dither=Image.Dither.NONE).save(
-        buffer := io.BytesIO(), "PNG", optimize=True
-    )
+    buffer = io.BytesIO()
+    with_palette(picture.convert("RGB")).save(buffer, "PNG", optimize=True)
     packed = base64.b64encode(buffer.getvalue()).decode()
     return packed if len(packed) < len(encoded) else encoded
 
 
+def with_palette(picture: Image.Image) -> Image.Image:
+    """An RGB picture in at most 256 colours: its own, if it has no more."""
+    exact = picture.getcolors(256) is not None
+    if exact:
+        method, rounds = Image.Quantize.MAXCOVERAGE, 0
+    else:
+        method, rounds = Image.Quantize.MEDIANCUT, 1
+    return picture.quantize(256, method, rounds, dither=Image.Dither.NONE)
+
+
 def slim(notebook: dict) -> None:
-    """Repack, in place, the pictures of every output and of the widgets' saved state."""
+    """Repack the pictures of the outputs and remove the widgets, in place."""
+    notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
         for output in cell.get("outputs", ()):
-            if "image/png" in (data := output.get("data", {})):
-                data["image/png"] = slimmer(
-                    "".join(data["image/png"]).replace("\n", "")
-                )
-    for model in (
-        notebook["metadata"]
-        .get("widgets", {})
-        .get("application/vnd.jupyter.widget-state+json", {})
-        .get("state", {})
-        .values()
-    ):
-        if isinstance(page := model.get("state", {}).get("value"), str):
-            model["state"]["value"] = PNG.sub(lambda match: slimmer(match[0]), page)
+            data = output.get("data", {})
+            data.pop(WIDGET_VIEW, None)
+            if "image/png" in data:
+                png = "".join(data["image/png"]).replace("\n", "")
+                data["image/png"] = slimmer(png)
+
+
+def rewrite(path: Path) -> None:
+    """Slim a notebook's file, whole or not at all, and print both sizes."""
+    before = path.stat().st_size
+    notebook = json.loads(path.read_text(encoding="utf8"))
+    slim(notebook)
+    text = json.dumps(notebook, indent=1, ensure_ascii=False)
+    temporary = path.with_suffix(".slim")
+    temporary.write_text(text + "\n", encoding="utf8")
+    os.replace(temporary, path)
+    after = path.stat().st_size
+    print(f"{path.name}: {before / 2**20:.2f} MiB to {after / 2**20:.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "notebooks",
-        nargs="*",
-        type=Path,
-        default=sorted(Path(__file__).resolve().parent.glob("*.ipynb")),
-    )
-    for path in parser.parse_args().notebooks:
-        notebook, before = (
-            json.loads(path.read_text(encoding="utf8")),
-            path.stat().st_size,
-        )
-        slim(notebook)
-        temporary = path.with_suffix(".slim")
-        temporary.write_text(
-            json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf8"
-        )
-        os.replace(temporary, path)
-        print(
-            f"{path.name}: {before / 2**20:.2f} MiB to {path.stat().st_size / 2**20:.2f}"
-        )
+    parser.add_argument("notebooks", nargs="*", type=Path)
+    lessons = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    for path in parser.parse_args().notebooks or lessons:
+        rewrite(path)
 
 
 if __name__ == "__main__":
