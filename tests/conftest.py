@@ -1,8 +1,12 @@
-"""For every test: the repository root can be imported from, one thread, and no network, in the kernels of notebooks either."""
+"""What every test has: the repository's root on the path, one thread, and no network.
+
+The kernels of notebooks have no network either.
+"""
 
 import importlib.util
 import os
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
@@ -11,21 +15,43 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 OFFLINE = TESTS / "offline"
 
-sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]  # the helper; the exercises
-# Kernels that nbval starts inherit the environment: their Python imports offline/sitecustomize.py by itself.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, (str(OFFLINE), os.environ.get("PYTHONPATH")))
-)
-_spec = importlib.util.spec_from_file_location(
-    "offline_for_tests", OFFLINE / "sitecustomize.py"
-)
-_spec.loader.exec_module(importlib.util.module_from_spec(_spec))
+# The helper; the exercises; the modules that experiments share
+sys.path[:0] = [
+    str(ROOT),
+    str(ROOT / "notebooks"),
+    str(ROOT / "weights" / "experiments"),
+]
+
+
+def shut_the_network() -> None:
+    """Load offline/sitecustomize.py here, and in each Python that is started from here.
+
+    The kernels that nbval starts inherit PYTHONPATH, and load the module by themselves.
+    """
+    inherited = os.environ.get("PYTHONPATH")
+    folders = [str(OFFLINE), inherited] if inherited else [str(OFFLINE)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(folders)
+    loaded("offline_for_tests", OFFLINE / "sitecustomize.py")
+
+
+def loaded(name: str, path: Path):
+    """The file at `path` as a module of this name, fresh at each call."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # a dataclass looks its module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+shut_the_network()
 matplotlib.use("Agg")
 
 import hypothesis  # noqa: E402  (after the network is shut)
+import nbformat  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from nbval.plugin import IPyNbCell  # noqa: E402
 
 torch.set_num_threads(1)  # tiny networks: a second thread only waits
 hypothesis.settings.register_profile(
@@ -41,25 +67,57 @@ def seeded():
     np.random.seed(0)
 
 
+# ---- lessons -------------------------------------------------------------------------
+
+TURN_EVERY_KNOB = f"""
+import sys
+sys.path.append({str(TESTS / "lessons")!r})
+from every_knob import turn_every_knob
+turn_every_knob(Out.values())
+"""
+
+
+def pytest_collection_modifyitems(items):
+    """When nbval has run all cells of a lesson, let it turn every knob there."""
+    last_cells = {item.parent: item for item in items if isinstance(item, IPyNbCell)}
+    for notebook, last in last_cells.items():
+        if not any("explore(" in cell.source for cell in notebook.nb.cells):
+            continue
+        one_more = IPyNbCell.from_parent(
+            notebook,
+            name="every knob",
+            cell_num=last.cell_num + 1,
+            cell=nbformat.v4.new_code_cell(TURN_EVERY_KNOB),
+            options=defaultdict(bool),
+        )
+        items.insert(items.index(last) + 1, one_more)
+
+
+# ---- programs, processes and data ----------------------------------------------------
+
+
 @pytest.fixture(scope="session")
 def program():
-    """A function that loads one of the programs in weights/, fresh at each call, as a module: program("train")."""
+    """A function that loads a program of weights/ as a module: program("train").
+
+    It loads the program fresh at each call.
+    """
 
     def load(name: str):
-        spec = importlib.util.spec_from_file_location(
-            f"{name}_for_tests", ROOT / "weights" / f"{name}.py"
-        )
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # a dataclass looks its module up there
-        spec.loader.exec_module(module)
-        return module
+        folders = [ROOT / "weights", ROOT / "weights" / "experiments"]
+        paths = [folder / f"{name}.py" for folder in folders]
+        [path] = [path for path in paths if path.exists()]
+        return loaded(f"{name}_for_tests", path)
 
     return load
 
 
 @pytest.fixture
 def course_environment() -> dict[str, str]:
-    """The environment of a subprocess that must find nothing of this repository by itself: offline, and without windows."""
+    """The environment of a subprocess that finds nothing of this repository by itself.
+
+    It is offline, has no windows and works on one thread.
+    """
     return {
         **os.environ,
         "PYTHONPATH": str(OFFLINE),
@@ -70,19 +128,18 @@ def course_environment() -> dict[str, str]:
 
 @pytest.fixture
 def sprite_files(tmp_path) -> Path:
-    """A folder with small stand-ins in the format of data/: 260 noise sprites in 64 colours, one-hot labels, factors and parts."""
+    """A folder with 260 noise sprites in 64 colours, in the files of data/.
+
+    They have one-hot labels, factors and parts.
+    """
     rng = np.random.default_rng(0)
-    np.save(
-        tmp_path / "sprites_16x16.npy",
-        rng.integers(0, 4, (260, 16, 16, 3), dtype=np.uint8) * 85,
-    )
-    np.save(
-        tmp_path / "sprite_labels_16x16.npy",
-        np.eye(5, dtype=np.uint8)[rng.integers(0, 5, 260)],
-    )
+    images = rng.integers(0, 4, (260, 16, 16, 3), dtype=np.uint8) * 85
+    labels = np.eye(5, dtype=np.uint8)[rng.integers(0, 5, 260)]
+    np.save(tmp_path / "sprites_16x16.npy", images)
+    np.save(tmp_path / "sprite_labels_16x16.npy", labels)
     parts = ["train"] * 220 + ["test"] * 20 + ["compositional"] * 20
-    rows = [f"{part},food,fruit{i},\n" for i, part in enumerate(parts)]
-    (tmp_path / "sprite_factors_16x16.csv").write_text(
-        "part,class,kind,hair\n" + "".join(rows), encoding="utf8"
-    )
+    rows = ["part,class,kind,hair"]
+    rows += [f"{part},food,fruit{i}," for i, part in enumerate(parts)]
+    table = "\n".join(rows) + "\n"
+    (tmp_path / "sprite_factors_16x16.csv").write_text(table, encoding="utf8")
     return tmp_path
