@@ -1,232 +1,268 @@
-"""Lesson 9's comparison, three times over: `python weights/own_sprites.py` (about ten minutes on one core).
+"""Lesson 9's comparison, three times over.
 
-On the sheet that the lesson draws: the shipped weights as they are, fine-tuned, and a network from scratch, each as the lesson trains it, and the
-shipped weights fine-tuned on four pictures only; each with three seeds, for everything that is random. Writes weights/own_sprites.json, with what
-held-out real pictures score beside them. One thread; seconds are those of the processor. A row that is there already is kept, so an interrupted run
-goes on where it stopped; remove the file to start again.
+`python weights/experiments/fine_tuning.py` takes about ten minutes of one core.
+
+On the sheet of sprites that the lesson draws, it compares the shipped weights as they
+are, the same fine-tuned, a network trained from scratch, and the shipped weights
+fine-tuned on four pictures only. Each is trained as the lesson does it, with three
+seeds for everything that is random. It writes weights/own_sprites.json, with the
+scores of held-out real pictures beside them. It uses one thread; seconds are those of
+the processor. Rows that are there already are kept.
 """
 
-import argparse
 import hashlib
-import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import tables
 import torch
+from shipped import weights_file
+from training import random_rows
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-from rows import so_far  # noqa: E402
-from train import machine, write_json  # noqa: E402
+import diffusion_utilities as du  # tables.py makes it importable
 
-import diffusion_utilities as du  # noqa: E402  (found beside this folder)
+WEIGHTS = Path(__file__).resolve().parents[1]
+VERSION = 1  # raise it when the meaning of this code changes
+START = "model_trained"
+STEPS = 90
+WARM_UP = 20  # steps
+MEMORY = 0.95  # of the average of the weights
+MIN_SNR = 5
+LOSS_STEPS = range(25, 500, 50)
+SAMPLES = 64
+SAMPLING_STEPS = 50
+NEAR = 0.03  # RMS; what is nearer to a training picture is a copy
+SEEDS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training as lesson 9 has it; `trained` False leaves the starting weights as they are."""
+    """One training.
 
-    shipped: bool  # where it starts; else from random numbers
+    shipped: start from the shipped weights; else from random ones.
+    trained: False leaves the starting weights as they are.
+    pictures: train on the first so many only; None is all of them.
+    """
+
+    shipped: bool
     rate: float
     trained: bool = True
-    pictures: int | None = None  # train on the first so many only
+    pictures: int | None = None
     batch: int = 50
     seed: int = 1
 
 
 KINDS = {
-    "shipped": Run(True, 0.0, trained=False),
-    "fine-tuned": Run(True, 1e-3),
-    "scratch": Run(False, 2e-3),
-    "four pictures": Run(True, 1e-3, pictures=4, batch=16),
+    "shipped": Run(shipped=True, rate=0.0, trained=False),
+    "fine-tuned": Run(shipped=True, rate=1e-3),
+    "scratch": Run(shipped=False, rate=2e-3),
+    "four pictures": Run(shipped=True, rate=1e-3, pictures=4, batch=16),
 }
-SEEDS = (1, 2, 3)
 RUNS = {
     f"{name}, seed {seed}": replace(run, seed=seed)
     for name, run in KINDS.items()
     for seed in SEEDS
 }
-START = "model_trained.pth"
-STEPS, WARM_UP, MEMORY, MIN_SNR = 90, 20, 0.95, 5
-LOSS_STEPS, SAMPLES, SAMPLING_STEPS = range(25, 500, 50), 64, 50
-NEAR = 0.03  # RMS; nearer is a copy
+
+
+# ---- The sheet ----------------------------------------------------------------------
 
 
 def sheet() -> tuple[np.ndarray, np.ndarray]:
-    """(to train on, held out): lesson 9's heroes with their copies, split as there (a test compares).
+    """Lesson 9's heroes with their copies: (to train on, held out), split as there.
 
-    The lesson finds the families of copies by comparing pictures; here they are known, because each tile knows whom it shows.
+    The lesson compares pictures to find the families of copies. Here they are known,
+    because each tile knows which hero it shows.
     """
-    factory = du.sprite_factory()
-    heroes = [
-        hero
-        for hero in factory.sample_specifications(2000, 9, "hero")
-        if factory.held_out_pairs("hero").hold(hero)
-    ][:96]
-    drawn, (same, turned, dark) = (
-        factory.render_many(heroes),
-        ([3, 3, 14, 27, 65, 92], [8, 30, 41, 77], [5, 22, 50, 60]),
-    )
-    darker = np.where(
-        (drawn[dark] == 255).all(3, keepdims=True), 255, drawn[dark] * 0.96
-    ).astype(np.uint8)
-    order = np.random.default_rng(9).permutation(110)
-    tiles = np.concatenate([drawn, drawn[same], drawn[turned][:, :, ::-1], darker])[
-        order
-    ]
-    shown = np.array([*range(96), *same, *turned, *dark])[order]
-    kept = np.sort(
-        np.unique(tiles, axis=0, return_index=True)[1]
-    )  # of equal tiles the first
-    tiles, shown = tiles[kept], shown[kept]
+    tiles, shown = tiles_with_copies()
+    _, kept = np.unique(tiles, axis=0, return_index=True)  # the first of equal tiles
+    kept = np.sort(kept)
+    tiles = tiles[kept]
+    shown = shown[kept]
     family = np.array([np.flatnonzero(shown == hero)[0] for hero in shown])
-    names = np.random.default_rng(0).permutation(np.unique(family))
-    held = np.isin(family, names[: round(0.2 * len(names))])
+    families = np.random.default_rng(0).permutation(np.unique(family))
+    n_held = round(0.2 * len(families))
+    held = np.isin(family, families[:n_held])
     return tiles[~held], tiles[held]
 
 
-def train(run: Run, pictures: np.ndarray, steps: int) -> torch.nn.Module:
-    """The rate rises over WARM_UP steps, then falls to 0; the average of the weights, with a short memory, is what comes back."""
-    torch.manual_seed(run.seed)
-    network, generator, schedule = (
-        du.ContextUnet(3, 64, 5, 16),
-        torch.Generator().manual_seed(run.seed),
-        du.NoiseSchedule.linear(),
-    )
+def tiles_with_copies() -> tuple[np.ndarray, np.ndarray]:
+    """110 tiles in random order, and the number of the hero that each one shows.
+
+    There are 96 heroes with pairs of colours that training lacks. Six tiles repeat a
+    hero, four show one turned round, and four show one a little darker.
+    """
+    factory = du.sprite_factory()
+    pairs = factory.held_out_pairs("hero")
+    every = factory.sample_specifications(2000, 9, "hero")
+    heroes = [hero for hero in every if pairs.hold(hero)]
+    drawn = factory.render_many(heroes[:96])
+    same = [3, 3, 14, 27, 65, 92]
+    turned = [8, 30, 41, 77]
+    dark = [5, 22, 50, 60]
+    mirrored = drawn[turned][:, :, ::-1]
+    tiles = np.concatenate([drawn, drawn[same], mirrored, darker(drawn[dark])])
+    shown = np.array([*range(96), *same, *turned, *dark])
+    order = np.random.default_rng(9).permutation(len(tiles))
+    return tiles[order], shown[order]
+
+
+def darker(images: np.ndarray) -> np.ndarray:
+    """Pictures (N, 16, 16, 3) uint8 at 96 % of their brightness, white left white."""
+    white = (images == 255).all(3, keepdims=True)
+    return np.where(white, 255, images * 0.96).astype(np.uint8)
+
+
+# ---- Training -----------------------------------------------------------------------
+
+
+def start_of(run: Run) -> torch.nn.Module:
+    """The network as it is before the training."""
+    network = du.ContextUnet(3, 64, 5, 16)
     if run.shipped:
-        du.load_weights(network, HERE / START)
-    network = network.to(memory_format=torch.channels_last)
+        du.load_weights(network, weights_file(START))
+    return network.to(memory_format=torch.channels_last)
+
+
+def train(run: Run, pictures: np.ndarray, steps: int) -> torch.nn.Module:
+    """Train as lesson 9 does; returns the average of the weights, in eval mode.
+
+    The learning rate rises over WARM_UP steps, then falls to 0.
+    """
+    torch.manual_seed(run.seed)
+    generator = torch.Generator().manual_seed(run.seed)
+    network = start_of(run)
     if not run.trained:
         return network.eval()
-    adam, average, x = (
-        torch.optim.Adam(network.parameters(), run.rate),
-        du.average_weights(network, MEMORY),
-        du.to_model_range(pictures),
-    )
-    factor = torch.optim.lr_scheduler.LambdaLR(
-        adam, lambda step: min(1, (step + 1) / WARM_UP) * (1 - step / steps)
-    )
-    batches = (
-        (x[torch.randint(len(x), (run.batch,), generator=generator)], None)
-        for _ in range(steps)
-    )
+    x = du.to_model_range(pictures)
+    rows = random_rows(len(x), run.batch, steps, generator)
+    average = du.average_weights(network, MEMORY)
+    adam = torch.optim.Adam(network.parameters(), run.rate)
+
+    def factor(step):
+        return min(1, (step + 1) / WARM_UP) * (1 - step / steps)
+
+    rate = torch.optim.lr_scheduler.LambdaLR(adam, factor)
     for _ in du.train_steps(
         network,
-        batches,
-        schedule,
+        ((x[some], None) for some in rows),
+        du.NoiseSchedule.linear(),
         optimiser=adam,
         average=average,
         generator=generator,
         min_snr=MIN_SNR,
     ):
-        factor.step()
+        rate.step()
     return average.module.eval()
 
 
+# ---- Measuring ----------------------------------------------------------------------
+
+
 def shares(pictures: np.ndarray, training: np.ndarray) -> dict[str, float]:
-    """Of pictures: what is legal, what looks like a hero, and like one of the sheet's pairs of colours; and how near they come to training."""
-    factory, apart = du.sprite_factory(), du.nearest_pictures(pictures, training)[0]
-    found, _ = factory.decode(pictures)
+    """How near pictures come to the training, and what they show.
+
+    pictures, training: (N, 16, 16, 3) uint8.
+    Returns the shares that are memorised, copies, legal, heroes, and heroes with one
+    of the sheet's pairs of colours; and the mean distance to the nearest training
+    picture (RMS).
+    """
+    factory = du.sprite_factory()
+    pairs = factory.held_out_pairs("hero")
+    distances, _ = du.nearest_pictures(pictures, training)
+    sprites, _ = factory.decode(pictures)
+    heroes = np.array([sprite.class_name == "hero" for sprite in sprites])
+    paired = heroes.copy()
+    for i in np.flatnonzero(heroes):
+        paired[i] = pairs.hold(sprites[i])
     values = {
-        "memorised": du.memorised(pictures, training).mean(),
-        "copies": (apart < NEAR).mean(),
-        "distance": apart.mean(),
-        "legal": factory.are_legal(pictures, found).mean(),
-        "heroes": np.mean([sprite.class_name == "hero" for sprite in found]),
-        "with a pair": np.mean(
-            [
-                sprite.class_name == "hero"
-                and factory.held_out_pairs("hero").hold(sprite)
-                for sprite in found
-            ]
-        ),
+        "memorised": du.memorised(pictures, training),
+        "copies": distances < NEAR,
+        "distance": distances,
+        "legal": du.sprite_scoring().are_legal(pictures, sprites),
+        "heroes": heroes,
+        "with a pair": paired,
     }
-    return {name: round(float(value), 4) for name, value in values.items()}
+    return {name: round(float(value.mean()), 4) for name, value in values.items()}
+
+
+def mean_loss(model, pictures: np.ndarray) -> float:
+    """The mean loss over LOSS_STEPS."""
+    x = du.to_model_range(pictures)
+    schedule = du.NoiseSchedule.linear()
+    losses = du.denoising_losses(model, x, schedule, steps=LOSS_STEPS)
+    return round(float(losses.mean()), 5)
+
+
+def drawn(model, samples: int, seed: int) -> np.ndarray:
+    """So many pictures (samples, 16, 16, 3) uint8 of a model."""
+    x, _ = du.sample_ddpm(
+        model,
+        du.NoiseSchedule.linear(),
+        shape=(samples, 3, 16, 16),
+        steps=SAMPLING_STEPS,
+        variance="beta_tilde",
+        clip=True,
+        generator=torch.Generator().manual_seed(seed),
+        keep=0,
+    )
+    return du.to_pictures(x)
 
 
 def row(run: Run, steps: int, samples: int) -> dict:
-    """One row of the table: train, measure the loss, draw, measure what is drawn."""
-    (training, held_out), schedule, started = (
-        sheet(),
-        du.NoiseSchedule.linear(),
-        time.process_time(),
-    )
+    """One row of the table: train, and measure the losses and the samples."""
+    started = time.process_time()
+    training, held_out = sheet()
     training = training[: run.pictures]
     model = train(run, training, steps)
-    seconds = round(time.process_time() - started)
-    losses = {
-        name: round(
-            float(
-                du.denoising_losses(
-                    model, du.to_model_range(pictures), schedule, steps=LOSS_STEPS
-                ).mean()
-            ),
-            5,
-        )
-        for name, pictures in (("held_out_loss", held_out), ("training_loss", training))
+    seconds = time.process_time() - started
+    answer = {
+        "run": asdict(run),
+        "seconds": round(seconds),
+        "held_out_loss": mean_loss(model, held_out),
+        "training_loss": mean_loss(model, training),
     }
-    generator = torch.Generator().manual_seed(100 + run.seed)
-    options = {
-        "steps": SAMPLING_STEPS,
-        "variance": "beta_tilde",
-        "clip": True,
-        "generator": generator,
-        "keep": 0,
+    return answer | shares(drawn(model, samples, 100 + run.seed), training)
+
+
+# ---- The program --------------------------------------------------------------------
+
+
+def settings_of(steps: int, samples: int) -> dict:
+    """What every row depends on: other settings or data need another file."""
+    pictures = np.concatenate(sheet())
+    return {
+        "steps": steps,
+        "samples": samples,
+        "sampling_steps": SAMPLING_STEPS,
+        "version": VERSION,
+        "sheet": hashlib.sha256(pictures.tobytes()).hexdigest(),
+        "start": tables.sha256(weights_file(START)),
     }
-    x, _ = du.sample_ddpm(model, schedule, shape=(samples, 3, 16, 16), **options)
-    return (
-        {"run": asdict(run), "seconds": seconds}
-        | losses
-        | shares(du.to_pictures(x), training)
-    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=HERE / "own_sprites.json")
-    parser.add_argument(
-        "--steps", type=int, default=STEPS, help="training steps of each run"
-    )
+    parser = tables.command_line(__doc__, WEIGHTS / "own_sprites.json", workers=False)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each training")
     parser.add_argument(
         "--samples", type=int, default=SAMPLES, help="sprites that each run draws"
     )
-    options = parser.parse_args()
-    if options.out.resolve() == HERE / "own_sprites.json" and (
-        options.steps,
-        options.samples,
-    ) != (STEPS, SAMPLES):
-        parser.error(
-            "these settings would overwrite the shipped results; add --out FILE"
-        )
+    options = tables.parsed(parser)
     torch.set_num_threads(1)
+    settings = settings_of(options.steps, options.samples)
+    content = tables.so_far(options.out, settings, parser, real={}, runs={})
     training, held_out = sheet()
-    digests = {
-        "sheet": np.concatenate([training, held_out]).tobytes(),
-        "start": (HERE / START).read_bytes(),
-    }
-    settings = {
-        "steps": options.steps,
-        "samples": options.samples,
-        "sampling_steps": SAMPLING_STEPS,
-    }
-    settings |= {
-        name: hashlib.sha256(content).hexdigest() for name, content in digests.items()
-    }
-    content = so_far(options.out, settings, parser, real={}, runs={})
-    content["real"] = {
-        name: shares(held_out, training[: KINDS[name].pictures])
-        for name in ("fine-tuned", "four pictures")
-    }
-    for name, run in RUNS.items():
-        if content["runs"].get(name, {}).get("run") != asdict(run):
-            content["runs"][name] = row(run, options.steps, options.samples)
-            content["runs"] = {
-                name: content["runs"][name] for name in RUNS if name in content["runs"]
-            }  # in the order of the table
-            write_json(options.out, content | {"machine": machine(torch.device("cpu"))})
-            print(name, content["runs"][name], flush=True)
+    for name in ("fine-tuned", "four pictures"):
+        content["real"][name] = shares(held_out, training[: KINDS[name].pictures])
+    machine = tables.machine(torch.device("cpu"))
+    planned = {name: asdict(run) for name, run in RUNS.items()}
+    for name in tables.missing(content["runs"], planned, "run"):
+        answer = row(RUNS[name], options.steps, options.samples)
+        tables.add_row(content["runs"], name, answer, RUNS)
+        tables.write_json(options.out, content | {"machine": machine})
+        print(name, answer, flush=True)
 
 
 if __name__ == "__main__":
