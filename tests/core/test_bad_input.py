@@ -1,4 +1,4 @@
-"""What bad input gets: an error that names what was given, and what to do instead."""
+"""What bad input gets: an error that says what was given, and what to do instead."""
 
 import gc
 import pickle
@@ -13,41 +13,50 @@ from PIL import Image
 import diffusion_utilities as du
 
 SCHEDULE = du.NoiseSchedule.linear(20)
+SPRITES = np.zeros((6, 16, 16, 3), dtype=np.uint8)
+LABELS = np.eye(5, dtype=np.uint8)[[0, 1, 2, 3, 4, 0]]
 
 
 def expect(error: type[Exception], *words: object):
     """An error of that type whose message holds all of the words."""
-    return pytest.raises(
-        error, match="".join(f"(?=.*{re.escape(str(word))})" for word in words)
-    )
+    lookaheads = [f"(?=.*{re.escape(str(word))})" for word in words]
+    return pytest.raises(error, match="".join(lookaheads))
 
 
-# ----------------------------------------------------------------------------------------------------------------- arrays
+class Bomb:
+    """A pickle that leaves a file behind when it is loaded."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
 
 
-def dataset(sprites, labels, tmp_path):
-    for name, array in (("s.npy", sprites), ("l.npy", labels)):
-        np.save(tmp_path / name, array)
-    return du.CustomDataset(tmp_path / "s.npy", tmp_path / "l.npy", du.transform)
+# ---- Arrays --------------------------------------------------------------------------
 
 
-SPRITES, LABELS = (
-    np.zeros((6, 16, 16, 3), dtype=np.uint8),
-    np.eye(5, dtype=np.uint8)[[0, 1, 2, 3, 4, 0]],
-)
+def dataset(sprites, labels, folder) -> du.CustomDataset:
+    """A dataset of these arrays, read from two files in the folder."""
+    sprite_file = folder / "s.npy"
+    label_file = folder / "l.npy"
+    np.save(sprite_file, sprites)
+    np.save(label_file, labels)
+    return du.CustomDataset(sprite_file, label_file, du.transform)
 
 
 def test_missing_array(tmp_path):
-    with expect(
-        FileNotFoundError, "no_such.npy", "does not exist", "data/make_sprites.py"
-    ):
-        du.CustomDataset(tmp_path / "no_such.npy", tmp_path / "l.npy", None)
+    path = tmp_path / "no_such.npy"
+    remedy = "data/make_sprites.py"
+    with expect(FileNotFoundError, "no_such.npy", "does not exist", remedy):
+        du.CustomDataset(path, path, None)
 
 
 @pytest.mark.parametrize("shape", [(6, 3, 16, 16), (6, 16, 16), (6, 16, 16, 4)])
 def test_sprites_of_another_shape(shape, tmp_path):
+    sprites = np.zeros(shape, dtype=np.uint8)
     with expect(ValueError, "s.npy", shape, "(N, H, W, 3)", "load_sprite_pictures"):
-        dataset(np.zeros(shape, dtype=np.uint8), LABELS, tmp_path)
+        dataset(sprites, LABELS, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int64"])
@@ -63,37 +72,28 @@ def test_labels_of_another_length_or_not_one_hot(labels, tmp_path):
 
 
 def test_truncated_array(tmp_path):
-    np.save(tmp_path / "s.npy", SPRITES)
-    (tmp_path / "s.npy").write_bytes((tmp_path / "s.npy").read_bytes()[:300])
+    path = tmp_path / "s.npy"
+    np.save(path, SPRITES)
+    path.write_bytes(path.read_bytes()[:300])
     with expect(ValueError, "s.npy", "not a NumPy array file"):
-        du.CustomDataset(tmp_path / "s.npy", tmp_path / "s.npy", None)
+        du.CustomDataset(path, path, None)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n"])
 def test_a_file_that_is_no_array(content, tmp_path):
-    (tmp_path / "s.npy").write_bytes(content)
+    path = tmp_path / "s.npy"
+    path.write_bytes(content)
     with expect(ValueError, "s.npy", "not a NumPy array file"):
-        du.CustomDataset(tmp_path / "s.npy", tmp_path / "s.npy", None)
-
-
-class Bomb:
-    """A pickle that leaves a file behind when it is loaded."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
+        du.CustomDataset(path, path, None)
 
 
 def test_an_array_of_pickled_objects_is_not_run(tmp_path):
-    with open(tmp_path / "s.npy", "wb") as file:
-        np.save(
-            file, np.array([Bomb(tmp_path / "ran")], dtype=object), allow_pickle=True
-        )
+    path = tmp_path / "s.npy"
+    trace = tmp_path / "ran"
+    np.save(path, np.array([Bomb(trace)], dtype=object), allow_pickle=True)
     with expect(ValueError, "s.npy", "plain numbers"):
-        du.CustomDataset(tmp_path / "s.npy", tmp_path / "s.npy", None)
-    assert not (tmp_path / "ran").exists()
+        du.CustomDataset(path, path, None)
+    assert not trace.exists()
 
 
 def test_unknown_part():
@@ -121,72 +121,84 @@ def test_unknown_digits():
         du.load_digits("kmnist")
 
 
-# ------------------------------------------------------------------------------------------------------------------- PNGs
+# ---- Pictures ------------------------------------------------------------------------
 
 
 def png(path, size=(16, 16), colour=(200, 30, 30, 255), mode="RGBA"):
+    """Write a PNG of one colour; its folder is made if it is missing."""
     path.parent.mkdir(exist_ok=True)
     Image.new("RGBA", size, colour).convert(mode).save(path)
 
 
 def test_pictures_that_are_nowhere(tmp_path):
-    with expect(
-        FileNotFoundError, "nowhere", "does not exist", "folder of PNGs", "sheet"
-    ):
+    words = ("nowhere", "does not exist", "folder of PNGs", "sheet")
+    with expect(FileNotFoundError, *words):
         du.load_sprite_pictures(tmp_path / "nowhere")
 
 
-def test_an_empty_folder_and_pictures_of_empty_tiles(tmp_path):
+def test_an_empty_folder(tmp_path):
     with expect(ValueError, tmp_path, "anything drawn", "0 PNGs found"):
         du.load_sprite_pictures(tmp_path)
+
+
+def test_a_folder_of_empty_pictures(tmp_path):
     png(tmp_path / "a.png", colour=(0, 0, 0, 0))
-    png(tmp_path / "sheet" / "b.png", (32, 16), colour=(0, 0, 0, 0))
-    for path, name in ((tmp_path, "a.png"), (tmp_path / "sheet" / "b.png", "b.png")):
-        with expect(
-            ValueError, path, "anything drawn", "1 PNGs found", f"{name} is empty"
-        ):
-            du.load_sprite_pictures(path)
+    words = (tmp_path, "anything drawn", "1 PNGs found", "a.png is empty")
+    with expect(ValueError, *words):
+        du.load_sprite_pictures(tmp_path)
 
 
-@pytest.mark.parametrize("keep", [0, 20, 60])
-def test_a_corrupt_png_is_named(keep, tmp_path):
-    """Cut after the header, in the header or empty."""
+def test_a_sheet_of_empty_tiles(tmp_path):
+    sheet = tmp_path / "b.png"
+    png(sheet, (32, 16), colour=(0, 0, 0, 0))
+    words = (sheet, "anything drawn", "1 PNGs found", "b.png is empty")
+    with expect(ValueError, *words):
+        du.load_sprite_pictures(sheet)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 20, 60])
+def test_a_corrupt_png_is_named(kept_bytes, tmp_path):
+    """The file is empty, or cut in the header or after it."""
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(
-        tmp_path / "b.png"
-    )
-    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:keep])
-    for path in (tmp_path, tmp_path / "b.png"):
+    picture = Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8))
+    file = tmp_path / "b.png"
+    picture.save(file)
+    file.write_bytes(file.read_bytes()[:kept_bytes])
+    for path in (tmp_path, file):
         with expect(ValueError, "b.png", "not a picture", "save it again as PNG"):
             du.load_sprite_pictures(path)
 
 
 @pytest.mark.parametrize("tile", [16, 0, -4, 100])
 def test_a_sheet_that_the_tile_does_not_divide_is_named(tile, tmp_path):
-    png(tmp_path / "sheet.png", (40, 24))
-    with expect(
-        ValueError, "sheet.png", "40x24", f"sides that tile={tile} divides", "tile size"
-    ):
-        du.load_sprite_pictures(tmp_path / "sheet.png", tile)
+    sheet = tmp_path / "sheet.png"
+    png(sheet, (40, 24))
+    words = ("sheet.png", "40x24", f"sides that tile={tile} divides", "tile size")
+    with expect(ValueError, *words):
+        du.load_sprite_pictures(sheet, tile)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 24), (8, 8)])
 def test_a_picture_of_another_size_in_a_folder_is_named_and_not_cut_up(
     size, tmp_path, capsys
 ):
-    """Left out where there are others (tests/test_own_sprites.py has a whole folder), an error where it is alone."""
+    """It is an error where the picture is alone, else the picture is left out.
+
+    (A whole folder: tests/experiments/test_fine_tuning.py.)
+    """
+    width, height = size
     png(tmp_path / "b.png", size)
-    with expect(ValueError, "b.png", f"{size[0]}x{size[1]}", "16x16", "sheet"):
+    with expect(ValueError, "b.png", f"{width}x{height}", "16x16", "sheet"):
         du.load_sprite_pictures(tmp_path)
     png(tmp_path / "a.png")
-    assert len(du.load_sprite_pictures(tmp_path)) == 1
-    assert capsys.readouterr().out.startswith(
-        f"left out: b.png is {size[0]}x{size[1]} pixels; expected 16x16"
-    )
+    pictures = du.load_sprite_pictures(tmp_path)
+    assert len(pictures) == 1
+    said = f"left out: b.png is {width}x{height} pixels; expected 16x16"
+    assert capsys.readouterr().out.startswith(said)
 
 
 def test_a_picture_that_was_refused_is_closed(tmp_path):
-    """On Windows nobody could remove it otherwise, as the error asks for."""
+    """On Windows the learner could not remove it otherwise, as the error advises."""
     (tmp_path / "b.png").write_bytes(b"no picture")
     png(tmp_path / "c.png", (40, 24))
     with warnings.catch_warnings():
@@ -197,8 +209,8 @@ def test_a_picture_that_was_refused_is_closed(tmp_path):
         gc.collect()
 
 
-def test_good_pngs_with_and_without_alpha(tmp_path):
-    """What the refusals leave: sorted by name, transparency on white, empty ones gone; a sheet is read row by row."""
+def test_a_folder_of_pngs_with_and_without_transparency(tmp_path):
+    """Sorted by name, on white ground, without the empty one and the text file."""
     png(tmp_path / "b.png")
     png(tmp_path / "a.PNG", colour=(0, 0, 255, 255), mode="RGB")
     png(tmp_path / "c.png", colour=(0, 0, 0, 0))
@@ -206,21 +218,23 @@ def test_good_pngs_with_and_without_alpha(tmp_path):
     png(tmp_path / "e.png", colour=(0, 255, 0, 255), mode="P")
     (tmp_path / "notes.txt").write_text("not a picture")
     pictures = du.load_sprite_pictures(tmp_path)
-    assert pictures.shape == (4, 16, 16, 3) and pictures.dtype == np.uint8
-    assert pictures[:, 0, 0].tolist() == [
-        [0, 0, 255],
-        [200, 30, 30],
-        [255, 204, 204],
-        [0, 255, 0],
-    ]
+    assert pictures.shape == (4, 16, 16, 3)
+    assert pictures.dtype == np.uint8
+    corners = pictures[:, 0, 0].tolist()
+    assert corners == [[0, 0, 255], [200, 30, 30], [255, 204, 204], [0, 255, 0]]
+
+
+def test_a_sheet_is_read_row_by_row(tmp_path):
+    """White tiles are left out; any format of picture that Pillow reads will do."""
     sheet = np.full((16, 24, 3), 255, dtype=np.uint8)
-    for i, (y, x) in enumerate([(0, 0), (0, 16), (8, 8)]):
-        sheet[y : y + 8, x : x + 8] = 10 * i
-    Image.fromarray(sheet).save(tmp_path / "notes.bmp")
-    tiles = du.load_sprite_pictures(tmp_path / "notes.bmp", tile=8)
-    assert (
-        tiles[:, 0, 0, 0].tolist() == [0, 10, 20] and (tiles == tiles[:, :1, :1]).all()
-    )
+    sheet[:8, :8] = 0
+    sheet[:8, 16:] = 10
+    sheet[8:, 8:16] = 20
+    Image.fromarray(sheet).save(tmp_path / "sheet.bmp")
+    tiles = du.load_sprite_pictures(tmp_path / "sheet.bmp", tile=8)
+    assert tiles.shape == (3, 8, 8, 3)
+    for tile, colour in zip(tiles, (0, 10, 20)):
+        assert (tile == colour).all()
 
 
 @pytest.mark.parametrize("value, expected", [(0, 0), (256 * 77 + 5, 77), (65535, 255)])
@@ -228,10 +242,11 @@ def test_16_bit_grey_is_scaled_not_clipped(value, expected, tmp_path):
     picture = np.full((16, 16), value, dtype=np.uint16)
     picture[0, 0] = 0
     Image.fromarray(picture).save(tmp_path / "a.png")
-    assert (du.load_sprite_pictures(tmp_path)[0, 1:] == expected).all()
+    pictures = du.load_sprite_pictures(tmp_path)
+    assert (pictures[0, 1:] == expected).all()
 
 
-# ---------------------------------------------------------------------------------------------------------------- weights
+# ---- Weights -------------------------------------------------------------------------
 
 
 def test_missing_weights_list_what_there_is(tmp_path):
@@ -242,16 +257,22 @@ def test_missing_weights_list_what_there_is(tmp_path):
         du.load_state(tmp_path / "nowhere" / "model_5.pth")
 
 
-def test_weights_that_would_run_code_are_not_run(tmp_path):
-    path, bomb = tmp_path / "w.pth", Bomb(tmp_path / "ran")
-    for save in (
-        lambda: torch.save({"a": bomb}, path),
-        lambda: path.write_bytes(pickle.dumps(bomb, protocol=2)),
-    ):
-        save()
-        with expect(ValueError, "w.pth", "loaded safely"):
-            du.load_state(path)
-        assert not (tmp_path / "ran").exists()
+def saved_by_torch(content, path):
+    torch.save({"a": content}, path)
+
+
+def saved_by_pickle(content, path):
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+@pytest.mark.parametrize("save", [saved_by_torch, saved_by_pickle])
+def test_weights_that_would_run_code_are_not_run(save, tmp_path):
+    path = tmp_path / "w.pth"
+    trace = tmp_path / "ran"
+    save(Bomb(trace), path)
+    with expect(ValueError, "w.pth", "loaded safely"):
+        du.load_state(path)
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize(
@@ -264,43 +285,43 @@ def test_weights_that_would_run_code_are_not_run(tmp_path):
     ],
 )
 def test_a_pickle_that_is_no_state_dict(content, kind, tmp_path):
-    torch.save(content, tmp_path / "w.pth")
+    path = tmp_path / "w.pth"
+    torch.save(content, path)
     with expect(ValueError, "w.pth", kind, "not a state dict", "model.state_dict()"):
-        du.load_state(tmp_path / "w.pth")
+        du.load_state(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_truncated_weights(share, tmp_path):
     path = tmp_path / "w.pth"
     du.save_weights(du.BasicUNet(), path)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    content = path.read_bytes()
+    kept = int(share * len(content))
+    path.write_bytes(content[:kept])
     with expect(ValueError, "w.pth", "loaded safely", "copy it again"):
         du.load_state(path)
 
 
 def test_weights_of_another_size_leave_the_network_as_it_was(tmp_path):
-    du.save_weights(du.ContextUnet(3, 8, 5, 16), tmp_path / "w.pth")
+    path = tmp_path / "w.pth"
+    du.save_weights(du.ContextUnet(3, 8, 5, 16), path)
     model = du.ContextUnet(3, 16, 5, 16)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    with expect(
-        ValueError,
-        "w.pth",
-        "ContextUnet",
-        "0 entries missing",
-        "of another shape",
-        "ContextUnet(3, 64, 5, 16)",
-    ):
-        du.load_weights(model, tmp_path / "w.pth")
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    counts = ("0 entries missing", "0 surplus", "of another shape")
+    with expect(ValueError, "w.pth", "ContextUnet", *counts, "(3, 64, 5, 16)"):
+        du.load_weights(model, path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_weights_of_another_network(tmp_path):
-    du.save_weights(du.BasicUNet(), tmp_path / "w.pth")
+    path = tmp_path / "w.pth"
+    du.save_weights(du.BasicUNet(), path)
     with expect(ValueError, "156 entries missing", "12 surplus", "0 of another shape"):
-        du.load_weights(du.ContextUnet(3, 8, 5, 16), tmp_path / "w.pth")
+        du.load_weights(du.ContextUnet(3, 8, 5, 16), path)
 
 
-# --------------------------------------------------------------------------------------------------------------- networks
+# ---- Networks ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("height", [4, 10, 68, 0])
@@ -318,11 +339,40 @@ def test_features_that_the_group_norms_cannot_divide():
     "shape", [(2, 3, 28, 28), (2, 1, 16, 16), (2, 3, 16, 8), (3, 16, 16)]
 )
 def test_pictures_that_the_network_was_not_built_for(shape):
+    model = du.ContextUnet(3, 8, 5, 16)
     with expect(ValueError, shape, "(B, 3, 16, 16)", "height="):
-        du.ContextUnet(3, 8, 5, 16)(torch.zeros(shape), torch.tensor([0.5]))
+        model(torch.zeros(shape), torch.tensor([0.5]))
 
 
-# ---------------------------------------------------------------------------------------------------- schedules and steps
+def context_unet():
+    return du.ContextUnet(3, 8, 5, 16)
+
+
+def palette_net():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 2, (4, 16, 16, 3), dtype=np.uint8)
+    return du.PaletteNet(images, SCHEDULE)
+
+
+@pytest.mark.parametrize("build", [context_unet, palette_net])
+@pytest.mark.parametrize("c", [torch.arange(5), torch.zeros(2, 5), torch.zeros(5, 4)])
+def test_contexts_that_are_no_rows_of_one_hot_labels(build, c):
+    """Else five class numbers for five pictures would be one context of all classes."""
+    model = build()
+    x = torch.zeros(5, 3, 16, 16)
+    given = f"c has shape {tuple(c.shape)}"
+    with expect(ValueError, given, "expected (5, 5), one-hot for labels"):
+        model(x, torch.tensor([0.5]), c)
+
+
+@pytest.mark.parametrize("build", [context_unet, palette_net])
+def test_one_context_for_all_pictures_is_taken(build):
+    x = torch.zeros(5, 3, 16, 16)
+    out = build()(x, torch.tensor([0.5]), torch.zeros(1, 5))
+    assert out.shape == x.shape
+
+
+# ---- Schedules and steps -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [du.NoiseSchedule.linear, du.NoiseSchedule.cosine])
@@ -337,33 +387,40 @@ def test_a_number_of_steps_that_is_none(make, T):
     [[0.1, 0.2], [0.0], [0, 0.5, 1.0], [0, 0.5, -0.1], [[0, 0.1]], [0, float("nan")]],
 )
 def test_a_table_that_is_no_schedule(b):
+    table = torch.tensor(b, dtype=torch.float64)
     with expect(ValueError, "b[0] = 0", "NoiseSchedule.linear"):
-        du.NoiseSchedule(torch.tensor(b, dtype=torch.float64))
+        du.NoiseSchedule(table)
+
+
+def expect_bad_steps(t: int):
+    return expect(ValueError, f"t={t}", "t_prev=", "0 <= t_prev < t <= T = 20")
 
 
 @pytest.mark.parametrize(
     "t, t_prev", [(5, 5), (5, 6), (5, -1), (0, None), (21, None), (21, 3), (-1, None)]
 )
-def test_steps_that_do_not_descend_within_the_schedule(t, t_prev):
+def test_ddpm_steps_that_do_not_descend_within_the_schedule(t, t_prev):
     x = torch.zeros(1, 1, 2, 2)
-    calls = [
-        lambda: du.posterior(t, SCHEDULE, t_prev=t_prev),
-        lambda: du.denoise_add_noise(x, t, x, SCHEDULE, t_prev=t_prev),
-    ]
-    if t_prev is not None:
-        calls.append(lambda: du.denoise_ddim(x, t, t_prev, x, SCHEDULE))
-    for call in calls:
-        with expect(ValueError, f"t={t}", "t_prev=", "0 <= t_prev < t <= T = 20"):
-            call()
+    with expect_bad_steps(t):
+        du.posterior(t, SCHEDULE, t_prev=t_prev)
+    with expect_bad_steps(t):
+        du.denoise_add_noise(x, t, x, SCHEDULE, t_prev=t_prev)
+
+
+@pytest.mark.parametrize("t, t_prev", [(5, 5), (5, 6), (5, -1), (21, 3)])
+def test_ddim_steps_that_do_not_descend_within_the_schedule(t, t_prev):
+    x = torch.zeros(1, 1, 2, 2)
+    with expect_bad_steps(t):
+        du.denoise_ddim(x, t, t_prev, x, SCHEDULE)
 
 
 @pytest.mark.parametrize("t", [-1, 21])
-def test_a_noise_level_outside_the_schedule_does_not_wrap_round(t):
+@pytest.mark.parametrize("jump", [du.perturb_input, du.predict_x0])
+def test_a_noise_level_outside_the_schedule_does_not_wrap_round(jump, t):
     """Index -1 would silently be the noisy end of the table."""
     x = torch.zeros(1, 1, 2, 2)
-    for jump in (du.perturb_input, du.predict_x0):
-        with expect(ValueError, t, "0 to T = 20"):
-            jump(x, t, x, SCHEDULE)
+    with expect(ValueError, t, "0 to T = 20"):
+        jump(x, t, x, SCHEDULE)
 
 
 def test_an_unknown_variance():
@@ -371,62 +428,7 @@ def test_an_unknown_variance():
     with expect(ValueError, "variance='small'", "'beta' or 'beta_tilde'"):
         du.denoise_add_noise(x, 3, x, SCHEDULE, variance="small")
     with expect(ValueError, "variance='small'"):
-        du.sample_ddpm(silent, SCHEDULE, shape=(1, 1, 2, 2), variance="small")
-
-
-# --------------------------------------------------------------------------------------------------------------- samplers
-
-
-def silent(x, t, c=None):
-    return torch.zeros_like(x)
-
-
-both_samplers = pytest.mark.parametrize("sample", [du.sample_ddim, du.sample_ddpm])
-
-
-@both_samplers
-@pytest.mark.parametrize("steps", [0, -1, 21])
-def test_more_steps_than_there_are_or_none(sample, steps):
-    with expect(ValueError, f"steps={steps}", "1 to T = 20"):
-        sample(silent, SCHEDULE, (1, 1, 2, 2), steps=steps)
-
-
-@both_samplers
-def test_shape_and_x_T_both_or_neither(sample):
-    with expect(ValueError, "either shape=(N, C, H, W) or x_T", "None"):
-        sample(silent, SCHEDULE)
-    with expect(
-        ValueError, "either shape=(N, C, H, W) or x_T", "(1, 1, 2, 2)", "given"
-    ):
-        sample(silent, SCHEDULE, (1, 1, 2, 2), x_T=torch.zeros(1, 1, 2, 2))
-
-
-@pytest.mark.parametrize("steps", [20.0, None])
-def test_steps_that_are_no_whole_number(steps):
-    for sample in (du.sample_ddim, du.sample_multistep):
-        if (sample, steps) != (
-            du.sample_ddim,
-            None,
-        ):  # None is all of them, to a sampler that can
-            with expect(
-                ValueError, f"steps={'20.0' if steps else 'None'}", "a whole number"
-            ):
-                sample(silent, SCHEDULE, (1, 1, 2, 2), steps=steps)
-
-
-@pytest.mark.parametrize("c", [torch.arange(5), torch.zeros(2, 5), torch.zeros(5, 4)])
-def test_contexts_that_are_no_rows_of_one_hot_labels(c):
-    """Five class numbers for five pictures would else be one context of all classes."""
-    x = torch.zeros(5, 3, 16, 16)
-    images = np.random.default_rng(0).integers(0, 2, (4, 16, 16, 3), dtype=np.uint8)
-    for network in (du.ContextUnet(3, 8, 5, 16), du.PaletteNet(images, SCHEDULE)):
-        with expect(
-            ValueError,
-            f"c has shape {tuple(c.shape)}",
-            "expected (5, 5), one-hot for labels",
-        ):
-            network.eval()(x, torch.tensor([0.5]), c)
-        network.eval()(x, torch.tensor([0.5]), torch.zeros(1, 5))  # one for all
+        du.sample_ddpm(silent, SCHEDULE, shape=x.shape, variance="small")
 
 
 @pytest.mark.parametrize(
@@ -434,26 +436,64 @@ def test_contexts_that_are_no_rows_of_one_hot_labels(c):
     [torch.ones(20), torch.ones(21), torch.cat((torch.zeros(1), torch.ones(21)))],
 )
 def test_weights_of_steps_that_the_schedule_does_not_have(weights):
+    x = torch.zeros(3, 1, 2, 2)
     with expect(ValueError, "weights (T + 1,), 0 at t = 0"):
-        du.diffusion_loss(silent, torch.zeros(3, 1, 2, 2), SCHEDULE, weights=weights)
+        du.diffusion_loss(silent, x, SCHEDULE, weights=weights)
+
+
+# ---- Samplers ------------------------------------------------------------------------
+
+both_samplers = pytest.mark.parametrize("sample", [du.sample_ddim, du.sample_ddpm])
+
+
+def silent(x, t, c=None):
+    """A model that predicts no noise."""
+    return torch.zeros_like(x)
+
+
+@both_samplers
+@pytest.mark.parametrize("steps", [0, -1, 21])
+def test_more_steps_than_there_are_or_none(sample, steps):
+    with expect(ValueError, f"steps={steps}", "1 to T = 20"):
+        sample(silent, SCHEDULE, shape=(1, 1, 2, 2), steps=steps)
+
+
+@both_samplers
+def test_shape_and_x_T_both_or_neither(sample):
+    shape = (1, 1, 2, 2)
+    choice = "either shape=(N, C, H, W) or x_T"
+    with expect(ValueError, choice, "None"):
+        sample(silent, SCHEDULE)
+    with expect(ValueError, choice, shape, "given"):
+        sample(silent, SCHEDULE, shape=shape, x_T=torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    "sample, steps",
+    [(du.sample_ddim, 20.0), (du.sample_multistep, 20.0), (du.sample_multistep, None)],
+)
+def test_steps_that_are_no_whole_number(sample, steps):
+    """(For `sample_ddim` None means all steps.)"""
+    with expect(ValueError, f"steps={steps}", "a whole number"):
+        sample(silent, SCHEDULE, shape=(1, 1, 2, 2), steps=steps)
 
 
 @both_samplers
 @pytest.mark.parametrize("rows", [1, 3])
 def test_context_of_another_length(sample, rows):
-    with expect(
-        ValueError, f"context has {rows} rows for 2 pictures", "one row for each"
-    ):
-        sample(silent, SCHEDULE, (2, 1, 2, 2), context=torch.zeros(rows, 5))
+    context = torch.zeros(rows, 5)
+    given = f"context has {rows} rows for 2 pictures"
+    with expect(ValueError, given, "one row for each"):
+        sample(silent, SCHEDULE, shape=(2, 1, 2, 2), context=context)
 
 
 @both_samplers
 def test_frames_of_steps_that_are_not_visited(sample):
     with expect(ValueError, "keep names steps [7, 99]", [20, 10, 0]):
-        sample(silent, SCHEDULE, (1, 1, 2, 2), steps=2, keep=[99, 10, 7])
+        sample(silent, SCHEDULE, shape=(1, 1, 2, 2), steps=2, keep=[99, 10, 7])
 
 
-# ---------------------------------------------------------------------------------------------------------------- showing
+# ---- Showing -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 8, 8), (2, 4, 8, 8), (8, 8), (2, 8, 8, 3)])
@@ -469,7 +509,13 @@ def test_a_grid_of_no_pictures_or_of_batches(shape):
 
 
 def test_rows_of_different_lengths():
+    rows = {"a": torch.zeros(2, 3, 8, 8), "b": torch.zeros(3, 3, 8, 8)}
     with expect(ValueError, [2, 3], "as many in each"):
-        du.filmstrip({"a": torch.zeros(2, 3, 8, 8), "b": torch.zeros(3, 3, 8, 8)})
-    with expect(ValueError, (4, 2, 3, 8, 8), (5, 2, 3, 8, 8), "same number of frames"):
-        du.animate({"a": torch.zeros(4, 2, 3, 8, 8), "b": torch.zeros(5, 2, 3, 8, 8)})
+        du.filmstrip(rows)
+
+
+def test_animations_of_different_lengths():
+    stores = {"a": torch.zeros(4, 2, 3, 8, 8), "b": torch.zeros(5, 2, 3, 8, 8)}
+    words = ((4, 2, 3, 8, 8), (5, 2, 3, 8, 8), "same number of frames")
+    with expect(ValueError, *words):
+        du.animate(stores)
