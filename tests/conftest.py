@@ -77,7 +77,20 @@ turn_every_knob(Out.values())
 """
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    turn_knobs_after_the_last_cell(items)
+    mark_browser_tests_slow(items)
+
+
+def mark_browser_tests_slow(items):
+    """So that `pytest -m "not slow" tests` leaves them out, too."""
+    for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.slow)
+
+
+def turn_knobs_after_the_last_cell(items):
     """When nbval has run all cells of a lesson, let it turn every knob there."""
     last_cells = {item.parent: item for item in items if isinstance(item, IPyNbCell)}
     for notebook, last in last_cells.items():
