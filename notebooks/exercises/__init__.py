@@ -415,8 +415,8 @@ def compare(
     if not mine.isfinite().all():
         bad = int((~mine.isfinite()).sum())
         raise Wrong(
-            f"{start}{bad} of the {mine.numel()} numbers in your result are not finite "
-            "(a division by 0, or the root of a number below 0?)."
+            f"{start}your result is not finite (in {bad} of {mine.numel()} numbers): "
+            "a division by 0, or the root of a number below 0?"
         )
     near = _equal(mine, right, rounding * size)
     if near and not cause and _rounded(mine, right, size):
@@ -474,6 +474,15 @@ def _difference(
     return f"you have {ours:.{digits}g}{place}, expected {theirs:.{digits}g}"
 
 
+@contextlib.contextmanager
+def told(where: str) -> Iterator[None]:
+    """Inside, the sentence of a Wrong starts with where it was."""
+    try:
+        yield
+    except Wrong as wrong:
+        raise Wrong(f"{where}: {wrong}") from None
+
+
 def shown_mean(words: str) -> Callable:
     """For `number` of `compare`: its message compares the means of two results."""
     return lambda result: (result.mean(), words)
@@ -508,8 +517,8 @@ def nearest(mine: object, *forms: object) -> torch.Tensor:
     return best
 
 
-def steps_told(steps: Sequence[int]) -> str:
-    """Where `compare` is, for a batch with these steps t."""
+def at_steps(steps: Sequence[int]) -> str:
+    """The `where` of a message, for a batch with these steps t."""
     if len(set(steps)) == 1:
         return f"at t = {steps[0]}"
     return "with another t for each picture"

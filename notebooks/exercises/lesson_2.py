@@ -8,13 +8,13 @@ from diffusion_utilities import NoiseSchedule, perturb_input, posterior
 from exercises import (
     Wrong,
     as_numbers,
+    at_steps,
     compare,
     exercise,
     nearest,
     normal,
     shown_mean,
     shown_std,
-    steps_told,
     tried,
     with_a_hint,
 )
@@ -108,7 +108,7 @@ def jump(attempt):
     # one step for all comes first: there a number can say what is wrong
     for steps in ((50, 50, 50), (200, 200, 200), (1, 250, 500)):
         t = torch.tensor(steps)
-        where = steps_told(steps)
+        where = at_steps(steps)
         ab = schedule.ab[t].float().view(-1, 1, 1, 1)
         b = schedule.b[t].float().view(-1, 1, 1, 1)
         mine = with_a_hint(

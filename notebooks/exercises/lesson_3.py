@@ -12,13 +12,13 @@ from diffusion_utilities import WEIGHTS, NoiseSchedule, ResidualConvBlock, pertu
 from exercises import (
     Wrong,
     as_numbers,
+    at_steps,
     compare,
     exercise,
     guessed,
     nearest,
     seeded,
     shown_std,
-    steps_told,
     tried,
     with_a_hint,
 )
@@ -319,7 +319,7 @@ def training_pair(attempt):
             x_in,
             x_t,
             input_mistakes(ab, x_0, noise),
-            where=f"{steps_told(steps)}, the input",
+            where=f"{at_steps(steps)}, the input",
             tolerance=1e-4,
             number=std_of_the_noise,
         )
@@ -327,7 +327,7 @@ def training_pair(attempt):
             target,
             noise,
             target_mistakes(ab, x_0, x_t, noise),
-            where=f"{steps_told(steps)}, the target",
+            where=f"{at_steps(steps)}, the target",
             tolerance=1e-4,
             number=shown_std("your target has std"),
         )

@@ -26,6 +26,7 @@ from exercises import (
     guessed,
     seeded,
     shown_std,
+    told,
     tried,
 )
 
@@ -396,10 +397,8 @@ def whole_sampler(attempt):
         network.train()
         network.forget()
         mine = tried(attempt, network, x, list(steps), schedule, seeded(1))
-        try:
+        with told(where):
             check_calls(network, steps, schedule.T)
-        except Wrong as wrong:
-            raise Wrong(f"{where}: {wrong}") from None
         compare(
             mine,
             _drawn(network, x, steps, schedule, "beta"),
