@@ -1,0 +1,259 @@
+"""Score a thousand pictures a row: `python weights/experiments/scores.py`.
+
+Writes weights/scores.json: every measure of `sprite_scores`, with its 95 % interval,
+of real sprites, of spoilt ones, and of samples: of each epoch, of faulty samplers, and
+of several samplers in few steps. It takes about two hours on two cores. A row that was
+made with these settings and these data is kept, so an interrupted program continues
+where it stopped.
+"""
+
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import faults
+from shipped import (
+    BATCH,
+    RESTARTS,
+    RULER,
+    SCHEDULE,
+    TRUST,
+    contexts,
+    ddim,
+    ddpm,
+    draw_batches,
+    multistep,
+    pure_noise,
+    real_sets,
+    shipped_network,
+    weights_file,
+)
+from tables import command_line, digest, fill, parsed, stored
+
+import diffusion_utilities as du  # found two folders up
+
+VERSION = 1  # raise it when the code makes other rows with the same settings
+N, SEED = 1000, 4
+EPOCHS_STEPS = 50  # of DDIM: good enough for a curve over epochs
+# DDPM whose last step is that of a run of 500 steps, from t = 1.
+LAST_FROM_1 = [*du.sampling_steps(100, 500)[:-1], 1, 0]
+
+
+def ddpm_in_train_mode(model, schedule, **options):
+    """DDPM that forgot `model.eval()`. Lesson 4."""
+    return ddpm(faults.batch_statistics(model), schedule, **options)
+
+
+SAMPLERS = {
+    "DDPM": ddpm,
+    "DDIM": ddim,
+    "multistep": multistep,
+    "noise in the last step": faults.noise_in_the_last_step,
+    "beta_0 kept": faults.beta_0_kept,
+    "wrapped stride": faults.wrapped_stride,
+    "no noise added": faults.no_noise_added,
+    "train mode": ddpm_in_train_mode,
+}
+STARTS = {"pure noise": pure_noise, "noised sprites": faults.noised_sprites}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What N samples are drawn with.
+
+    weights: shipped ones, or "ideal": the ideal denoiser. sampler: one of SAMPLERS,
+    with its options. trust: of a PaletteNet. start: one of STARTS.
+    """
+
+    weights: str
+    sampler: str
+    options: dict = field(default_factory=dict)
+    seed: int = SEED
+    trust: float | None = None
+    start: str = "pure noise"
+
+
+# Samplers by the names that the table gives them.
+LABELS = {
+    "DDPM": ("DDPM", {}),
+    "DDPM, tilde": ("DDPM", {"variance": "beta_tilde"}),
+    "DDIM, eta 0.5": ("DDIM", {"eta": 0.5}),
+    "DDIM": ("DDIM", {}),
+    "DPM-Solver++(2M)": ("multistep", {"solver": "2m"}),
+    "iPNDM": ("multistep", {"solver": "ipndm"}),
+}
+
+
+def labelled(weights: str, label: str, steps: int, **changed) -> Row:
+    """A row of one of LABELS in so many steps."""
+    sampler, options = LABELS[label]
+    return Row(weights, sampler, {**options, "steps": steps}, **changed)
+
+
+def epoch_rows() -> dict[str, Row]:
+    """The epochs of the network without labels, and the network with labels."""
+    names = ("model_4", "model_12", "model_24", "model_31")
+    names += ("model_trained", "context_model_trained")
+    return {name: labelled(name, "DDIM", EPOCHS_STEPS) for name in names}
+
+
+def ddpm_rows() -> dict[str, Row]:
+    """DDPM in 500 steps, and with restarts.
+
+    The run of 495 steps makes as many calls as the one with restarts, but never goes
+    back.
+    """
+    without = {**RESTARTS, "steps": 495}
+    return {
+        "model_31, DDPM-500": Row("model_31", "DDPM"),
+        "model_31, DDPM-495": Row("model_31", "DDPM", without),
+        "model_31, restarts": Row("model_31", "DDPM", RESTARTS),
+    }
+
+
+def fault_rows() -> dict[str, Row]:
+    """Faulty samplers, with epoch 31.
+
+    Before a fault stands the row that it is to be compared with; for the last three
+    that is "model_31, DDPM, tilde-100".
+    """
+    tilde = {"variance": "beta_tilde"}
+    from_1 = {"steps": LAST_FROM_1}
+    hundred = {"steps": 100, **tilde}
+    rows = {
+        "last step from 1": Row("model_31", "DDPM", {**from_1, **tilde}),
+        "noise in the last step": Row("model_31", "noise in the last step", from_1),
+        "beta_0 kept": Row("model_31", "beta_0 kept", from_1),
+        "DDIM-30": Row("model_31", "DDIM", {"steps": 30}),
+        "DDIM-30, wrapped": Row("model_31", "wrapped stride", {"steps": 30}),
+        "no noise added": Row("model_31", "no noise added", hundred),
+        "train mode": Row("model_31", "train mode", hundred),
+        "from noised sprites": Row("model_31", "DDPM", hundred, start="noised sprites"),
+    }
+    return {f"model_31, {name}": row for name, row in rows.items()}
+
+
+def rows_of(name: str, weights: str, plan: dict, end: str = "", **changed) -> dict:
+    """The rows {"name, label-steps" + end: Row} of a plan {label: numbers of steps}."""
+    rows = {}
+    for label, counts in plan.items():
+        for steps in counts:
+            row = labelled(weights, label, steps, **changed)
+            rows[f"{name}, {label}-{steps}{end}"] = row
+    return rows
+
+
+def few_step_rows() -> dict[str, Row]:
+    """Epoch 31 with several samplers: quality against the number of calls."""
+    plan = {
+        "DDPM, tilde": (10, 20, 50, 100),
+        "DDIM, eta 0.5": (10, 20, 50, 100),
+        "DDIM": (5, 10, 20, 100),
+        "DPM-Solver++(2M)": (5, 10, 20, 50),
+        "iPNDM": (5, 10, 20, 50),
+    }
+    return rows_of("model_31", "model_31", plan)
+
+
+def best_rows() -> dict[str, Row]:
+    """The same with the best network; some with other seeds, and without trust."""
+    plan = {
+        "DDPM": (500,),
+        "DDPM, tilde": (10, 20, 50),
+        "DDIM, eta 0.5": (10, 20),
+        "DDIM": (5, 10, 20),
+        "DPM-Solver++(2M)": (5, 10, 20),
+        "iPNDM": (5, 10, 20),
+    }
+    rows = rows_of("best", "best_trained", plan, trust=TRUST)
+    with_seeds = {"DDPM": 500, "DDIM": 20, "DPM-Solver++(2M)": 10, "iPNDM": 10}
+    for label, steps in with_seeds.items():
+        for seed in (SEED + 1, SEED + 2):
+            row = labelled("best_trained", label, steps, trust=TRUST, seed=seed)
+            rows[f"best, {label}-{steps}, seed {seed}"] = row
+    as_trained = {"DDPM, tilde": (20, 50), "DDIM": (20,)}
+    return rows | rows_of("best", "best_trained", as_trained, ", no trust", trust=0.0)
+
+
+def ideal_rows() -> dict[str, Row]:
+    """The ideal denoiser, with three of the samplers."""
+    plan = {"DDPM, tilde": (20,), "DDIM": (10, 20), "DPM-Solver++(2M)": (10,)}
+    return rows_of("ideal", "ideal", plan)
+
+
+ROWS = {
+    **epoch_rows(),
+    **ddpm_rows(),
+    **fault_rows(),
+    **few_step_rows(),
+    **best_rows(),
+    **ideal_rows(),
+}
+
+
+def ideal_denoiser(x, t, c=None):
+    """The ideal denoiser, called as samplers call a network. Lesson 4."""
+    shares = du.load_sprites("train").c.sum(0).numpy()
+    step = round(float(t.flatten()[0]) * SCHEDULE.T)
+    ab = float(SCHEDULE.ab[step])
+    noise = du.sprite_scoring().ideal_noise(x.numpy(), ab, shares)
+    return torch.from_numpy(noise)
+
+
+def samples(row: Row, n: int) -> np.ndarray:
+    """n pictures of a row (n, 16, 16, 3) uint8, each class in turn."""
+    model = ideal_denoiser
+    if row.weights != "ideal":
+        model = shipped_network(row.weights, row.trust)
+    return draw_batches(
+        model,
+        n,
+        SAMPLERS[row.sampler],
+        seed=row.seed,
+        context=contexts(row.weights, n),
+        start=STARTS[row.start],
+        **row.options,
+    )
+
+
+def row_digest(row: Row, n: int) -> str:
+    """The digest of a row of samples: its settings, its weights, and the ruler."""
+    settings = {"version": VERSION, "n": n, "batch": BATCH, **asdict(row)}
+    files = [*RULER]
+    if row.weights != "ideal":
+        files.append(weights_file(row.weights))
+    return digest(settings, files)
+
+
+def real_digest(name: str, n: int) -> str:
+    """The digest of a row of real sprites."""
+    return digest({"version": VERSION, "n": n, "set": name}, RULER)
+
+
+def write_scores(path: Path, n: int = N) -> None:
+    """Score what is missing in the file at this path."""
+    empty = {"n": n, "sampler": f"DDIM-{EPOCHS_STEPS}", "real": {}, "samples": {}}
+    content = stored(path, empty)
+    sets = real_sets(n)
+    real_digests = {name: real_digest(name, n) for name in sets}
+    fill(path, content, "real", real_digests, lambda name: du.sprite_scores(sets[name]))
+
+    def score(name):
+        row = ROWS[name]
+        return du.sprite_scores(samples(row, n), contexts(row.weights, n))
+
+    digests = {name: row_digest(row, n) for name, row in ROWS.items()}
+    fill(path, content, "samples", digests, score)
+
+
+def main() -> None:
+    parser = command_line(__doc__, du.WEIGHTS / "scores.json", workers=False)
+    write_scores(parsed(parser).out)
+
+
+if __name__ == "__main__":
+    main()
