@@ -1,58 +1,75 @@
-"""This course against the others: `python weights/experiments/benchmark.py` (two hours on two cores; first install weights/experiments/requirements.txt).
+"""This course against the published recipe and three libraries.
 
-Trains each contender for the same ten minutes on the same sprites, without labels, in a process of its own, and writes weights/benchmark.json,
-weights/results/benchmark.npz (some samples) and weights/pictures/benchmark.png. A contender that is there already is kept, so an interrupted run
-goes on where it stopped. Nothing else should run meanwhile. Not part of pytest.
+`python weights/experiments/benchmark.py` takes two hours on two cores; install
+weights/experiments/requirements.txt first, and let nothing else run meanwhile.
 
-The libraries are given what helps this course: batches of 50, a warm-up, a rate that falls to 0, averaged weights, bfloat16 where it is fast, and its
-rate, 2e-3 (in trials of 45 seconds no library's loss was lower with 5e-4 or 1e-3). Their own are the network, the noise, the target, the loss, Adam's
-other settings and the sampler. The published recipe has what was published.
+Each contender is trained for the same ten minutes on the same sprites, without labels,
+in a process of its own. The program writes weights/benchmark.json, some samples in
+weights/results/benchmark.npz, and weights/pictures/benchmark.png. Contenders that are
+there already are kept.
+
+The libraries are given what helps this course: batches of 50, a warm-up, a rate that
+falls to 0, averaged weights, bfloat16 where it is fast, and its rate of 2e-3 (in trials
+of 45 seconds no library had a lower loss with 5e-4 or 1e-3). Network, noise, target,
+loss, Adam's other settings and sampler are their own. The published recipe is trained
+as it was published.
 """
 
 import argparse
 import functools
-import json
 import multiprocessing
 import random
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 
+import faults
 import matplotlib.pyplot as plt
 import numpy as np
 import psutil
+import tables
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from training import steps_with
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "weights"), str(ROOT)]
-import ablation  # noqa: E402
-from make_results import rounded  # noqa: E402
-from train import PALETTE, machine, write_json  # noqa: E402
+import diffusion_utilities as du  # tables.py makes it importable
 
-import diffusion_utilities as du  # noqa: E402
+WEIGHTS = Path(__file__).resolve().parents[1]
+VERSION = 1  # raise it when the meaning of this code changes
+MINUTES = [2, 5, 10]
+SAMPLES = 1000
+SCORED_WITH = 50  # steps of DDIM
+BATCH = 250  # pictures that are drawn at once
+SHOWN = 12
+SEED = 1
+SCHEDULE = du.NoiseSchedule.linear()
+SHAPE = (3, 16, 16)
+CPU = torch.device("cpu")
 
-MINUTES, SAMPLES, SCORED_WITH, BATCH, SHOWN, SEED = (2, 5, 10), 1000, 50, 250, 12, 1
-SCHEDULE, SHAPE, CPU = du.NoiseSchedule.linear(), (3, 16, 16), torch.device("cpu")
-Draw = Callable[
-    [nn.Module, int], Tensor
-]  # (network, how many) to pictures (N, 3, 16, 16) in [-1, 1]
+# (network, how many) to pictures (N, 3, 16, 16) in [-1, 1]
+Draw = Callable[[nn.Module, int], Tensor]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """`loss(network, x)` of clean pictures x (B, 3, 16, 16) in [-1, 1], None where the course's own `train_steps` trains it; `ddim(steps)` and
-    `others` {name: Draw} are its own samplers."""
+    """One network with its training and its samplers.
+
+    loss: a function (network, x) of clean pictures x (B, 3, 16, 16) in [-1, 1]; None
+        where the helper's `train_steps` trains it.
+    ddim: a function from the number of steps to its own DDIM sampler.
+    others: {name: sampler}; a name ends in "-" and the number of calls.
+    clip: the longest gradient.
+    helped: whether it gets a warm-up, averaged weights, and bfloat16 where it is fast.
+    """
 
     build: Callable[[], nn.Module]
     loss: Callable[[nn.Module, Tensor], Tensor] | None
@@ -62,11 +79,11 @@ class Contender:
     batch: int = 50
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float | None = None
-    helped: bool = True  # warm-up, averaged weights, bfloat16 where it is fast
+    helped: bool = True
     channels_last: bool = False
 
 
-# ---- This course, and the published recipe -----------------------------------------------------------------------------
+# ---- This course, and the published recipe ------------------------------------------
 
 
 def context_unet() -> nn.Module:
@@ -78,74 +95,72 @@ def palette_net() -> nn.Module:
 
 
 def course_draw(sampler: Callable, **options) -> Draw:
-    return lambda network, n: sampler(
-        network, SCHEDULE, (n, *SHAPE), keep=0, **options
-    )[0]
+    def draw(network, n):
+        shape = (n, *SHAPE)
+        pictures, _ = sampler(network, SCHEDULE, shape=shape, keep=0, **options)
+        return pictures
+
+    return draw
 
 
 def course_ddim(steps: int) -> Draw:
     return course_draw(du.sample_ddim, steps=steps)
 
 
+def course_multistep(solver: str) -> Draw:
+    return course_draw(du.sample_multistep, steps=10, solver=solver)
+
+
 def published_unet() -> nn.Module:
-    network = context_unet()
-    network.init_conv.__class__ = (
-        ablation.RandomShortcut
-    )  # the only block with a shortcut
-    return network
+    return faults.with_random_shortcut(context_unet())
 
 
 def published_loss(network: nn.Module, x: Tensor) -> Tensor:
     t = torch.randint(1, SCHEDULE.T + 1, (len(x),))
     noise = torch.randn_like(x)
-    x_t = ablation.noised(
-        ablation.Change(fault="no square root"), x, t, noise, SCHEDULE
-    )
+    x_t = faults.noise_without_root(x, t, noise, SCHEDULE)
     return F.mse_loss(network(x_t, t / SCHEDULE.T), noise)
 
 
-# ---- The libraries -----------------------------------------------------------------------------------------------------
+# ---- diffusers ----------------------------------------------------------------------
 
 
 @functools.cache
 def diffusers_scheduler(name: str):
+    """A scheduler with its defaults: 1,000 linear steps, for the noise, clipped."""
     import diffusers
 
-    return getattr(
-        diffusers, name
-    )()  # 1,000 steps, beta from 1e-4 to 0.02, linear, for the noise, clipped
+    return getattr(diffusers, name)()
 
 
 def diffusers_unet() -> nn.Module:
     from diffusers import UNet2DModel
 
-    blocks = {
-        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    }
     return UNet2DModel(
-        16,
-        3,
-        3,
+        sample_size=16,
+        in_channels=3,
+        out_channels=3,
         layers_per_block=1,
         block_out_channels=(48, 96),
         norm_num_groups=8,
-        **blocks,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
     )
 
 
 def diffusers_loss(network: nn.Module, x: Tensor) -> Tensor:
-    scheduler, noise = diffusers_scheduler("DDPMScheduler"), torch.randn_like(x)
+    scheduler = diffusers_scheduler("DDPMScheduler")
+    noise = torch.randn_like(x)
     t = torch.randint(0, scheduler.config.num_train_timesteps, (len(x),))
-    return F.mse_loss(
-        network(scheduler.add_noise(x, noise, t), t).sample.float(), noise
-    )
+    answer = network(scheduler.add_noise(x, noise, t), t).sample
+    return F.mse_loss(answer.float(), noise)
 
 
 @torch.no_grad()
 def diffusers_loop(
     network: nn.Module, x: Tensor, scheduler, steps: int, ask: Callable
 ) -> Tensor:
+    """The library's usual loop; `ask(network, x, t)` is the predicted noise."""
     scheduler.set_timesteps(steps)
     network.eval()
     for t in scheduler.timesteps:
@@ -157,21 +172,29 @@ def diffusers_draw(name: str, steps: int) -> Draw:
     def ask(network, x, t):
         return network(x, t).sample
 
-    return lambda network, n: diffusers_loop(
-        network, torch.randn(n, *SHAPE), diffusers_scheduler(name), steps, ask
-    )
+    def draw(network, n):
+        x = torch.randn(n, *SHAPE)
+        return diffusers_loop(network, x, diffusers_scheduler(name), steps, ask)
+
+    return draw
+
+
+def diffusers_ddim(steps: int) -> Draw:
+    return diffusers_draw("DDIMScheduler", steps)
+
+
+# ---- denoising-diffusion-pytorch ----------------------------------------------------
 
 
 def gaussian_diffusion(network: nn.Module, **options):
+    """Its diffusion: by default 1,000 steps, a sigmoid schedule, for the velocity."""
     from denoising_diffusion_pytorch import GaussianDiffusion
 
-    return GaussianDiffusion(
-        network, image_size=SHAPE[1], **options
-    )  # 1,000 steps, sigmoid schedule, for the velocity
+    return GaussianDiffusion(network, image_size=SHAPE[1], **options)
 
 
 def lucid_unet() -> nn.Module:
-    """With its diffusion around it, as that library trains it."""
+    """Its U-Net with the diffusion around it, as that library trains it."""
     from denoising_diffusion_pytorch import Unet
 
     return gaussian_diffusion(Unet(dim=32, dim_mults=(1, 2, 2)))
@@ -184,16 +207,18 @@ def lucid_loss(diffusion: nn.Module, x: Tensor) -> Tensor:
 def lucid_draw(steps: int) -> Draw:
     def draw(diffusion, n):
         diffusion.eval()
-        diffusion.sampling_timesteps, shape = steps, (n, *SHAPE)
+        diffusion.sampling_timesteps = steps
+        sample = diffusion.ddim_sample
+        if steps >= diffusion.num_timesteps:
+            sample = diffusion.p_sample_loop
         with redirect_stderr(StringIO()):  # its progress bar
-            pictures = (
-                diffusion.ddim_sample(shape)
-                if steps < diffusion.num_timesteps
-                else diffusion.p_sample_loop(shape)
-            )
+            pictures = sample((n, *SHAPE))
         return pictures * 2 - 1
 
     return draw
+
+
+# ---- smalldiffusion -----------------------------------------------------------------
 
 
 @functools.cache
@@ -220,155 +245,206 @@ def small_draw(steps: int, **options) -> Draw:
     def draw(network, n):
         from smalldiffusion import samples
 
-        *_, last = samples(
-            network, log_linear().sample_sigmas(steps), batchsize=n, **options
-        )
+        sigmas = log_linear().sample_sigmas(steps)
+        *_, last = samples(network, sigmas, batchsize=n, **options)
         return last
 
     return draw
 
 
+# ---- The contenders -----------------------------------------------------------------
+
+COURSE_CONTEXT_UNET = Contender(
+    build=context_unet,
+    loss=None,
+    ddim=course_ddim,
+    others={
+        "DDPM-500": course_draw(du.sample_ddpm),
+        "2M-10": course_multistep("2m"),
+        "iPNDM-10": course_multistep("ipndm"),
+    },
+    channels_last=True,
+)
+COURSE_PALETTE_NET = Contender(
+    build=palette_net,
+    loss=None,
+    ddim=course_ddim,
+    others={
+        "DDPM-500": course_draw(du.sample_ddpm),
+        "2M-10": course_multistep("2m"),
+    },
+    rate=3e-3,  # these three as train.py has them
+    betas=(0.9, 0.99),
+    clip=1.0,
+    channels_last=True,
+)
+PUBLISHED = Contender(
+    build=published_unet,
+    loss=published_loss,
+    ddim=course_ddim,
+    others={"DDPM-500": course_draw(du.sample_ddpm)},
+    rate=1e-3,
+    batch=100,
+    helped=False,
+)
+DIFFUSERS = Contender(
+    build=diffusers_unet,
+    loss=diffusers_loss,
+    ddim=diffusers_ddim,
+    others={"DDPM-1000": diffusers_draw("DDPMScheduler", 1000)},
+)
+DENOISING_DIFFUSION = Contender(
+    build=lucid_unet,
+    loss=lucid_loss,
+    ddim=lucid_draw,
+    others={"DDPM-1000": lucid_draw(1000)},
+    betas=(0.9, 0.99),
+    clip=1.0,
+)
+SMALLDIFFUSION = Contender(
+    build=small_unet,
+    loss=small_loss,
+    ddim=small_draw,
+    others={
+        "accelerated-10": small_draw(10, gam=2),
+        "accelerated-20": small_draw(20, gam=2),
+        "DDPM-800": small_draw(800, mu=0.5),
+    },
+)
 CONTENDERS = {
-    "this course, ContextUnet": Contender(
-        context_unet, None, course_ddim, channels_last=True,
-        others={
-            "DDPM-500": course_draw(du.sample_ddpm),
-            "2M-10": course_draw(du.sample_multistep, steps=10, solver="2m"),
-            "iPNDM-10": course_draw(du.sample_multistep, steps=10, solver="ipndm"),
-        },
-    ),
-    "this course, PaletteNet": Contender(
-        palette_net, None, course_ddim, rate=PALETTE["learning_rate"], betas=(0.9, PALETTE["beta2"]), clip=PALETTE["clip"], channels_last=True,
-        others={"DDPM-500": course_draw(du.sample_ddpm), "2M-10": course_draw(du.sample_multistep, steps=10, solver="2m")},
-    ),
-    "published recipe": Contender(
-        published_unet, published_loss, course_ddim, {"DDPM-500": course_draw(du.sample_ddpm)}, rate=1e-3, batch=100, helped=False
-    ),
-    "diffusers": Contender(
-        diffusers_unet, diffusers_loss, functools.partial(diffusers_draw, "DDIMScheduler"), {"DDPM-1000": diffusers_draw("DDPMScheduler", 1000)}
-    ),
-    "denoising-diffusion-pytorch": Contender(
-        lucid_unet, lucid_loss, lucid_draw, {"DDPM-1000": lucid_draw(1000)}, betas=(0.9, 0.99), clip=1.0
-    ),
-    "smalldiffusion": Contender(
-        small_unet, small_loss, small_draw,
-        {"accelerated-10": small_draw(10, gam=2), "accelerated-20": small_draw(20, gam=2), "DDPM-800": small_draw(800, mu=0.5)},
-    ),
-}  # fmt: skip
+    "this course, ContextUnet": COURSE_CONTEXT_UNET,
+    "this course, PaletteNet": COURSE_PALETTE_NET,
+    "published recipe": PUBLISHED,
+    "diffusers": DIFFUSERS,
+    "denoising-diffusion-pytorch": DENOISING_DIFFUSION,
+    "smalldiffusion": SMALLDIFFUSION,
+}
 
 
-# ---- Training for so many seconds --------------------------------------------------------------------------------------
+# ---- Training for so many seconds ---------------------------------------------------
 
 
 def endless_batches(
     x: Tensor, size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, None]]:
+    """Whole batches (pictures, None), each epoch in a new order."""
     while True:
-        for rows in torch.randperm(len(x), generator=generator).split(size):
+        order = torch.randperm(len(x), generator=generator)
+        for rows in order.split(size):
             if len(rows) == size:
                 yield x[rows], None
+
+
+def uses_bf16(contender: Contender) -> bool:
+    return contender.helped and du.has_fast_bf16(CPU)
 
 
 def steps_of(
     contender: Contender, network, batches, optimiser, average
 ) -> Iterator[float]:
-    """One training step each time."""
+    """The training steps of a contender; yields their losses."""
     if contender.loss is None:
-        yield from du.train_steps(
+        return du.train_steps(
             network, batches, SCHEDULE, optimiser=optimiser, average=average
         )
-    bf16 = contender.helped and du.has_fast_bf16(CPU)
-    for x, _ in batches:
+    return other_steps(contender, network, batches, optimiser, average)
+
+
+def other_steps(
+    contender: Contender, network, batches, optimiser, average
+) -> Iterator[float]:
+    """The same with the contender's own loss."""
+    bf16 = uses_bf16(contender)
+
+    def loss(batch):
+        x, _ = batch
         network.train()
-        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
-            loss = contender.loss(network, x)
-        value = loss.item()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return contender.loss(network, x)
+
+    for value in steps_with(loss, batches, optimiser):
         if average is not None:
             average.update_parameters(network)
         yield value
 
 
-def clipped(
-    optimiser: torch.optim.Optimizer, parameters: list[Tensor], longest: float | None
-) -> None:
-    if longest:
-        optimiser.register_step_pre_hook(
-            lambda *_: nn.utils.clip_grad_norm_(parameters, longest) and None
-        )
+def optimiser_of(contender: Contender, network: nn.Module) -> torch.optim.Optimizer:
+    """Adam, which clips the norm of the gradient where the contender says so."""
+    parameters = list(network.parameters())
+    optimiser = torch.optim.Adam(
+        parameters, contender.rate, contender.betas, fused=contender.helped
+    )
+
+    def clip(*_):
+        nn.utils.clip_grad_norm_(parameters, contender.clip)
+
+    if contender.clip:
+        optimiser.register_step_pre_hook(clip)
+    return optimiser
+
+
+def copied(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of a network's weights."""
+    return {key: value.clone() for key, value in network.state_dict().items()}
 
 
 def train(
     contender: Contender, minutes: tuple[float, ...]
 ) -> tuple[nn.Module, list[dict], list[dict[str, Tensor]]]:
-    """(network, [{minutes, pictures, seconds}], the weights to sample from at each of these minutes). The rate falls with the clock."""
+    """Train for the last of these minutes; the rate falls with the clock.
+
+    Returns (network, [{minutes, pictures, seconds}], the weights to sample from at
+    each of these minutes).
+    """
     torch.manual_seed(SEED)
     network = contender.build()
-    network = (
-        network.to(memory_format=torch.channels_last)
-        if contender.channels_last
-        else network
-    )
+    if contender.channels_last:
+        network = network.to(memory_format=torch.channels_last)
     average = du.average_weights(network, 0.999) if contender.helped else None
-    parameters = list(network.parameters())
-    optimiser = torch.optim.Adam(
-        parameters, contender.rate, contender.betas, fused=contender.helped
-    )
-    clipped(optimiser, parameters, contender.clip)
-    x, generator = du.load_sprites("train").x, torch.Generator().manual_seed(SEED)
-    steps = steps_of(
-        contender,
-        network,
-        endless_batches(x, contender.batch, generator),
-        optimiser,
-        average,
-    )
+    optimiser = optimiser_of(contender, network)
+    generator = torch.Generator().manual_seed(SEED)
+    batches = endless_batches(du.load_sprites("train").x, contender.batch, generator)
+    steps = steps_of(contender, network, batches, optimiser, average)
     du.has_fast_bf16(CPU)  # timed once: not at the contender's expense
-    log, states, elapsed, done = [], [], 0.0, 0
+    log = []
+    states = []
+    elapsed = 0.0
+    done = 0
     while len(log) < len(minutes):
-        warm = min(1, (done + 1) / 50) if contender.helped else 1
-        optimiser.param_groups[0]["lr"] = (
-            contender.rate * max(0.0, 1 - elapsed / 60 / minutes[-1]) * warm
-        )
+        left = max(0.0, 1 - elapsed / 60 / minutes[-1])
+        warm_up = min(1, (done + 1) / 50) if contender.helped else 1
+        optimiser.param_groups[0]["lr"] = contender.rate * left * warm_up
         started = time.perf_counter()
         next(steps)
-        elapsed, done = elapsed + time.perf_counter() - started, done + 1
-        if elapsed >= 60 * minutes[len(log)]:
-            log.append(
-                {
-                    "minutes": minutes[len(log)],
-                    "pictures": done * contender.batch,
-                    "seconds": round(elapsed, 1),
-                }
-            )
-            states.append(
-                {
-                    key: value.clone()
-                    for key, value in (average.module if average else network)
-                    .state_dict()
-                    .items()
-                }
-            )
+        elapsed += time.perf_counter() - started
+        done += 1
+        moment = minutes[len(log)]
+        if elapsed >= 60 * moment:
+            pictures = done * contender.batch
+            seconds = round(elapsed, 1)
+            log.append({"minutes": moment, "pictures": pictures, "seconds": seconds})
+            states.append(copied(average.module if average else network))
     return network, log, states
 
 
 def step_flops(contender: Contender, network: nn.Module) -> float:
-    """Floating-point operations of one training step a picture, counted by torch: matrix products and convolutions, forward and backward."""
+    """Floating-point operations of one training step for each picture.
+
+    Torch counts matrix products and convolutions, forward and backward.
+    """
     du.has_fast_bf16(CPU)  # it times convolutions, which are not to be counted
     optimiser = torch.optim.SGD(network.parameters(), 0.0)
-    batches = endless_batches(
-        du.load_sprites("test").x, contender.batch, torch.Generator().manual_seed(0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    batches = endless_batches(du.load_sprites("test").x, contender.batch, generator)
     with FlopCounterMode(display=False) as counter:
         next(steps_of(contender, network, batches, optimiser, None))
     return counter.get_total_flops() / contender.batch
 
 
 def matmul_peak(dtype: torch.dtype, size: int = 2048, repeats: int = 12) -> float:
-    """The most floating-point operations a second that a product of two square matrices reaches here."""
-    a, seconds = torch.ones(size, size, dtype=dtype), []
+    """Floating-point operations a second of the fastest product of two matrices."""
+    a = torch.ones(size, size, dtype=dtype)
+    seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
         a @ a
@@ -378,15 +454,19 @@ def matmul_peak(dtype: torch.dtype, size: int = 2048, repeats: int = 12) -> floa
 
 @contextmanager
 def peak_memory() -> Iterator[dict[str, int]]:
-    """What the block adds to this process's memory at most, looked at ten times a second: {"MiB": so many} after it."""
-    process, done, peak = psutil.Process(), threading.Event(), {}
+    """What the block adds to this process's memory at most, looked at every 0.1 s.
+
+    The dictionary holds it after the block: {"MiB": so many}.
+    """
+    process = psutil.Process()
     before = process.memory_info().rss
+    done = threading.Event()
+    peak = {"MiB": 0}
 
     def watch():
         while not done.wait(0.1):
-            peak["MiB"] = max(
-                peak.get("MiB", 0), round((process.memory_info().rss - before) / 2**20)
-            )
+            added = process.memory_info().rss - before
+            peak["MiB"] = max(peak["MiB"], round(added / 2**20))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -397,92 +477,107 @@ def peak_memory() -> Iterator[dict[str, int]]:
         watcher.join()
 
 
-# ---- Sampling, scoring, one loop against another -----------------------------------------------------------------------
+# ---- Sampling and scoring -----------------------------------------------------------
 
 
 def median_seconds(
     draws: dict[str, Callable[[], object]], repeats: int
 ) -> dict[str, float]:
-    """{name: median seconds of a call}, the calls taking turns in a new order each time, after one each to warm up; `repeats` 0: that one counts."""
-    times, turn = {name: [] for name in draws}, random.Random(0)
-    for i in range(repeats + 1):
-        for name in turn.sample([*draws], len(draws)):
+    """{name: median seconds of a call}.
+
+    The calls take turns, in a new order each time. The first turn is a warm-up; it
+    counts only where `repeats` is 0.
+    """
+    times = {name: [] for name in draws}
+    shuffler = random.Random(0)
+    for turn in range(repeats + 1):
+        for name in shuffler.sample([*draws], len(draws)):
             started = time.perf_counter()
             draws[name]()
-            if i or repeats == 0:
-                times[name].append(time.perf_counter() - started)
-    return {
-        name: round(statistics.median(seconds), 4) for name, seconds in times.items()
-    }
+            seconds = time.perf_counter() - started
+            if turn > 0 or repeats == 0:
+                times[name].append(seconds)
+    return {name: round(statistics.median(each), 4) for name, each in times.items()}
 
 
 def sampler_seconds(contender: Contender, network: nn.Module) -> dict[str, float]:
-    """Seconds to draw 32 sprites with each of its samplers; those of hundreds of calls once."""
-    draws = {
-        "DDIM-20": contender.ddim(20),
-        "DDIM-50": contender.ddim(50),
-    } | contender.others
-    calls = {name: functools.partial(draw, network, 32) for name, draw in draws.items()}
-    slow = {
-        name: call for name, call in calls.items() if int(name.rsplit("-", 1)[1]) > 100
-    }
-    return median_seconds(
-        {name: call for name, call in calls.items() if name not in slow}, 9
-    ) | median_seconds(slow, 0)
+    """Seconds to draw 32 sprites with each of its samplers.
+
+    Samplers of over 100 calls are timed once.
+    """
+    draws = {"DDIM-20": contender.ddim(20), "DDIM-50": contender.ddim(50)}
+    draws |= contender.others
+    fast = {}
+    slow = {}
+    for name, draw in draws.items():
+        calls = int(name.rsplit("-", 1)[1])
+        group = slow if calls > 100 else fast
+        group[name] = functools.partial(draw, network, 32)
+    return median_seconds(fast, 9) | median_seconds(slow, 0)
 
 
-def scored(
-    contender: Contender, network: nn.Module, state: dict[str, Tensor], samples: int
-) -> tuple[dict, np.ndarray]:
-    """Scores of so many samples (DDIM-50, its own loop) with these weights, and the first few."""
-    network.load_state_dict(state)
-    torch.manual_seed(SEED)
+def main_scores(pictures: np.ndarray) -> dict[str, list[float]]:
+    """Three of the scores of pictures, each with its interval."""
+    scores = tables.rounded(du.sprite_scores(pictures))
+    return {name: scores[name] for name in ("legal", "coverage", "FD")}
+
+
+def drawn(contender: Contender, network: nn.Module, samples: int) -> np.ndarray:
+    """So many pictures by the contender's own DDIM."""
     draw = contender.ddim(SCORED_WITH)
-    pictures = du.to_pictures(
-        torch.cat(
-            [draw(network, min(BATCH, samples - i)) for i in range(0, samples, BATCH)]
-        )
-    )
-    scores = rounded(du.sprite_scores(pictures))
-    return {name: scores[name] for name in ("legal", "coverage", "FD")}, pictures[
-        :SHOWN
-    ]
+    parts = []
+    for start in range(0, samples, BATCH):
+        parts.append(draw(network, min(BATCH, samples - start)))
+    return du.to_pictures(torch.cat(parts))
 
 
 def row(
     name: str, minutes: tuple[float, ...], samples: int, rate: float | None
 ) -> tuple[dict, np.ndarray]:
-    """All of one contender: what is measured in training, then scores and seconds of sampling."""
+    """All of one contender: its row, and the first samples of the last weights."""
     contender = CONTENDERS[name]
     if rate:
         contender = replace(contender, rate=rate)
-    peaks = {
-        dtype: matmul_peak(dtype) for dtype in (torch.float32, torch.bfloat16)
-    }  # first: it warms the process up
-    bf16 = contender.helped and du.has_fast_bf16(CPU)
-    flops, peak = (
-        step_flops(contender, contender.build()),
-        peaks[torch.bfloat16 if bf16 else torch.float32],
-    )
+    peaks = {  # measured first: it warms the process up
+        False: matmul_peak(torch.float32),
+        True: matmul_peak(torch.bfloat16),
+    }
+    bf16 = uses_bf16(contender)
+    flops = step_flops(contender, contender.build())
     with peak_memory() as memory:
         network, log, states = train(contender, minutes)
     a_second = log[-1]["pictures"] / log[-1]["seconds"]
+    scores = []
+    for entry, state in zip(log, states):
+        network.load_state_dict(state)
+        torch.manual_seed(SEED)
+        pictures = drawn(contender, network, samples)
+        scores.append(entry | main_scores(pictures))
     answer = {
-        "parameters": du.count_parameters(network), "rate": contender.rate, "batch": contender.batch, "bfloat16": bf16,
-        "machine": machine(CPU), "pictures_a_second": round(a_second), "peak_memory_MiB": memory["MiB"],
-        "gflop_a_picture": round(flops / 1e9, 3), "matmul_peak_gflops": round(peak / 1e9), "share_of_peak": round(flops * a_second / peak, 3),
-    }  # fmt: skip
-    results = [scored(contender, network, state, samples) for state in states]
-    answer["scores"] = [entry | scores for entry, (scores, _) in zip(log, results)]
-    return answer | {"seconds_for_32": sampler_seconds(contender, network)}, results[
-        -1
-    ][1]
+        "parameters": du.count_parameters(network),
+        "rate": contender.rate,
+        "batch": contender.batch,
+        "bfloat16": bf16,
+        "machine": tables.machine(CPU),
+        "pictures_a_second": round(a_second),
+        "peak_memory_MiB": memory["MiB"],
+        "gflop_a_picture": round(flops / 1e9, 3),
+        "matmul_peak_gflops": round(peaks[bf16] / 1e9),
+        "share_of_peak": round(flops * a_second / peaks[bf16], 3),
+        "scores": scores,
+        "seconds_for_32": sampler_seconds(contender, network),
+    }
+    return answer, pictures[:SHOWN]
+
+
+# ---- One loop against another -------------------------------------------------------
 
 
 class ForLucid(nn.Module):
-    """A ContextUnet as denoising-diffusion-pytorch asks a network: steps 0 to T - 1."""
+    """A ContextUnet as denoising-diffusion-pytorch calls it: steps 0 to T - 1."""
 
-    channels = out_dim = SHAPE[0]
+    channels = SHAPE[0]
+    out_dim = SHAPE[0]
     self_condition = False
 
     def __init__(self, network: nn.Module):
@@ -494,17 +589,19 @@ class ForLucid(nn.Module):
 
 
 class NoNetwork(nn.Module):
-    """Costs nothing, so that what is left of a sampler's time is the loop."""
+    """It costs nothing, so that only the loop of a sampler is timed."""
 
     def forward(self, x, t, c=None):
         return 0.5 * x
 
 
 def loops() -> dict[str, dict[str, float]]:
-    """Seconds to draw 32 sprites in 20 steps with this course's DDIM and with each library's, with the same ContextUnet, and with none."""
-    network = du.load_weights(context_unet(), du.WEIGHTS / "model_trained.pth").to(
-        memory_format=torch.channels_last
-    )
+    """Seconds to draw 32 sprites in 20 steps of DDIM, as each library writes the loop.
+
+    All use the same ContextUnet, and then no network.
+    """
+    network = du.load_weights(context_unet(), WEIGHTS / "model_trained.pth")
+    network = network.to(memory_format=torch.channels_last)
     return {
         "ContextUnet": median_seconds(ddim_loops(network), 40),
         "no network": median_seconds(ddim_loops(NoNetwork()), 200),
@@ -512,15 +609,43 @@ def loops() -> dict[str, dict[str, float]]:
 
 
 def ddim_loops(network: nn.Module) -> dict[str, Callable[[], object]]:
-    """{whose: 32 pictures in 20 steps of DDIM with this network of the course}, each as that library writes it."""
-    import smalldiffusion
+    """{library: a function that draws 32 pictures with this network of the course}."""
+    draws = {
+        "this course": course_ddim(20),
+        "diffusers": diffusers_with_course_network,
+        "denoising-diffusion-pytorch": lucid_draw(20),
+        "smalldiffusion": small_with_course_network,
+    }
+    networks = {
+        "this course": network,
+        "diffusers": network,
+        "denoising-diffusion-pytorch": lucid_for_course_network(network),
+        "smalldiffusion": small_for_course_network(network),
+    }
+    loops = {}
+    for name, draw in draws.items():
+        loops[name] = functools.partial(draw, networks[name], 32)
+    return loops
+
+
+@functools.cache
+def course_scheduler():
+    """DDIM of diffusers with as many steps as the course's schedule."""
     from diffusers import DDIMScheduler
 
-    scheduler, schedule = (
-        DDIMScheduler(SCHEDULE.T),
-        smalldiffusion.ScheduleDDPM(SCHEDULE.T),
-    )
-    lucid = gaussian_diffusion(
+    return DDIMScheduler(SCHEDULE.T)
+
+
+def diffusers_with_course_network(network: nn.Module, n: int) -> Tensor:
+    def ask(network, x, t):
+        return network(x, (t + 1) / SCHEDULE.T)
+
+    x = torch.randn(n, *SHAPE)
+    return diffusers_loop(network, x, course_scheduler(), 20, ask)
+
+
+def lucid_for_course_network(network: nn.Module):
+    return gaussian_diffusion(
         ForLucid(network),
         timesteps=SCHEDULE.T,
         sampling_timesteps=20,
@@ -528,8 +653,25 @@ def ddim_loops(network: nn.Module) -> dict[str, Callable[[], object]]:
         beta_schedule="linear",
     )
 
+
+@functools.cache
+def small_schedule():
+    """The course's schedule in smalldiffusion."""
+    import smalldiffusion
+
+    return smalldiffusion.ScheduleDDPM(SCHEDULE.T)
+
+
+def small_for_course_network(network: nn.Module) -> nn.Module:
+    import smalldiffusion
+
+    schedule = small_schedule()
+
     class ForSmall(nn.Module, smalldiffusion.ModelMixin):
-        """The network as smalldiffusion asks it: x / sqrt(alpha-bar), and the noise's standard deviation in it."""
+        """The network as smalldiffusion calls it.
+
+        x is divided by sqrt(alpha-bar); sigma is the noise's standard deviation in it.
+        """
 
         input_dims = SHAPE
 
@@ -539,152 +681,147 @@ def ddim_loops(network: nn.Module) -> dict[str, Callable[[], object]]:
 
         def forward(self, x, sigma, cond=None):
             t = (schedule.sigmas - sigma).abs().argmin() + 1
-            return self.network(x / (1 + sigma**2).sqrt(), t / SCHEDULE.T)
+            scaled = x / (1 + sigma**2).sqrt()
+            return self.network(scaled, t / SCHEDULE.T)
 
-    def ask(network, x, t):
-        return network(x, (t + 1) / SCHEDULE.T)
-
-    small = ForSmall()
-    return {
-        "this course": lambda: course_ddim(20)(network, 32),
-        "diffusers": lambda: diffusers_loop(
-            network, torch.randn(32, *SHAPE), scheduler, 20, ask
-        ),
-        "denoising-diffusion-pytorch": lambda: lucid_draw(20)(lucid, 32),
-        "smalldiffusion": lambda: [
-            *smalldiffusion.samples(small, schedule.sample_sigmas(20), batchsize=32)
-        ],
-    }
+    return ForSmall()
 
 
-# ---- The table and the picture -----------------------------------------------------------------------------------------
+def small_with_course_network(network: nn.Module, n: int) -> Tensor:
+    from smalldiffusion import samples
+
+    sigmas = small_schedule().sample_sigmas(20)
+    *_, last = samples(network, sigmas, batchsize=n)
+    return last
+
+
+# ---- The tables and the picture -----------------------------------------------------
 
 
 def markdown(head: tuple, rows: list[tuple]) -> str:
-    return "\n".join(
-        f"| {' | '.join(map(str, cells))} |"
-        for cells in (head, ("---",) * len(head), *rows)
-    )
+    """A Markdown table."""
+    lines = []
+    for cells in (head, ("---",) * len(head), *rows):
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
 
 
 def table(content: dict) -> str:
-    """The Markdown table of the model card: training, and what came of it."""
-    minutes = ", ".join(map(str, content["settings"]["minutes"])) + " min"
+    """The Markdown table of the training, and of what came of it."""
+    times = ", ".join(map(str, content["settings"]["minutes"])) + " min"
     head = (
         "contender",
         "parameters",
         "pictures a second",
         "share of the peak",
         "memory",
-        f"FD after {minutes}",
-        f"legal after {minutes}",
+        f"FD after {times}",
+        f"legal after {times}",
     )
     rows = []
     for name, r in content["contenders"].items():
-        share = (
-            f"{r['share_of_peak']:.1%} of {r['matmul_peak_gflops'] / 1000:.1f} TFLOP/s"
+        peak = r["matmul_peak_gflops"] / 1000
+        fds = [f"{score['FD'][0]:.0f}" for score in r["scores"]]
+        legal = [f"{score['legal'][0]:.1%}" for score in r["scores"]]
+        cells = (
+            name,
+            f"{r['parameters']:,}",
+            r["pictures_a_second"],
+            f"{r['share_of_peak']:.1%} of {peak:.1f} TFLOP/s",
+            f"{r['peak_memory_MiB']} MiB",
+            ", ".join(fds),
+            ", ".join(legal),
         )
-        fd, legal = (
-            ", ".join(form.format(s[key][0]) for s in r["scores"])
-            for key, form in (("FD", "{:.0f}"), ("legal", "{:.1%}"))
-        )
-        rows.append(
-            (
-                name,
-                f"{r['parameters']:,}",
-                r["pictures_a_second"],
-                share,
-                f"{r['peak_memory_MiB']} MiB",
-                fd,
-                legal,
-            )
-        )
+        rows.append(cells)
     return markdown(head, rows)
 
 
 def speed_table(content: dict) -> str:
-    """Seconds to draw 32 sprites: each contender with its own samplers; then DDIM in 20 steps as each library writes it, on one network."""
-    rows = [
-        (name, ", ".join(f"{s} {t:.2f}" for s, t in r["seconds_for_32"].items()))
-        for name, r in content["contenders"].items()
-    ]
+    """Two Markdown tables of seconds to draw 32 sprites.
+
+    First each contender with its own samplers; then DDIM in 20 steps as each library
+    writes it, on one network.
+    """
+    rows = []
+    for name, r in content["contenders"].items():
+        each = [f"{s} {t:.2f}" for s, t in r["seconds_for_32"].items()]
+        rows.append((name, ", ".join(each)))
+    own = markdown(("contender", "seconds for 32 sprites"), rows)
     loops = content["loops"]
-    with_network = [
-        (name, f"{seconds:.3f}", f"{1000 * loops['no network'][name]:.1f} ms")
-        for name, seconds in loops["ContextUnet"].items()
-    ]
-    of_the_loop = (
+    rows = []
+    for name, seconds in loops["ContextUnet"].items():
+        milliseconds = 1000 * loops["no network"][name]
+        rows.append((name, f"{seconds:.3f}", f"{milliseconds:.1f} ms"))
+    head = (
         "DDIM in 20 steps, written by",
         "with the same ContextUnet",
         "with a network that costs nothing",
     )
-    return (
-        markdown(("contender", "seconds for 32 sprites"), rows)
-        + "\n\n"
-        + markdown(of_the_loop, with_network)
-    )
+    return f"{own}\n\n{markdown(head, rows)}"
 
 
-def draw_picture(content: dict, sprites: dict[str, np.ndarray], path: Path) -> None:
-    """FD over the minutes beside some samples of each contender."""
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(11, 4), width_ratios=(1, 1.6), layout="constrained"
-    )
+def plot_distances(axes, content: dict) -> None:
+    """FD over the minutes of training."""
     for name, r in content["contenders"].items():
-        left.plot(
-            [s["minutes"] for s in r["scores"]],
-            [s["FD"][0] for s in r["scores"]],
-            "o-",
-            label=name,
-        )
+        minutes = [score["minutes"] for score in r["scores"]]
+        distances = [score["FD"][0] for score in r["scores"]]
+        axes.plot(minutes, distances, "o-", label=name)
     floor = content["floor"]["FD"][0]
-    left.axhline(
-        floor, color="black", linestyle=":", label=f"real sprites, `test`: {floor:.0f}"
-    )
-    left.set(
+    label = f"real sprites, `test`: {floor:.0f}"
+    axes.axhline(floor, color="black", linestyle=":", label=label)
+    axes.set(
         xlabel="minutes of training on two cores",
         ylabel="FD (1,000 samples, DDIM-50)",
         yscale="log",
         xticks=content["settings"]["minutes"],
     )
-    left.set_ylim(top=6e4)  # room for the legend
-    left.legend(fontsize=8, frameon=False)
-    names = [name for name in content["contenders"] if name in sprites]
-    right.imshow(
-        du.filmstrip({name: du.to_model_range(sprites[name]) for name in names})
+    axes.set_ylim(top=6e4)  # room for the legend
+    axes.legend(fontsize=8, frameon=False)
+
+
+def plot_samples(axes, content: dict, sprites: dict[str, np.ndarray]) -> None:
+    """The first samples of each contender after the last minute."""
+    rows = {}
+    for name in content["contenders"]:
+        if name in sprites:
+            rows[name] = du.to_model_range(sprites[name])
+    axes.imshow(du.filmstrip(rows))
+    last = content["settings"]["minutes"][-1]
+    axes.set_title(f"the first samples after {last} minutes", fontsize=10)
+    axes.axis("off")
+
+
+def draw_picture(content: dict, sprites: dict[str, np.ndarray], path: Path) -> None:
+    """FD over the minutes, beside some samples of each contender, as a PNG."""
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 4), width_ratios=(1, 1.6), layout="constrained"
     )
-    right.set_title(
-        f"the first samples after {content['settings']['minutes'][-1]} minutes",
-        fontsize=10,
-    )
-    right.axis("off")
+    plot_distances(left, content)
+    plot_samples(right, content, sprites)
     with du._written_whole(path) as temporary:
         figure.savefig(temporary, dpi=100)
-        few = (
-            Image.open(temporary)
-            .convert("RGB")
-            .quantize(
-                256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
-            )
+        # A palette makes the file a third of the size. The method keeps rare bright
+        # colours, which the default one loses.
+        full = Image.open(temporary).convert("RGB")
+        few = full.quantize(
+            256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
         )
-        few.save(
-            temporary, "PNG", optimize=True
-        )  # a third of the size; rare bright colours stay, as they would not with the usual method
+        few.save(temporary, "PNG", optimize=True)
     plt.close(figure)
 
 
+# ---- The program --------------------------------------------------------------------
+
+
 def in_its_own_process(work: Callable, *arguments):
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(work, *arguments).result()
 
 
-def floor(samples: int) -> dict:
-    scores = rounded(du.sprite_scores(du.load_sprites("test").images[:samples]))
-    return {name: scores[name] for name in ("legal", "coverage", "FD")}
-
-
-def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def command_line() -> argparse.ArgumentParser:
+    """The options of the program; `--out` is a folder."""
+    parser = tables.command_line(__doc__, WEIGHTS, workers=False)
     parser.add_argument(
         "--contender",
         choices=CONTENDERS,
@@ -696,70 +833,58 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
         type=float,
         nargs="+",
         default=MINUTES,
-        help="when to score, the last being the length of the training",
+        help="when to score; the last is the length of the training",
     )
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--rate", type=float, help="another learning rate")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=ROOT / "weights",
-        help="folder for benchmark.json, results/ and pictures/",
-    )
-    options = parser.parse_args(arguments)
-    if options.out.resolve() == ROOT / "weights" and (
-        tuple(options.minutes),
-        options.samples,
-        options.rate,
-    ) != (MINUTES, SAMPLES, None):
-        parser.error(
-            "these settings would overwrite the shipped results; add --out FOLDER"
-        )
-    if sorted(options.minutes) != list(options.minutes) or options.minutes[0] <= 0:
+    return parser
+
+
+def parsed(
+    parser: argparse.ArgumentParser, arguments: list[str] | None = None
+) -> argparse.Namespace:
+    options = tables.parsed(parser, arguments, free=("contender",))
+    rising = sorted(options.minutes) == options.minutes
+    if not rising or options.minutes[0] <= 0:
         parser.error(f"--minutes {options.minutes}: expected rising numbers above 0")
     return options
 
 
-def main() -> None:
-    options = parsed()
-    path, pictures = (
-        options.out / "benchmark.json",
-        options.out / "results" / "benchmark.npz",
-    )
-    settings = {
-        "minutes": list(options.minutes),
+def settings_of(options: argparse.Namespace) -> dict:
+    """What every row depends on: other settings or data need another folder."""
+    return {
+        "minutes": options.minutes,
         "samples": options.samples,
         "sampler": f"DDIM-{SCORED_WITH}",
         "seed": SEED,
+        "version": VERSION,
+        "sprites": tables.sha256(du.DATA / "sprites_16x16.npy"),
     }
-    content = (
-        json.loads(path.read_text(encoding="utf8"))
-        if path.exists()
-        else {"settings": settings, "contenders": {}}
-    )
-    if content["settings"] != settings:
-        sys.exit(
-            f"{path} has other settings ({content['settings']}); remove it or give another --out"
-        )
-    sprites = dict(np.load(pictures)) if pictures.exists() else {}
-    content["floor"] = content.get("floor") or floor(options.samples)
+
+
+def main() -> None:
+    parser = command_line()
+    options = parsed(parser)
+    path = options.out / "benchmark.json"
+    samples = options.out / "results" / "benchmark.npz"
+    content = tables.so_far(path, settings_of(options), parser, contenders={})
+    if "floor" not in content:
+        real = du.load_sprites("test").images[: options.samples]
+        content["floor"] = main_scores(real)
     for name in options.contender or CONTENDERS:
         if name not in content["contenders"]:
-            content["contenders"][name], sprites[name] = in_its_own_process(
-                row, name, tuple(options.minutes), options.samples, options.rate
+            answer, pictures = in_its_own_process(
+                row, name, options.minutes, options.samples, options.rate
             )
-            content["contenders"] = {
-                each: content["contenders"][each]
-                for each in CONTENDERS
-                if each in content["contenders"]
-            }
-            with du._written_whole(pictures) as temporary:
-                np.savez_compressed(temporary, **sprites)
-            write_json(path, content)
-            print(name, content["contenders"][name], flush=True)
-    content["loops"] = content.get("loops") or in_its_own_process(loops)
-    write_json(path, content)
-    draw_picture(content, sprites, options.out / "pictures" / "benchmark.png")
+            tables.add_row(content["contenders"], name, answer, CONTENDERS)
+            tables.add_samples(samples, {name: pictures})
+            tables.write_json(path, content)
+            print(name, answer, flush=True)
+    if "loops" not in content:
+        content["loops"] = in_its_own_process(loops)
+        tables.write_json(path, content)
+    with np.load(samples) as file:
+        draw_picture(content, dict(file), options.out / "pictures" / "benchmark.png")
     print(table(content), speed_table(content), sep="\n\n")
 
 
