@@ -72,8 +72,8 @@ def seeded():
 TURN_EVERY_KNOB = f"""
 import sys
 sys.path.append({str(TESTS / "lessons")!r})
-from every_knob import turn_every_knob
-turn_every_knob(Out.values())
+from every_knob import all_instruments, turn_every_knob
+turn_every_knob(all_instruments())
 """
 
 

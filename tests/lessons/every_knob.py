@@ -1,6 +1,6 @@
 """What nbval runs in a lesson's kernel after its last cell: see tests/conftest.py."""
 
-from collections.abc import Iterable
+import gc
 
 import numpy as np
 
@@ -9,15 +9,22 @@ from diffusion_utilities import Instrument
 WIDEST = 1010  # pixels; JupyterLab shows as many in a window of 1280
 
 
-def turn_every_knob(shown: Iterable) -> None:
-    """Turn each knob of the instruments among `shown`, what cells returned.
+def all_instruments() -> list[Instrument]:
+    """Every instrument that this process has made and not forgotten.
+
+    nbval keeps no results of cells, so they are found among all objects.
+    """
+    return [thing for thing in gc.get_objects() if type(thing) is Instrument]
+
+
+def turn_every_knob(instruments: list[Instrument]) -> None:
+    """Turn each knob of each instrument.
 
     Fails where an option gives an error, no words, an empty picture or one that is too
-    wide; and where an instrument has changed since its own cell was run, because a
-    later cell uses one of its names.
+    wide; where an instrument has changed since its own cell was run, because a later
+    cell uses one of its names; and where there is no instrument.
     """
-    instruments = [thing for thing in shown if isinstance(thing, Instrument)]
-    assert instruments, "no cell ends with its instrument"
+    assert instruments, "there is no instrument"
     for instrument in instruments:
         look_again(instrument)
         for name in instrument.knobs:
