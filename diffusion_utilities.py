@@ -1,16 +1,33 @@
 """The one helper module of the course: diffusion models from scratch, on two CPU cores.
 
-Each docstring ends with the lesson that explains the function. Pictures are tensors (N, channels, height, width) with values in [-1, 1] unless a
-docstring says otherwise; `t` is an integer step from 1 (least noise) to T (most); index 0 is the clean picture.
+The sections follow the lessons: the noise schedule, the networks, training and
+sampling; then data and measuring; then pictures, animations and instruments. Each
+docstring ends with the lesson that explains the function.
 
-Papers, by arXiv number: [DDPM] Ho et al. 2020, 2006.11239. [DDIM] Song et al. 2021, 2010.02502. [iDDPM] Nichol & Dhariwal 2021, 2102.09672. [CFG] Ho
-& Salimans 2022, 2207.12598. [U-Net] Ronneberger et al. 2015, 1505.04597. [Min-SNR] Hang et al. 2023, 2303.09556. [PNDM] Liu et al. 2022, 2202.09778.
-[Restart] Xu et al. 2023, 2306.14878. [DPM++] Lu et al. 2022, 2211.01095. [Plaid] Gulrajani & Hashimoto 2023, 2305.18619. [FID] Heusel et al. 2017,
-1706.08500. [PR] Kynkaanniemi et al. 2019, 1904.06991. [PRDC] Naeem et al. 2020, 2002.09797. [Memo] Yoon et al. 2023, SPIGM workshop at ICML.
+Pictures are tensors (N, channels, height, width) with values in [-1, 1] unless a
+docstring says otherwise. `t` is an integer step from 1 (least noise) to T (most);
+index 0 is the clean picture.
+
+Papers, by arXiv number:
+[CFG] Ho & Salimans 2022, 2207.12598.
+[DDIM] Song et al. 2021, 2010.02502.
+[DDPM] Ho et al. 2020, 2006.11239.
+[DPM++] Lu et al. 2022, 2211.01095.
+[FID] Heusel et al. 2017, 1706.08500.
+[iDDPM] Nichol & Dhariwal 2021, 2102.09672.
+[Memo] Yoon et al. 2023, SPIGM workshop at ICML.
+[Min-SNR] Hang et al. 2023, 2303.09556.
+[Plaid] Gulrajani & Hashimoto 2023, 2305.18619.
+[PNDM] Liu et al. 2022, 2202.09778.
+[PR] Kynkaanniemi et al. 2019, 1904.06991.
+[PRDC] Naeem et al. 2020, 2002.09797.
+[Restart] Xu et al. 2023, 2306.14878.
+[U-Net] Ronneberger et al. 2015, 1505.04597.
 """
 
 from __future__ import annotations
 
+import ast
 import base64
 import csv
 import functools
@@ -18,15 +35,15 @@ import html
 import importlib
 import inspect
 import io
+import math
 import os
 import random
-import re
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from timeit import timeit
 
 import matplotlib.pyplot as plt
@@ -42,29 +59,123 @@ from torchvision import transforms
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
-__all__ = [  # first the libraries that `from diffusion_utilities import *` has always brought along, then section by section
-    "os", "np", "torch", "nn", "F", "plt", "make_grid", "save_image", "FuncAnimation", "PillowWriter", "Dataset", "DataLoader", "transforms", "Image",
-    "Path", "tqdm", "COURSE", "DATA", "WEIGHTS", "set_up", "seed_everything", "default_device", "has_fast_bf16", "CLASS_NAMES", "transform",
-    "CustomDataset", "Sprites", "load_sprites", "load_digits", "load_sprite_pictures", "to_model_range", "sprite_factory", "sprite_scoring", "NoiseSchedule",
-    "perturb_input", "predict_x0", "posterior", "ResidualConvBlock", "UnetDown", "UnetUp", "EmbedFC", "ContextUnet", "BasicUNet", "PaletteNet",
-    "count_parameters", "corrupt", "diffusion_loss", "drop_context", "average_weights", "train_steps", "save_weights", "load_state", "load_weights",
-    "sampling_steps", "restart_steps", "denoise_add_noise", "denoise_ddim", "walk", "sample_ddpm", "sample_ddim", "sample_multistep",
-    "denoising_losses", "nearest_pictures", "frechet_distance", "precision_recall_density_coverage", "memorised", "feature_network",
-    "sprite_features", "sprite_scores", "sprite_report", "unorm", "norm_all", "norm_torch", "gen_tst_context", "plot_grid", "plot_sample",
-    "to_pictures", "show_images", "filmstrip", "SpriteAnimation", "animate", "compare_checkpoints", "show_source", "Instrument", "explore",
-]  # fmt: skip
+__all__ = [
+    # what `from diffusion_utilities import *` has always brought along
+    "os",
+    "np",
+    "torch",
+    "nn",
+    "F",
+    "plt",
+    "make_grid",
+    "save_image",
+    "FuncAnimation",
+    "PillowWriter",
+    "Dataset",
+    "DataLoader",
+    "transforms",
+    "Image",
+    "Path",
+    "tqdm",
+    # set-up
+    "COURSE",
+    "DATA",
+    "WEIGHTS",
+    "set_up",
+    "seed_everything",
+    "default_device",
+    "has_fast_bf16",
+    # the noise schedule
+    "NoiseSchedule",
+    "perturb_input",
+    "predict_x0",
+    "posterior",
+    "corrupt",
+    # networks
+    "ResidualConvBlock",
+    "UnetDown",
+    "UnetUp",
+    "EmbedFC",
+    "ContextUnet",
+    "BasicUNet",
+    "PaletteNet",
+    "count_parameters",
+    # training
+    "diffusion_loss",
+    "drop_context",
+    "average_weights",
+    "train_steps",
+    "save_weights",
+    "load_state",
+    "load_weights",
+    # sampling
+    "sampling_steps",
+    "restart_steps",
+    "denoise_add_noise",
+    "denoise_ddim",
+    "walk",
+    "sample_ddpm",
+    "sample_ddim",
+    "sample_multistep",
+    # data
+    "CLASS_NAMES",
+    "transform",
+    "CustomDataset",
+    "Sprites",
+    "load_sprites",
+    "load_digits",
+    "load_sprite_pictures",
+    "to_model_range",
+    "sprite_factory",
+    "sprite_scoring",
+    # measuring
+    "denoising_losses",
+    "nearest_pictures",
+    "frechet_distance",
+    "precision_recall_density_coverage",
+    "memorised",
+    "feature_network",
+    "sprite_features",
+    "sprite_scores",
+    "sprite_report",
+    # pictures, animations and instruments
+    "unorm",
+    "norm_all",
+    "norm_torch",
+    "gen_tst_context",
+    "plot_grid",
+    "plot_sample",
+    "to_pictures",
+    "show_images",
+    "filmstrip",
+    "SpriteAnimation",
+    "animate",
+    "compare_checkpoints",
+    "show_source",
+    "Instrument",
+    "explore",
+]
 
-# ---- Set-up ----------------------------------------------------------------------------------------------------------
+
+# ---- Set-up --------------------------------------------------------------------------
 
 COURSE = Path(__file__).resolve().parent
-DATA, WEIGHTS = COURSE / "data", COURSE / "weights"
-torch.set_flush_denormal(
-    True
-)  # numbers below 1e-38 count as 0: a CPU is slow with them, and a PaletteNet's small probabilities have many
+DATA = COURSE / "data"
+WEIGHTS = COURSE / "weights"
+
+# Numbers below 1e-38 count as 0: a CPU is slow with them, and a PaletteNet's small
+# probabilities have many.
+torch.set_flush_denormal(True)
 
 
 def seed_everything(seed: int) -> Generator:
-    """Seed Python, NumPy and torch; returns a CPU generator with that seed, for samplers: the same noise on every device. Lesson 1."""
+    """Seed Python, NumPy and torch.
+
+    Returns a CPU generator with that seed, for samplers: it draws the same noise
+    whatever the device.
+
+    Lesson 1.
+    """
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -72,72 +183,1528 @@ def seed_everything(seed: int) -> Generator:
 
 
 def default_device() -> torch.device:
-    """CUDA where there is one, else Apple's MPS, else the CPU. Lesson 1."""
-    return torch.device(
-        "cuda"
-        if torch.cuda.is_available()
-        else "mps"
-        if torch.backends.mps.is_available()
-        else "cpu"
-    )
+    """CUDA where there is a GPU, else Apple's MPS, else the CPU.
+
+    Lesson 1.
+    """
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
 
 
 @functools.cache
 def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
-    """Whether bfloat16 trains faster than float32 there: a CPU that lists it may emulate it, so a convolution is timed (a second, once). Lesson 3."""
-    kind, cpuinfo = (
-        torch.device(device).type,
-        Path("/proc/cpuinfo"),
-    )  # not on Linux: no, the safe answer
+    """Whether bfloat16 trains faster than float32 on this device.
+
+    A CPU that lists bfloat16 may emulate it, so a convolution is timed in both number
+    formats. That takes a second, once.
+
+    Lesson 3.
+    """
+    kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if (
-        kind != "cpu"
-        or not cpuinfo.exists()
-        or not re.search("avx512_bf16|amx_bf16", cpuinfo.read_text(encoding="utf8"))
-    ):
+    if kind != "cpu" or not _cpu_lists_bf16():
         return False
+    bf16_seconds, float32_seconds = _convolution_seconds()
+    return bf16_seconds < float32_seconds
+
+
+def _cpu_lists_bf16() -> bool:
+    """Whether Linux names bfloat16 among the CPU's features; elsewhere no."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return False
+    features = cpuinfo.read_text(encoding="utf8")
+    return "avx512_bf16" in features or "amx_bf16" in features
+
+
+def _convolution_seconds(repeats: int = 6) -> tuple[float, float]:
+    """The shortest times of a convolution, forwards and backwards: (bf16, float32).
+
+    The two take turns, so that other work on the machine slows both.
+    """
     # ones, because random numbers drawn here would shift everyone else's
-    w, x = (
-        torch.ones(64, 64, 3, 3, requires_grad=True),
-        torch.ones(50, 64, 16, 16)
-        .to(memory_format=torch.channels_last)
-        .requires_grad_(),
-    )
+    weight = torch.ones(64, 64, 3, 3, requires_grad=True)
+    pictures = torch.ones(50, 64, 16, 16).to(memory_format=torch.channels_last)
+    pictures.requires_grad_()
 
     def step(bf16: bool) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            torch.conv2d(x, w, padding=1).sum().backward()
+            torch.conv2d(pictures, weight, padding=1).sum().backward()
 
-    seconds = [
-        [timeit(functools.partial(step, bf16), number=1) for bf16 in (True, False)]
-        for _ in range(6)
-    ]
-    return min(fast for fast, _ in seconds) < min(slow for _, slow in seconds)
+    bf16_times = []
+    float32_times = []
+    for _ in range(repeats):
+        bf16_times.append(timeit(lambda: step(bf16=True), number=1))
+        float32_times.append(timeit(lambda: step(bf16=False), number=1))
+    return min(bf16_times), min(float32_times)
 
 
 def set_up(seed: int = 0) -> torch.device:
-    """What the first cell of each lesson does: seed everything, set the style of figures, return the device. Lesson 1."""
+    """Seed everything, set the style of figures, and return the device.
+
+    The first cell of each lesson calls it.
+
+    Lesson 1.
+    """
     seed_everything(seed)
-    style = {
-        "figure.figsize": (7, 3),
-        "figure.dpi": 100,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-    }
-    plt.rcParams.update(
-        style
-        | {"grid.alpha": 0.3, "legend.frameon": False, "image.interpolation": "nearest"}
-    )
-    if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
-        shell.display_formatter.formatters[
-            "image/jpeg"
-        ].enabled = False  # Pillow's second copy of each picture: twice the notebook
+    _prepare_notebook()
+    plt.rcParams["figure.figsize"] = (7, 3)
+    plt.rcParams["figure.dpi"] = 100
+    plt.rcParams["axes.spines.top"] = False
+    plt.rcParams["axes.spines.right"] = False
+    plt.rcParams["axes.grid"] = True
+    plt.rcParams["grid.alpha"] = 0.3
+    plt.rcParams["legend.frameon"] = False
+    plt.rcParams["image.interpolation"] = "nearest"
     return default_device()
 
 
-# ---- Data ------------------------------------------------------------------------------------------------------------
+def _prepare_notebook() -> None:
+    """In a notebook: show every figure below its cell, and save each picture once.
+
+    A figure is shown by Jupyter's inline backend only, so it is chosen whatever the
+    environment variable MPLBACKEND says. Pillow's second copy of each picture, a JPEG,
+    would make a notebook twice as large.
+    """
+    if "IPython" not in sys.modules:
+        return
+    shell = sys.modules["IPython"].get_ipython()
+    if hasattr(shell, "kernel"):
+        shell.enable_matplotlib("inline")
+    if shell:
+        shell.display_formatter.formatters["image/jpeg"].enabled = False
+
+
+# ---- The noise schedule --------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """How much noise each of T steps adds: float64 tables (T + 1,), indexed by t.
+
+    b[t]: beta_t, the variance that step t adds.
+    a[t]: 1 - b[t].
+    ab[t]: alpha-bar_t = a[1] a[2] ... a[t], the share of the picture's variance that
+        is left after t steps.
+    snr[t]: the signal-to-noise ratio ab[t] / (1 - ab[t]).
+    T: the number of steps.
+
+    b[0] = 0, so ab[0] = 1 and snr[0] is infinite: t = 0 is the clean picture, and the
+    last step is exact. To change a schedule, build another one.
+
+    Source: [DDPM] eq. 2 and 4.
+
+    Lesson 2.
+    """
+
+    b: Tensor
+
+    def __post_init__(self):
+        b = torch.as_tensor(self.b, dtype=torch.float64).clone()
+        is_table = b.ndim == 1 and len(b) >= 2 and b[0] == 0
+        if not is_table or not ((b[1:] > 0) & (b[1:] < 1)).all():
+            raise ValueError(
+                "b must be a vector (T + 1,) with b[0] = 0 and 0 < b[t] < 1 for "
+                "t = 1..T; use NoiseSchedule.linear or .cosine"
+            )
+        a = 1 - b
+        ab = a.cumprod(0)
+        self._set("T", len(b) - 1)
+        self._set("b", b)
+        self._set("a", a)
+        self._set("ab", ab)
+        self._set("snr", ab / (1 - ab))
+
+    def _set(self, name: str, value: Tensor | int) -> None:
+        """Set an attribute once, although the dataclass is frozen."""
+        object.__setattr__(self, name, value)
+
+    @classmethod
+    def linear(
+        cls, T: int = 500, beta1: float = 1e-4, beta2: float = 0.02
+    ) -> NoiseSchedule:
+        """b[t] = beta1 + (beta2 - beta1) t / T, the schedule of the shipped weights.
+
+        Source: [DDPM] section 4, where T = 1000.
+        """
+        _check_steps(T)
+        b = torch.linspace(beta1, beta2, T + 1, dtype=torch.float64)
+        b[0] = 0
+        return cls(b)
+
+    @classmethod
+    def cosine(
+        cls, T: int = 500, s: float = 0.008, max_beta: float = 0.999
+    ) -> NoiseSchedule:
+        """ab[t] proportional to cos^2((t/T + s) / (1 + s) * pi/2).
+
+        b[t] = 1 - ab[t] / ab[t-1], but at most `max_beta`.
+
+        Source: [iDDPM] eq. 17.
+        """
+        _check_steps(T)
+        share = torch.arange(T + 1, dtype=torch.float64) / T
+        f = torch.cos((share + s) / (1 + s) * torch.pi / 2) ** 2
+        b = torch.zeros(T + 1, dtype=torch.float64)
+        b[1:] = (1 - f[1:] / f[:-1]).clamp(max=max_beta)
+        return cls(b)
+
+
+def _check_steps(T: int) -> None:
+    if not isinstance(T, (int, np.integer)) or T < 1:
+        raise ValueError(f"T={T!r}; expected a whole number of steps, 1 or more")
+
+
+def _at(table: Tensor, t: Tensor | int, like: Tensor) -> Tensor:
+    """table[t] in the dtype and on the device of `like`, ready to multiply it.
+
+    For t of shape (B,) the result has shape (B, 1, 1, 1), one value a picture.
+    """
+    t = torch.as_tensor(t)
+    if t.numel():
+        first = int(t.min())
+        last = int(t.max())
+        if first < 0 or last >= len(table):
+            raise ValueError(
+                f"t runs from {first} to {last}; expected 0 to T = {len(table) - 1}"
+            )
+    table = table.to(like.dtype).to(like.device)  # dtype first: MPS has no float64
+    values = table[t.to(like.device)]
+    if t.ndim == 0:
+        return values
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def perturb_input(
+    x: Tensor, t: Tensor | int, noise: Tensor, schedule: NoiseSchedule
+) -> Tensor:
+    """Jump from the clean picture to step t: x_t = sqrt(ab_t) x + sqrt(1 - ab_t) noise.
+
+    x, noise: (B, C, H, W). t: (B,) or one number, from 0 to T. Returns (B, C, H, W).
+
+    Source: [DDPM] eq. 4.
+
+    Lesson 2.
+    """
+    signal = _at(schedule.ab.sqrt(), t, x)
+    spread = _at((1 - schedule.ab).sqrt(), t, x)
+    return signal * x + spread * noise
+
+
+def predict_x0(
+    x: Tensor, t: Tensor | int, noise: Tensor, schedule: NoiseSchedule
+) -> Tensor:
+    """The clean picture that x_t and this noise imply: `perturb_input` solved for x_0.
+
+    x, noise: (B, C, H, W). t: (B,) or one number, from 0 to T. Returns (B, C, H, W).
+
+    Source: [DDPM] eq. 15.
+
+    Lesson 4.
+    """
+    signal = _at(schedule.ab.sqrt(), t, x)
+    spread = _at((1 - schedule.ab).sqrt(), t, x)
+    return (x - spread * noise) / signal
+
+
+def posterior(
+    t: int, schedule: NoiseSchedule, *, t_prev: int | None = None
+) -> tuple[float, float, float]:
+    """q(x_prev | x_t, x_0) is normal, with mean c0 x_0 + ct x_t.
+
+    t_prev: the step to go to, t - 1 unless you say otherwise. A longer stride is one
+        step with a = ab_t / ab_prev.
+
+    Returns (c0, ct, variance). The variance is called beta-tilde. Raises ValueError
+    unless 0 <= t_prev < t <= T.
+
+    Source: [DDPM] eq. 6 and 7.
+
+    Lesson 2.
+    """
+    if t_prev is None:
+        t_prev = t - 1
+    if not 0 <= t_prev < t <= schedule.T:
+        raise ValueError(
+            f"t={t}, t_prev={t_prev}; expected 0 <= t_prev < t <= T = {schedule.T}"
+        )
+    ab = float(schedule.ab[t])
+    ab_prev = float(schedule.ab[t_prev])
+    a = ab / ab_prev
+    c0 = ab_prev**0.5 * (1 - a) / (1 - ab)
+    ct = a**0.5 * (1 - ab_prev) / (1 - ab)
+    variance = (1 - a) * (1 - ab_prev) / (1 - ab)
+    return c0, ct, variance
+
+
+def corrupt(x: Tensor, amount: Tensor, generator: Generator | None = None) -> Tensor:
+    """(1 - amount) x + amount * noise, where the noise is uniform on [0, 1].
+
+    x: (B, C, H, W) in [0, 1]. amount: (B,) in [0, 1]. Returns (B, C, H, W).
+
+    Lesson 1.
+    """
+    noise = torch.rand(x.shape, generator=generator).to(x)
+    amount = amount.to(x).view(-1, 1, 1, 1)
+    return x * (1 - amount) + noise * amount
+
+
+# ---- Networks ------------------------------------------------------------------------
+
+
+class ResidualConvBlock(nn.Module):
+    """Two 3x3 convolutions, each with batch norm and GELU.
+
+    x: (B, in_channels, H, W). Returns (B, out_channels, H, W).
+
+    With `is_res` the output is (shortcut + second convolution) / sqrt(2). The shortcut
+    is the input, or where the channel counts differ the first convolution's output: it
+    has no parameters, so the state dict keeps its keys.
+
+    Lesson 3.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, is_res: bool = False
+    ) -> None:
+        super().__init__()
+        self.same_channels = in_channels == out_channels
+        self.is_res = is_res
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1),
+            nn.BatchNorm2d(out_channels),
+            nn.GELU(),
+        )
+        self.conv2 = nn.Sequential(
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+            nn.BatchNorm2d(out_channels),
+            nn.GELU(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x1 = self.conv1(x)
+        x2 = self.conv2(x1)
+        if not self.is_res:
+            return x2
+        shortcut = x if self.same_channels else x1
+        return (shortcut + x2) / 2**0.5
+
+
+class UnetDown(nn.Module):
+    """Two convolution blocks and a 2x2 max pooling.
+
+    x: (B, in_channels, H, W). Returns (B, out_channels, H/2, W/2).
+
+    Lesson 3.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            ResidualConvBlock(in_channels, out_channels),  # (B, out_channels, H, W)
+            ResidualConvBlock(out_channels, out_channels),  # (B, out_channels, H, W)
+            nn.MaxPool2d(2),  # (B, out_channels, H/2, W/2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+class UnetUp(nn.Module):
+    """Join with the skip connection, double height and width, two convolution blocks.
+
+    x, skip: together (B, in_channels, H, W). Returns (B, out_channels, 2H, 2W).
+
+    Lesson 3.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.ConvTranspose2d(in_channels, out_channels, 2, 2),  # (B, out, 2H, 2W)
+            ResidualConvBlock(out_channels, out_channels),  # (B, out, 2H, 2W)
+            ResidualConvBlock(out_channels, out_channels),  # (B, out, 2H, 2W)
+        )
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        joined = torch.cat((x, skip), 1)
+        return self.model(joined)
+
+
+class EmbedFC(nn.Module):
+    """A two-layer network that embeds a time or a context.
+
+    x: anything that reshapes to (-1, input_dim). Returns (-1, emb_dim).
+
+    Lesson 3.
+    """
+
+    def __init__(self, input_dim: int, emb_dim: int) -> None:
+        super().__init__()
+        self.input_dim = input_dim
+        self.model = nn.Sequential(
+            nn.Linear(input_dim, emb_dim),
+            nn.GELU(),
+            nn.Linear(emb_dim, emb_dim),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.input_dim)
+        return self.model(rows)
+
+
+def _context(c: Tensor | None, x: Tensor, n_cfeat: int) -> Tensor:
+    """The context of each picture in x, (B or 1, n_cfeat); all zero for None."""
+    if c is None:
+        return x.new_zeros(len(x), n_cfeat)
+    if c.ndim != 2 or c.shape[1] != n_cfeat or len(c) not in (1, len(x)):
+        raise ValueError(
+            f"c has shape {tuple(c.shape)}; expected ({len(x)}, {n_cfeat}), one-hot "
+            "for labels: set n_cfeat= when you build the network"
+        )
+    return c.to(x)
+
+
+class ContextUnet(nn.Module):
+    """The course's network: predicts the noise in x_t, given t / T and a context.
+
+    in_channels: 3 for colour. n_feat: width, a multiple of 8. n_cfeat: length of a
+    context. height (and width) of the pictures: from 8 to 64, divisible by 4.
+
+    The embedded context multiplies and the embedded time is added, at two resolutions.
+    Only `init_conv` is residual. This and every name are kept as they were published,
+    because published weights load here strictly.
+
+    Lesson 3.
+    """
+
+    def __init__(
+        self, in_channels: int, n_feat: int = 256, n_cfeat: int = 10, height: int = 28
+    ) -> None:
+        super().__init__()
+        if height % 4 or not 8 <= height <= 64:
+            raise ValueError(
+                f"height={height}; expected a height from 8 to 64 that 4 divides "
+                "(28 for digits, 16 for sprites)"
+            )
+        if n_feat % 8:
+            raise ValueError(
+                f"n_feat={n_feat}; expected a multiple of 8, for the group norms of "
+                "8 groups"
+            )
+        self.in_channels = in_channels
+        self.n_feat = n_feat
+        self.n_cfeat = n_cfeat
+        self.h = height
+        wide = 2 * n_feat
+        quarter = height // 4
+
+        # Down. Behind each layer: channels x height of its output.
+        self.init_conv = ResidualConvBlock(
+            in_channels, n_feat, is_res=True
+        )  # n_feat x h
+        self.down1 = UnetDown(n_feat, n_feat)  # n_feat x h/2
+        self.down2 = UnetDown(n_feat, wide)  # wide x h/4
+        self.to_vec = nn.Sequential(
+            nn.AvgPool2d(quarter),  # wide x 1
+            nn.GELU(),
+        )
+
+        # What the network is told.
+        self.timeembed1 = EmbedFC(1, wide)
+        self.timeembed2 = EmbedFC(1, n_feat)
+        self.contextembed1 = EmbedFC(n_cfeat, wide)
+        self.contextembed2 = EmbedFC(n_cfeat, n_feat)
+
+        # Up. Each input is what comes from below, joined with its skip connection.
+        self.up0 = nn.Sequential(
+            nn.ConvTranspose2d(wide, wide, quarter, quarter),  # wide x h/4
+            nn.GroupNorm(8, wide),
+            nn.ReLU(),
+        )
+        self.up1 = UnetUp(wide + wide, n_feat)  # n_feat x h/2
+        self.up2 = UnetUp(n_feat + n_feat, n_feat)  # n_feat x h
+        self.out = nn.Sequential(
+            nn.Conv2d(n_feat + n_feat, n_feat, 3, padding=1),  # n_feat x h
+            nn.GroupNorm(8, n_feat),
+            nn.ReLU(),
+            nn.Conv2d(n_feat, in_channels, 3, padding=1),  # in_channels x h
+        )
+
+    def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
+        """The noise predicted in x, in the shape of x.
+
+        x: (B, in_channels, height, height). t: step / T in [0, 1], as (B,),
+        (B, 1, 1, 1) or one number. c: (B, n_cfeat), or None for all zero.
+        """
+        if x.shape[1:] != (self.in_channels, self.h, self.h):
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; expected (B, {self.in_channels}, "
+                f"{self.h}, {self.h}): set height= when you build the network"
+            )
+        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        c = _context(c, x, self.n_cfeat)
+        time1 = self.timeembed1(t)[..., None, None]
+        time2 = self.timeembed2(t)[..., None, None]
+        context1 = self.contextembed1(c)[..., None, None]
+        context2 = self.contextembed2(c)[..., None, None]
+
+        full = self.init_conv(x)
+        half = self.down1(full)
+        quarter = self.down2(half)
+        vector = self.to_vec(quarter)
+
+        up = self.up0(vector)
+        up = self.up1(context1 * up + time1, quarter)
+        up = self.up2(context2 * up + time2, half)
+        return self.out(torch.cat((up, full), 1))
+
+
+class BasicUNet(nn.Module):
+    """A small U-Net that is not told the time.
+
+    x: (B, in_channels, H, W), where 4 divides H and W. Returns (B, out_channels, H, W).
+
+    The last SiLU bounds the output from below, at -0.28. That suits pictures in [0, 1],
+    but not noise.
+
+    Lesson 1.
+    """
+
+    def __init__(self, in_channels: int = 1, out_channels: int = 1) -> None:
+        super().__init__()
+        # Behind each layer: channels x height of its output.
+        self.down_layers = nn.ModuleList(
+            [
+                nn.Conv2d(in_channels, 32, 5, padding=2),  # 32 x H
+                nn.Conv2d(32, 64, 5, padding=2),  # 64 x H/2
+                nn.Conv2d(64, 64, 5, padding=2),  # 64 x H/4
+            ]
+        )
+        self.up_layers = nn.ModuleList(
+            [
+                nn.Conv2d(64, 64, 5, padding=2),  # 64 x H/4
+                nn.Conv2d(64, 32, 5, padding=2),  # 32 x H/2
+                nn.Conv2d(32, out_channels, 5, padding=2),  # out_channels x H
+            ]
+        )
+        self.act = nn.SiLU()
+        self.downscale = nn.MaxPool2d(2)
+        self.upscale = nn.Upsample(scale_factor=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        full = self.act(self.down_layers[0](x))
+        half = self.act(self.down_layers[1](self.downscale(full)))
+        quarter = self.act(self.down_layers[2](self.downscale(half)))
+
+        up = self.act(self.up_layers[0](quarter))
+        up = self.act(self.up_layers[1](self.upscale(up) + half))
+        return self.act(self.up_layers[2](self.upscale(up) + full))
+
+
+class PaletteNet(nn.Module):
+    """A network for sprites that names the colour of each pixel, out of a palette.
+
+    A perceptron sees the whole picture and writes a palette for it: `slots` rows of
+    scores for the colours. Each pixel mixes these rows, and adds how likely its noisy
+    value is under each colour ([Plaid], output prior). The expected colour implies the
+    noise, which is what `forward` returns; `loss` trains the network.
+
+    images: (N, H, W, 3) uint8, the training pictures, with at most 1,024 colours. They
+        give the colours and their shares, which no file of weights holds.
+    schedule: gives alpha-bar; samplers must use the same one.
+    n_cfeat: length of a context.
+    width, depth, slots, dropout: of the perceptron.
+    trust: above 0, `forward` believes the whole picture more, and each noisy pixel
+        less, than training found right: the scores are multiplied by 1 + trust ab_t^2.
+
+    Raises ValueError for other pictures. Runs in float32 or under autocast.
+
+    Lesson 3.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        schedule: NoiseSchedule,
+        *,
+        n_cfeat: int = 5,
+        width: int = 256,
+        depth: int = 3,
+        slots: int = 16,
+        dropout: float = 0.0,
+        trust: float = 0.0,
+    ) -> None:
+        super().__init__()
+        pixels = images.reshape(-1, images.shape[-1])
+        colours, counts = np.unique(pixels, axis=0, return_counts=True)
+        is_rgb = images.dtype == np.uint8 and images.shape[3:] == (3,)
+        if not is_rgb or len(colours) > 1024:
+            raise ValueError(
+                f"images: {images.dtype} {images.shape}, {len(colours)} colours; "
+                "expected uint8 (N, H, W, 3), 1024 at most"
+            )
+        height, wide = images.shape[1:3]
+        size = height * wide
+        self.shape = (3, height, wide)
+        self.n_cfeat = n_cfeat
+        self.trust = trust
+        self._table("palette", colours / 127.5 - 1)
+        self._table("log_share", np.log(counts / counts.sum()))
+        self._table("log_snr", schedule.snr.log().clamp(max=99))
+        self._table("frequencies", np.geomspace(0.25, 25, 32))
+
+        # What it reads: each pixel, and 8 numbers for the colours that it may be.
+        self.embed = nn.Linear(len(colours), 8, bias=False)
+        self.read = nn.Linear((3 + 8) * size, width)
+        self.time = EmbedFC(2 * 32, 64)
+        self.context = EmbedFC(n_cfeat, 64)
+        self.condition = nn.Linear(64, width)
+
+        # The perceptron: residual blocks, each scaled by time and context.
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
+        self.scale = nn.ModuleList(nn.Linear(64, 2 * width) for _ in range(depth))
+        self.widen = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(depth))
+        self.narrow = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+
+        # What it writes: 12 numbers a place, and rows of scores for the colours.
+        self.place = nn.Linear(width, 12 * size)
+        self.pixel = nn.Linear(3 + 8 + 12, 32)
+        self.own = nn.Linear(32, len(colours))
+        self.mix = nn.Linear(32, slots)
+        self.dropout = nn.Dropout(dropout)
+        self.rows = nn.Linear(width, 24 * slots)
+        self.score = nn.Linear(24, len(colours), bias=False)
+        self._start()
+
+    def _table(self, name: str, values: np.ndarray | Tensor) -> None:
+        """A constant in float32; it is not saved, as half precision would round it."""
+        values = torch.as_tensor(values, dtype=torch.float32)
+        self.register_buffer(name, values, persistent=False)
+
+    def _start(self) -> None:
+        """An untrained pixel has only its evidence and the shares of the colours."""
+        nn.init.normal_(self.score.weight)
+        nn.init.zeros_(self.own.weight)
+        nn.init.zeros_(self.rows.weight)
+        nn.init.zeros_(self.rows.bias)
+        self.own.bias.data.copy_(self.log_share)
+
+    def _log_snr(self, x: Tensor, t: Tensor) -> Tensor:
+        """log SNR at t / T, (B, 1); t = 0 counts as the first step."""
+        T = len(self.log_snr) - 1
+        share = torch.as_tensor(t, dtype=torch.float32, device=x.device)
+        step = (share * T).round().long()
+        step = torch.where(step == 0, 1, step)
+        step = step.reshape(-1).expand(len(x))
+        return _at(self.log_snr, step, x[:, 0, 0])
+
+    def _evidence(self, pixels: Tensor, log_snr: Tensor) -> Tensor:
+        """log N(x_t; sqrt(ab) colour, 1 - ab), less a constant: (B, H W, colours)."""
+        signal = log_snr.sigmoid()[..., None].sqrt()
+        variance = (-log_snr).sigmoid()[..., None]
+        pull = signal / variance
+        colours = self.palette.T.expand(len(pixels), -1, -1)
+        length = self.palette.square().sum(1)
+        with _no_autocast(pixels):
+            return torch.baddbmm(-pull * signal / 2 * length, pull * pixels, colours)
+
+    def _perceptron(self, seen: Tensor, log_snr: Tensor, c: Tensor) -> Tensor:
+        """What the network says of the whole picture: (B, width)."""
+        angles = log_snr * self.frequencies
+        waves = torch.cat((torch.sin(angles), torch.cos(angles)), 1)
+        condition = F.silu(self.time(waves) + self.context(c))
+        h = self.read(seen.flatten(1)) + self.condition(condition)
+        blocks = zip(self.norms, self.widen, self.scale, self.narrow)
+        for norm, widen, scale, narrow in blocks:
+            inner = F.gelu(widen(norm(h)))
+            inner = inner * (1 + scale(condition))  # FiLM
+            h = h + narrow(self.dropout(inner))
+        return self.norm(h)
+
+    def logits(
+        self, x: Tensor, t: Tensor, c: Tensor | None = None, trust: float = 0.0
+    ) -> Tensor:
+        """Log-probabilities, up to a constant, of each colour at each pixel.
+
+        Arguments as `forward`. Returns (B, H W, colours).
+        """
+        if x.shape[1:] != self.shape:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; expected (B, {str(self.shape)[1:]}, "
+                "the size of the training pictures"
+            )
+        log_snr = self._log_snr(x, t)
+        c = _context(c, x, self.n_cfeat)
+        pixels = x.flatten(2).mT
+        likely = self._evidence(pixels, log_snr)
+        guess = self.embed((likely + self.log_share).softmax(2))
+        seen = torch.cat((pixels, 3 * guess), 2)
+
+        h = self._perceptron(seen, log_snr, c)
+        place = self.place(h).view(len(x), -1, 12)
+        each = F.gelu(self.pixel(torch.cat((seen, place), 2)))
+        rows = self.score(self.rows(h).view(len(x), -1, 24))
+        scores = self.own(each) + self.mix(each) @ rows
+        signal = log_snr.sigmoid()[..., None].sqrt()
+        return torch.addcmul(likely, scores, 1 + trust * signal**4)
+
+    def loss(self, x: Tensor, t: Tensor, c: Tensor | None, clean: Tensor) -> Tensor:
+        """Cross-entropy of the clean picture's colours, in nats a pixel.
+
+        x, t, c as `forward`; clean (B, 3, H, W). Returns (B, H W).
+        """
+        pixels = clean.flatten(2).mT
+        right = torch.cdist(pixels, self.palette).argmin(2)
+        logits = self.logits(x, t, c).flatten(0, 1)
+        error = F.cross_entropy(logits, right.flatten(), reduction="none")
+        return error.view_as(right)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c: Tensor | None = None,
+        clean: Tensor | None = None,
+    ) -> Tensor:
+        """The noise in x, with arguments as `ContextUnet`: (B, 3, H, W).
+
+        With `clean` it returns `loss` instead, so that whatever wraps the network (an
+        average, several processes) sees its training.
+        """
+        if clean is not None:
+            return self.loss(x, t, c, clean)
+        logits = self.logits(x, t, c, self.trust)
+        log_snr = self._log_snr(x, t)[..., None, None]
+        with _no_autocast(x):  # it would round the colours
+            x0 = (logits.softmax(2) @ self.palette).mT.reshape(x.shape)
+        signal = log_snr.sigmoid().sqrt()
+        spread = (-log_snr).sigmoid().sqrt()
+        return (x - signal * x0) / spread
+
+
+def _no_autocast(x: Tensor) -> torch.autocast:
+    """A block in which x keeps its precision."""
+    return torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers training adjusts.
+
+    Lesson 1.
+    """
+    return sum(p.numel() for p in model.parameters())
+
+
+# ---- Training ------------------------------------------------------------------------
+
+
+def drop_context(c: Tensor, p: float, generator: Generator | None = None) -> Tensor:
+    """Set each row of c to zero with probability p: the network also learns "anything".
+
+    c: (B, n_cfeat). p: from 0 to 1. Returns (B, n_cfeat).
+
+    Source: [CFG] algorithm 1.
+
+    Lesson 3.
+    """
+    kept = torch.rand(len(c), 1, generator=generator) >= p
+    return c * kept.to(c)
+
+
+def diffusion_loss(
+    model: nn.Module,
+    x: Tensor,
+    schedule: NoiseSchedule,
+    *,
+    c: Tensor | None = None,
+    generator: Generator | None = None,
+    min_snr: float | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """The simple loss: add noise, ask for the noise, take the mean squared error.
+
+    Each picture gets a random step t. A network with a `loss` method brings its own
+    error: it is called with the clean pictures, as model(x_t, t / T, c, clean=x).
+
+    x: clean pictures (B, C, H, W). c: contexts (B, n_cfeat), or None.
+    min_snr: gamma > 0 multiplies each error by min(gamma / SNR(t), 1), so that almost
+        clean steps count less.
+    weights: (T + 1,) on the CPU, 0 at t = 0. The mean is that of weights[t] * error,
+        with steps drawn as often as the roots of the weights say.
+
+    Returns one number. Raises ValueError for other weights, or for both kinds at once.
+
+    Sources: [DDPM] eq. 14, [Min-SNR] section 3.4.
+
+    Lesson 3.
+    """
+    _check_weighting(schedule, min_snr, weights)
+    if weights is None:
+        t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator)
+    else:
+        t = _draw_steps(weights, len(x), generator)
+    t = t.to(x.device)
+    noise = torch.randn(x.shape, generator=generator).to(x)
+    x_t = perturb_input(x, t, noise, schedule)
+    if _has_own_loss(model):
+        error = model(x_t, t / schedule.T, c, clean=x)
+    else:
+        predicted = model(x_t, t / schedule.T, c)
+        error = (predicted.to(noise.dtype) - noise).square()
+    if min_snr is not None:
+        error = _at(_min_snr_weights(schedule, min_snr), t, error) * error
+    if weights is not None:
+        error = _at(_weights_left(weights), t, error) * error
+    return error.mean()
+
+
+def _check_weighting(
+    schedule: NoiseSchedule, min_snr: float | None, weights: Tensor | None
+) -> None:
+    """Raise ValueError unless at most one kind of weights is given, and is right."""
+    right = min_snr is None or min_snr > 0
+    if weights is not None:
+        fits = len(weights) == len(schedule.b) and weights[0] == 0
+        right = fits and min_snr is None
+    if not right:
+        raise ValueError(
+            f"min_snr={min_snr}; expected None (no weights) or a number above 0, such "
+            "as 5; or instead weights (T + 1,), 0 at t = 0"
+        )
+
+
+def _min_snr_weights(schedule: NoiseSchedule, gamma: float) -> Tensor:
+    """min(gamma / SNR(t), 1) for each step: (T + 1,)."""
+    return (gamma / schedule.snr).clamp(max=1)
+
+
+def _draw_steps(weights: Tensor, n: int, generator: Generator | None) -> Tensor:
+    """n random steps (n,), each as often as the root of its weight says."""
+    return torch.multinomial(weights.sqrt(), n, replacement=True, generator=generator)
+
+
+def _weights_left(weights: Tensor) -> Tensor:
+    """What is left to multiply the error by, when `_draw_steps` has drawn its steps."""
+    root = weights.sqrt()
+    return root * root[1:].mean()
+
+
+def _has_own_loss(model: nn.Module) -> bool:
+    """Whether the network has a `loss` method, under whatever wraps it.
+
+    DataParallel, DistributedDataParallel and AveragedModel call the network inside
+    `module`, torch.compile calls it `_orig_mod`.
+    """
+    inner = model
+    while inner is not None:
+        if callable(getattr(inner, "loss", None)):
+            return True
+        inner = getattr(inner, "module", getattr(inner, "_orig_mod", None))
+    return False
+
+
+def average_weights(
+    model: nn.Module, decay: float = 0.998
+) -> torch.optim.swa_utils.AveragedModel:
+    """An exponential moving average of a model's weights and batch-norm statistics.
+
+    Call its `update_parameters(model)` after each step. The average is `.module`. The
+    decay warms up as (1 + n) / (10 + n) over the steps n, so that the random first
+    weights are forgotten.
+
+    Lesson 3.
+    """
+
+    def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
+        if not old.is_floating_point():  # batch norm's counter
+            return new
+        warm_up = (1 + float(n)) / (10 + float(n))
+        return old.lerp(new, 1 - min(decay, warm_up))
+
+    return torch.optim.swa_utils.AveragedModel(model, avg_fn=average, use_buffers=True)
+
+
+def train_steps(
+    model: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor | None]],
+    schedule: NoiseSchedule,
+    *,
+    optimiser: torch.optim.Optimizer,
+    p_drop: float | None = None,
+    average: torch.optim.swa_utils.AveragedModel | None = None,
+    generator: Generator | None = None,
+    min_snr: float | None = None,
+    weights: Tensor | None = None,
+) -> Iterator[float]:
+    """Take one training step for each batch, and yield its loss.
+
+    It is a generator, so the caller owns the progress bar, the log and the clock. It
+    runs on the model's device, in bfloat16 where that is fast, and leaves the model in
+    train mode.
+
+    batches: pairs of pictures (B, C, H, W) and contexts (B, n_cfeat) or None.
+    p_drop: the share of contexts that is dropped; None trains without contexts.
+    average: from `average_weights`; it follows each step.
+    generator, min_snr, weights: as in `diffusion_loss`.
+
+    Raises FloatingPointError, before the step is taken, when the loss is not finite.
+
+    Lesson 3.
+    """
+    device = next(model.parameters()).device
+    for x, c in batches:
+        if p_drop is not None and c is None:
+            raise ValueError(
+                f"p_drop={p_drop} drops contexts, but this batch has none; give "
+                "(pictures, context) or p_drop=None"
+            )
+        model.train()  # the caller may have sampled in eval mode since the last step
+        x = x.to(device, memory_format=torch.channels_last)
+        c = None if p_drop is None else drop_context(c.to(device), p_drop, generator)
+        with _fast_precision(device):
+            loss = diffusion_loss(
+                model,
+                x,
+                schedule,
+                c=c,
+                generator=generator,
+                min_snr=min_snr,
+                weights=weights,
+            )
+        value = loss.item()
+        if not np.isfinite(value):  # before the step, which would spoil the weights
+            raise FloatingPointError(
+                f"the loss is {value}; no step was taken: start again from a "
+                "checkpoint with a lower learning rate"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if average is not None:
+            average.update_parameters(model)
+        yield value
+
+
+def _fast_precision(device: torch.device):
+    """A block that computes in bfloat16 where that is fast, else in float32."""
+    if has_fast_bf16(device):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path that becomes `path` only when the block has ended well.
+
+    Makes the folder if it is missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{os.urandom(6).hex()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_weights(
+    model: nn.Module | Mapping, path: str | os.PathLike, half: bool = True
+) -> None:
+    """Write a model's state dict, whole or not at all.
+
+    model: a network, or a state dict. half: write in half precision, which halves the
+    file; `load_state_dict` widens it again.
+
+    Lesson 3.
+    """
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    stored = {}
+    for name, value in state.items():
+        value = value.detach().cpu()
+        if half and value.is_floating_point():
+            value = value.half()
+        stored[name] = value
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        torch.save(stored, file)  # not its path: the archive would keep the random name
+
+
+def load_state(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read a state dict from a file: {name: tensor}, on the CPU.
+
+    Only tensors are loaded (`weights_only=True`). Raises FileNotFoundError that lists
+    the weights there are, or ValueError for a file that is no state dict.
+
+    Lesson 3.
+    """
+    path = Path(path)
+    if not path.is_file():
+        names = sorted(file.name for file in path.parent.glob("*.pth"))
+        raise FileNotFoundError(
+            f"{path} does not exist; in that folder: {', '.join(names) or 'none'}. "
+            "`python weights/train.py` trains what the course ships"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a broken file
+        raise ValueError(
+            f"{path} is not a file of weights that can be loaded safely "
+            f"({type(error).__name__}); train or copy it again"
+        ) from error
+    is_mapping = isinstance(state, Mapping)
+    if not is_mapping or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(
+            f"{path} holds {type(state).__name__}, not a state dict of tensors; save "
+            "model.state_dict() instead"
+        )
+    return dict(state)
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
+    """Load a file of weights into a model, strictly; returns the model in eval mode.
+
+    Raises ValueError that counts missing, surplus and misshapen entries.
+
+    Lesson 4.
+    """
+    state = load_state(path)
+    own = model.state_dict()
+    missing = own.keys() - state.keys()
+    surplus = state.keys() - own.keys()
+    shared = own.keys() & state.keys()
+    misshapen = [name for name in shared if own[name].shape != state[name].shape]
+    if missing or surplus or misshapen:
+        raise ValueError(
+            f"{path} does not fit this {type(model).__name__}: {len(missing)} entries "
+            f"missing, {len(surplus)} surplus, {len(misshapen)} of another shape; "
+            "build the network it was trained as (model_*, context_*: "
+            "ContextUnet(3, 64, 5, 16); others: weights/README.md)"
+        )
+    model.load_state_dict(state)
+    return model.eval()
+
+
+# ---- Sampling ------------------------------------------------------------------------
+
+# Samplers combine two kinds of function:
+# model(x, time, context) returns the noise that it predicts in x (B, C, H, W);
+#     time = t / T is (B,), and context is (B, n_cfeat) or None.
+# step(x, t, t_prev, pred_noise, z) returns x at t_prev; z is fresh noise like x.
+
+
+def sampling_steps(steps: int | Sequence[int], T: int) -> list[int]:
+    """The steps that a sampler visits, from T to 0.
+
+    steps: a number from 1 to T. The result then has steps + 1 different entries, as
+        evenly spaced as whole numbers can be. Or a list of steps, which is only
+        checked: it must start with T, reach 0 at the end only and change at every
+        step. It may go up again (lesson 4).
+
+    Raises ValueError for any other number or list.
+
+    Lesson 5.
+    """
+    if not isinstance(steps, (int, np.integer)):
+        return _checked_path(steps, T)
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps={steps}; expected 1 to T = {T}")
+    return [round(T * i / steps) for i in range(steps, -1, -1)]
+
+
+def _checked_path(steps: Sequence[int], T: int) -> list[int]:
+    """The same steps as a list of int, once it is clear that they lead from T to 0."""
+    path = list(steps) if hasattr(steps, "__iter__") else []
+    if not _leads_to_0(path, T):
+        raise ValueError(
+            f"steps={str(steps)[:60]}; expected a whole number, or several that start "
+            f"with T = {T} and come to 0 at the end only"
+        )
+    return [int(t) for t in path]
+
+
+def _leads_to_0(path: list, T: int) -> bool:
+    if len(path) < 2 or path[0] != T or path[-1] != 0:
+        return False
+    for t, t_next in zip(path, path[1:]):
+        if t_next == t or t not in range(1, T + 1):
+            return False
+    return True
+
+
+def restart_steps(
+    rounds=((300, 120, 4), (200, 60, 8), (120, 20, 7)),
+    T: int = 500,
+    stride: int = 8,
+    round_stride: int = 6,
+) -> list[int]:
+    """A restart schedule: at each `low`, jump up to `high` and denoise again.
+
+    rounds: (high, low, times) for each place, from the highest `low` to the lowest.
+        The jump is made `times` times.
+    stride, round_stride: the length of a step on the way down, and in the rounds.
+        Where a stride does not fit, its last step is shorter.
+
+    Returns the list of steps from T to 0, for a sampler's `steps`. The defaults make
+    495 calls of the network. Raises ValueError for rounds that go nowhere.
+
+    Source: [Restart] algorithm 1.
+
+    Lesson 4.
+    """
+    if stride < 1 or round_stride < 1:
+        raise ValueError(
+            f"stride={stride}, round_stride={round_stride}; expected whole numbers, "
+            "1 or more"
+        )
+    path = []
+    at = T
+    for high, low, times in rounds:
+        if not (0 < low < high <= T and low < at and times >= 0):
+            raise ValueError(
+                f"round {(high, low, times)} after step {at}; expected 0 < low < high "
+                f"<= T = {T}, each low below the last, times >= 0"
+            )
+        path += range(at, low, -stride)
+        one_round = [low, *range(high, low, -round_stride)]
+        path += one_round * times
+        at = low
+    path += range(at, 0, -stride)
+    path.append(0)
+    return path
+
+
+def denoise_add_noise(
+    x, t, pred_noise, schedule, *, z=0.0, t_prev=None, variance="beta", clip=False
+) -> Tensor:
+    """One DDPM step from t to t_prev: the mean of the posterior plus sigma z.
+
+    x, pred_noise: x_t and the noise predicted in it, (B, C, H, W).
+    z: fresh noise shaped like x; 0 gives the mean alone. The step to 0 does not use it.
+    t_prev: the step to go to, t - 1 unless you say otherwise.
+    variance: which sigma^2 to use, "beta" or "beta_tilde" (smaller).
+    clip: whether to clip the implied x_0 to [-1, 1].
+
+    Returns x at t_prev, (B, C, H, W). Raises ValueError for steps or a variance that do
+    not exist.
+
+    Source: [DDPM] algorithm 2.
+
+    Lesson 4.
+    """
+    if variance not in ("beta", "beta_tilde"):
+        raise ValueError(f"variance={variance!r}; expected 'beta' or 'beta_tilde'")
+    if t_prev is None:
+        t_prev = t - 1
+    c0, ct, beta_tilde = posterior(t, schedule, t_prev=t_prev)
+    x0 = predict_x0(x, t, pred_noise, schedule)
+    if clip:
+        x0 = x0.clamp(-1, 1)
+    mean = c0 * x0 + ct * x
+    if t_prev == 0:
+        return mean
+    beta = 1 - float(schedule.ab[t] / schedule.ab[t_prev])
+    sigma_squared = beta if variance == "beta" else beta_tilde
+    return mean + sigma_squared**0.5 * z
+
+
+def denoise_ddim(
+    x, t, t_prev, pred_noise, schedule, *, eta=0.0, z=0.0, clip=False
+) -> Tensor:
+    """One DDIM step: the implied x_0, noised again to t_prev in the same direction.
+
+    x, pred_noise: x_t and the noise predicted in it, (B, C, H, W).
+    t_prev: the step to go to, anywhere below t.
+    eta: how much of the noise is fresh. 0 makes the step deterministic; with 1 the
+        fresh noise has DDPM's variance beta_tilde.
+    z: fresh noise shaped like x, needed where eta is above 0.
+    clip: whether to clip the implied x_0 to [-1, 1].
+
+    Returns x at t_prev, (B, C, H, W). Raises ValueError for steps that do not exist.
+
+    Source: [DDIM] eq. 12.
+
+    Lesson 5.
+    """
+    _, _, beta_tilde = posterior(t, schedule, t_prev=t_prev)
+    x0 = predict_x0(x, t, pred_noise, schedule)
+    if clip:  # the noise must agree with the clipped picture
+        x0 = x0.clamp(-1, 1)
+        pred_noise = _implied_noise(x, t, x0, schedule)
+    ab_prev = float(schedule.ab[t_prev])
+    sigma = eta * beta_tilde**0.5
+    old_noise = max(1 - ab_prev - sigma**2, 0.0) ** 0.5 * pred_noise
+    return ab_prev**0.5 * x0 + old_noise + sigma * z
+
+
+def _implied_noise(x: Tensor, t: int, x0: Tensor, schedule: NoiseSchedule) -> Tensor:
+    """The noise that x_t and x_0 imply: perturb_input solved for the noise."""
+    ab = schedule.ab[t]
+    return (x - float(ab) ** 0.5 * x0) / float(1 - ab) ** 0.5
+
+
+@contextmanager
+def evaluating(model: Callable) -> Iterator[None]:
+    """Run a `with` block with the network in eval mode; then restore its old mode.
+
+    In eval mode there is no dropout, and batch norm uses its running statistics. Each
+    part of the network gets its own mode back, so that a frozen part stays frozen.
+    A model that is a plain function is left alone.
+
+    Lesson 4.
+    """
+    training_parts = []
+    if isinstance(model, nn.Module):
+        training_parts = [part for part in model.modules() if part.training]
+    for part in training_parts:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training_parts:
+            part.training = True
+
+
+@torch.no_grad()
+def walk(
+    model, schedule, *, x, steps, step, context=None, generator=None
+) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """Walk x along a list of steps, and yield (t, x_t, predicted noise) after each.
+
+    Where the list goes up, x gets the noise that it lacks there; the model is not
+    called, and the predicted noise is None. A network is called in eval mode; a plain
+    function must see to that itself.
+
+    model: any function model(x, time, context) that returns the predicted noise.
+    x: where to start, (N, C, H, W).
+    steps: the list, such as [500, 250, 0].
+    step: the function step(x, t, t_next, pred_noise, z) that goes down once; z is fresh
+        noise.
+    context: (N, n_cfeat), or None.
+    generator: a CPU generator, whatever the device. It draws one z for each step,
+        needed or not, so that the same seed gives every model the same noise.
+
+    Lesson 4.
+    """
+    for t, t_next in zip(steps[:-1], steps[1:]):
+        z = torch.randn(x.shape, generator=generator).to(x)
+        if t_next > t:  # up: add noise
+            pred_noise = None
+            share = float(schedule.ab[t_next] / schedule.ab[t])
+            x = share**0.5 * x + (1 - share) ** 0.5 * z
+        else:  # down: predict the noise, then take one step
+            time = x.new_full((len(x),), t / schedule.T)
+            with evaluating(model):
+                pred_noise = model(x, time, context)
+            x = step(x, t, t_next, pred_noise, z)
+        yield t_next, x, pred_noise
+
+
+def _start(model, shape, x_T, context, generator) -> tuple[Tensor, Tensor | None]:
+    """x_T, drawn unless it is given, and the context: on the model's device."""
+    if (shape is None) == (x_T is None):
+        found = "None" if x_T is None else "given"
+        raise ValueError(
+            f"give either shape=(N, C, H, W) or x_T; got shape={shape} and x_T {found}"
+        )
+    x = x_T
+    if x is None:
+        x = torch.randn(shape, generator=generator)
+    x = _like_weights(x, model)
+    if context is None:
+        return x, None
+    if len(context) != len(x):
+        raise ValueError(
+            f"context has {len(context)} rows for {len(x)} pictures; "
+            "give (N, n_cfeat), one row for each"
+        )
+    return x, context.to(x)
+
+
+def _like_weights(x: Tensor, model: Callable) -> Tensor:
+    """x on the device and in the dtype of the model's weights, if it has any."""
+    if not isinstance(model, nn.Module):
+        return x
+    weight = next(model.parameters(), None)
+    if weight is None:
+        return x
+    return x.to(weight)
+
+
+def _places_to_keep(keep: int | Sequence[int], path: list[int]) -> set[int]:
+    """The places in a list of steps that a sampler's `keep` asks for."""
+    if isinstance(keep, (int, np.integer)):
+        evenly = np.linspace(len(path) - 1, 0, min(keep, len(path)))
+        return {round(place) for place in evenly}
+    unknown = set(keep) - set(path)
+    if unknown:
+        raise ValueError(
+            f"keep names steps {sorted(unknown)} that this sampler does not visit; "
+            f"it visits {path}"
+        )
+    return {place for place, t in enumerate(path) if t in keep}
+
+
+def _sample(
+    model, schedule, step, *, shape, x_T, context, steps, generator, keep, progress
+) -> tuple[Tensor, Tensor]:
+    """What all samplers share: walk from x_T to the samples, and keep some frames."""
+    if steps is None:
+        steps = schedule.T
+    path = sampling_steps(steps, schedule.T)
+    x, context = _start(model, shape, x_T, context, generator)
+    kept = _places_to_keep(keep, path)
+    frames = []
+    if 0 in kept:
+        frames.append(x.cpu())
+    trip = walk(
+        model,
+        schedule,
+        x=x,
+        steps=path,
+        step=step,
+        context=context,
+        generator=generator,
+    )
+    bar = tqdm(
+        trip, desc="sampling", total=len(path) - 1, leave=False, disable=not progress
+    )
+    for place, (_, x, _) in enumerate(bar, start=1):
+        if place in kept:
+            frames.append(x.cpu())
+    if not frames:
+        return x, x.new_zeros((0, *x.shape), device="cpu")
+    return x, torch.stack(frames)
+
+
+def sample_ddpm(
+    model,
+    schedule,
+    *,
+    shape=None,
+    x_T=None,
+    context=None,
+    steps=None,
+    generator=None,
+    keep=16,
+    variance="beta",
+    clip=False,
+    noise_scale=1.0,
+    progress=False,
+) -> tuple[Tensor, Tensor]:
+    """Draw pictures with DDPM.
+
+    shape, x_T: give one of them: the shape (N, C, H, W) of the noise to start from, or
+        the noise itself.
+    context: what to ask for, (N, n_cfeat), or None.
+    steps: None for all T of them, or fewer for longer strides (lesson 5), or a list of
+        steps such as that of `restart_steps`.
+    generator: a CPU generator, which draws all noise.
+    keep: how many frames to keep, or a list of steps to keep a frame at every visit.
+    variance, clip: as in `denoise_add_noise`.
+    noise_scale: a factor for the added noise. 0 leaves the noise out, which is a fault.
+    progress: whether to show a progress bar.
+
+    Returns (samples, frames): (N, C, H, W), and (frames, N, C, H, W) on the CPU. Raises
+    ValueError for arguments that do not fit together.
+
+    Source: [DDPM] algorithm 2.
+
+    Lesson 4.
+    """
+
+    def step(x, t, t_prev, pred_noise, z):
+        return denoise_add_noise(
+            x,
+            t,
+            pred_noise,
+            schedule,
+            z=noise_scale * z,
+            t_prev=t_prev,
+            variance=variance,
+            clip=clip,
+        )
+
+    return _sample(
+        model,
+        schedule,
+        step,
+        shape=shape,
+        x_T=x_T,
+        context=context,
+        steps=steps,
+        generator=generator,
+        keep=keep,
+        progress=progress,
+    )
+
+
+def sample_ddim(
+    model,
+    schedule,
+    *,
+    shape=None,
+    x_T=None,
+    context=None,
+    steps=20,
+    generator=None,
+    keep=16,
+    eta=0.0,
+    clip=False,
+    progress=False,
+) -> tuple[Tensor, Tensor]:
+    """Draw pictures with DDIM, in any number of steps from 1 to T or along a list.
+
+    eta, clip: as in `denoise_ddim`.
+
+    The other arguments, the result and the errors are those of `sample_ddpm`.
+
+    Source: [DDIM] eq. 12.
+
+    Lesson 5.
+    """
+
+    def step(x, t, t_prev, pred_noise, z):
+        return denoise_ddim(x, t, t_prev, pred_noise, schedule, eta=eta, z=z, clip=clip)
+
+    return _sample(
+        model,
+        schedule,
+        step,
+        shape=shape,
+        x_T=x_T,
+        context=context,
+        steps=steps,
+        generator=generator,
+        keep=keep,
+        progress=progress,
+    )
+
+
+class AdamsBashforth:
+    """DDIM steps along a weighted sum of up to four noise predictions (iPNDM).
+
+    The newest prediction and the three before it show how the direction turns, so a
+    step follows the curve and not its tangent. The weights are right for strides that
+    are equal in t. Make a new object for each trip from T to 0: it remembers the
+    predictions.
+
+    Source: [PNDM] eq. 12, with fewer terms in the first three steps.
+
+    Lesson 5.
+    """
+
+    WEIGHTS = (  # the newest prediction first; one row for each number of predictions
+        (1,),
+        (3 / 2, -1 / 2),
+        (23 / 12, -16 / 12, 5 / 12),
+        (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+    )
+
+    def __init__(self, schedule: NoiseSchedule, clip: bool = False):
+        self.schedule = schedule
+        self.clip = clip
+        self.predictions = []
+
+    def __call__(self, x, t, t_prev, pred_noise, z) -> Tensor:
+        self.predictions = [pred_noise, *self.predictions[:3]]
+        weights = self.WEIGHTS[len(self.predictions) - 1]
+        pairs = zip(weights, self.predictions)
+        mixed = sum(weight * noise for weight, noise in pairs)
+        return denoise_ddim(x, t, t_prev, mixed, self.schedule, clip=self.clip)
+
+
+class SecondOrder:
+    """DDIM steps towards an extrapolated x_0 (DPM-Solver++ 2M).
+
+    A straight line in lambda = log(SNR) / 2 goes through the newest implied x_0 and the
+    one before it. The step aims at the point of this line half a step ahead. Make a new
+    object for each trip from T to 0: it remembers the x_0 of the step before.
+
+    Source: [DPM++] algorithm 2.
+
+    Lesson 5.
+    """
+
+    def __init__(self, schedule: NoiseSchedule, clip: bool = False):
+        self.schedule = schedule
+        self.clip = clip
+        self.lambdas = schedule.snr.log() / 2
+        self.t_last = None
+        self.x0_last = None
+
+    def __call__(self, x, t, t_prev, pred_noise, z) -> Tensor:
+        x0 = predict_x0(x, t, pred_noise, self.schedule)
+        if self.clip:
+            x0 = x0.clamp(-1, 1)
+        target = x0
+        if self.t_last is not None and t_prev > 0:  # lambda is infinite at t = 0
+            ahead = self.lambdas[t_prev] - self.lambdas[t]
+            behind = self.lambdas[t] - self.lambdas[self.t_last]
+            target = x0 + (x0 - self.x0_last) * float(ahead / behind / 2)
+        self.t_last = t
+        self.x0_last = x0
+        towards = _implied_noise(x, t, target, self.schedule)
+        return denoise_ddim(x, t, t_prev, towards, self.schedule)
+
+
+def sample_multistep(
+    model,
+    schedule,
+    *,
+    shape=None,
+    x_T=None,
+    context=None,
+    steps=10,
+    generator=None,
+    keep=16,
+    solver="2m",
+    clip=False,
+    progress=False,
+) -> tuple[Tensor, Tensor]:
+    """Draw pictures in few steps by remembering what the network predicted before.
+
+    solver: "2m" for `SecondOrder`, or "ipndm" for `AdamsBashforth`. Both are
+        deterministic, and each step calls the network once.
+    steps: how many, from 1 to T.
+    clip: whether to clip the implied x_0 to [-1, 1].
+
+    The other arguments, the result and the errors are those of `sample_ddpm`. Raises
+    ValueError also for another solver, or for a list of steps.
+
+    Sources: [DPM++] algorithm 2, [PNDM] eq. 12.
+
+    Lesson 5.
+    """
+    if solver not in ("2m", "ipndm"):
+        raise ValueError(f"solver={solver!r} does not exist; expected '2m' or 'ipndm'")
+    if not isinstance(steps, (int, np.integer)):
+        raise ValueError(
+            f"steps={str(steps)[:60]}; expected a whole number of steps "
+            "(on a list's way up a solver remembers wrongly)"
+        )
+    kind = SecondOrder if solver == "2m" else AdamsBashforth
+    step = kind(schedule, clip)
+    return _sample(
+        model,
+        schedule,
+        step,
+        shape=shape,
+        x_T=x_T,
+        context=context,
+        steps=steps,
+        generator=generator,
+        keep=keep,
+        progress=progress,
+    )
+
+
+# ---- Data ----------------------------------------------------------------------------
 
 CLASS_NAMES = ("hero", "non-hero", "food", "spell", "side-facing")
 # uint8 (H, W, C) in 0..255 to float (C, H, W) in [-1, 1]
@@ -163,6 +1730,7 @@ def sprite_factory():
     """The module `data/sprite_factory.py`: the grammar, rendering and decoding.
 
     It is imported only where it is needed. Raises FileNotFoundError without it.
+
     Lesson 3.
     """
     return _data_module("sprite_factory")
@@ -172,15 +1740,18 @@ def sprite_scoring():
     """The module `data/sprite_scores.py`: what can be measured with the grammar.
 
     It is imported only where it is needed. Raises FileNotFoundError without it.
+
     Lesson 4.
     """
     return _data_module("sprite_scores")
 
 
-def _load_array(path: str | os.PathLike, sprites: bool = False) -> np.ndarray:
+def _load_array(path: str | os.PathLike) -> np.ndarray:
+    """The array in a .npy file; raises FileNotFoundError or ValueError."""
     if not Path(path).exists():
         raise FileNotFoundError(
-            f"{path} does not exist; the course's own arrays are in {DATA} (written by data/make_sprites.py)"
+            f"{path} does not exist; the course's own arrays are in {DATA} "
+            "(written by data/make_sprites.py)"
         )
     try:
         array = np.load(path, allow_pickle=False)
@@ -190,43 +1761,62 @@ def _load_array(path: str | os.PathLike, sprites: bool = False) -> np.ndarray:
         ) from error
     if not isinstance(array, np.ndarray):
         raise ValueError(
-            f"{path} holds several arrays (.npz); expected one (.npy): save it with np.save"
+            f"{path} holds several arrays (.npz); expected one (.npy): "
+            "save it with np.save"
         )
-    if sprites and (array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8):
-        found = f"{path} holds {array.dtype} of shape {array.shape}; expected uint8 of shape (N, H, W, 3)"
-        raise ValueError(f"{found}. load_sprite_pictures makes such an array from PNGs")
+    return array
+
+
+def _load_pictures(path: str | os.PathLike) -> np.ndarray:
+    """The pictures (N, H, W, 3) uint8 in a .npy file; errors as `_load_array`."""
+    array = _load_array(path)
+    is_coloured = array.ndim == 4 and array.shape[3] == 3
+    if not is_coloured or array.dtype != np.uint8:
+        raise ValueError(
+            f"{path} holds {array.dtype} of shape {array.shape}; expected uint8 of "
+            "shape (N, H, W, 3). load_sprite_pictures makes such an array from PNGs"
+        )
     return array
 
 
 class CustomDataset(Dataset):
-    """Sprites and labels from two .npy files: (N, H, W, 3) uint8 and (N, classes) one-hot.
+    """Sprites and labels from two .npy files.
 
-    Item i is (picture, label): `transform(sprites[i])`, or with `transform=None` the same (3, H, W) tensor in [-1, 1]; the label
-    is int64 (classes,), all zero with `null_context=True`. Raises FileNotFoundError or ValueError, naming file and remedy. Lesson 3."""
+    sfilename: the file of the sprites, (N, H, W, 3) uint8.
+    lfilename: the file of the labels, (N, classes), one-hot rows.
+    transform: a function that makes a picture from one sprite, or None for tensors
+        (3, H, W) in [-1, 1].
+    null_context: whether to set all labels to zero.
+
+    Item i is (picture, label); the label is (classes,) int64. Raises FileNotFoundError
+    or ValueError that names the file and the remedy.
+
+    Lesson 3.
+    """
 
     def __init__(self, sfilename, lfilename, transform, null_context=False):
-        self.sprites, self.slabels = (
-            _load_array(sfilename, True),
-            _load_array(lfilename),
-        )
+        self.sprites = _load_pictures(sfilename)
+        self.slabels = _load_array(lfilename)
         if self.slabels.ndim != 2 or len(self.slabels) != len(self.sprites):
             raise ValueError(
-                f"{lfilename} has shape {self.slabels.shape} beside {len(self)} sprites; expected ({len(self)}, classes), one-hot rows"
+                f"{lfilename} has shape {self.slabels.shape} beside {len(self)} "
+                f"sprites; expected ({len(self)}, classes), one-hot rows"
             )
-        self.transform, self.null_context = transform, null_context
-        self.sprites_shape, self.slabel_shape = self.sprites.shape, self.slabels.shape
+        self.transform = transform
+        self.null_context = null_context
+        self.sprites_shape = self.sprites.shape
+        self.slabel_shape = self.slabels.shape
 
     def __len__(self):
         return len(self.sprites)
 
     def __getitem__(self, idx):
-        picture = (
-            self.transform(self.sprites[idx])
-            if self.transform
-            else to_model_range(self.sprites[idx])
-        )
+        change = self.transform or to_model_range
+        picture = change(self.sprites[idx])
         label = torch.as_tensor(self.slabels[idx], dtype=torch.int64)
-        return picture, torch.zeros_like(label) if self.null_context else label
+        if self.null_context:
+            label = torch.zeros_like(label)
+        return picture, label
 
     def getshapes(self):
         """The shapes of the two arrays."""
@@ -234,19 +1824,27 @@ class CustomDataset(Dataset):
 
 
 def to_model_range(pictures: np.ndarray) -> Tensor:
-    """uint8 (..., H, W, C) in 0..255 to float32 (..., C, H, W) in [-1, 1]: `transform` for many at once. Lesson 3."""
-    return (
-        torch.from_numpy(
-            np.ascontiguousarray(np.moveaxis(np.asarray(pictures), -1, -3))
-        ).float()
-        / 127.5
-        - 1
-    )
+    """Pictures as networks take them: `transform` for many at once.
+
+    pictures: (..., H, W, C) uint8. Returns (..., C, H, W) float32 in [-1, 1].
+
+    Lesson 3.
+    """
+    channels_first = np.moveaxis(np.asarray(pictures), -1, -3)
+    values = torch.from_numpy(np.ascontiguousarray(channels_first))
+    return values.float() / 127.5 - 1
 
 
 @dataclass(frozen=True, eq=False)
 class Sprites:
-    """One part of the sprites: `images` (N, 16, 16, 3) uint8, `labels` (N, 5) one-hot uint8 and the named factors of each. Lesson 3."""
+    """One part of the sprites.
+
+    images: (N, 16, 16, 3) uint8.
+    labels: (N, 5) uint8, one-hot in the order of CLASS_NAMES.
+    factors: N dictionaries with the named factors of each sprite.
+
+    Lesson 3.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -256,50 +1854,76 @@ class Sprites:
         return len(self.images)
 
     @property
-    def x(self) -> Tensor:  # (N, 3, 16, 16) float32 in [-1, 1]
+    def x(self) -> Tensor:
+        """The images for a network: (N, 3, 16, 16) float32 in [-1, 1]."""
         return to_model_range(self.images)
 
     @property
-    def c(self) -> Tensor:  # (N, 5) float32, one-hot in the order of CLASS_NAMES
+    def c(self) -> Tensor:
+        """The labels for a network: (N, 5) float32."""
         return torch.from_numpy(self.labels).float()
 
 
 def load_sprites(part: str = "train", root: str | os.PathLike = DATA) -> Sprites:
-    """The sprites of one part: "train", "test" (drawn like it) or "compositional" (with factor pairs that train lacks).
+    """The sprites of one part of the data.
 
-    Raises ValueError for another part, FileNotFoundError where `root` lacks a file. Lesson 3."""
+    part: "train", "test" (drawn like it) or "compositional" (with pairs of factor
+        values that train lacks).
+    root: the folder of the files.
+
+    Raises ValueError for another part or for files that do not belong together, and
+    FileNotFoundError where a file is missing.
+
+    Lesson 3.
+    """
     if part not in ("train", "test", "compositional"):
         raise ValueError(
             f"part={part!r} does not exist; expected one of train, test, compositional"
         )
-    images, labels = (
-        _load_array(Path(root) / name, name.startswith("sprites"))
-        for name in ("sprites_16x16.npy", "sprite_labels_16x16.npy")
-    )
-    if not (path := Path(root) / "sprite_factors_16x16.csv").exists():
+    folder = Path(root)
+    images = _load_pictures(folder / "sprites_16x16.npy")
+    labels = _load_array(folder / "sprite_labels_16x16.npy")
+    rows = _load_rows(folder / "sprite_factors_16x16.csv")
+    if not len(images) == len(labels) == len(rows):
+        raise ValueError(
+            f"{len(images)} sprites, {len(labels)} labels and {len(rows)} rows of "
+            f"factors in {root}; expected equal numbers"
+        )
+    chosen = [i for i, row in enumerate(rows) if row["part"] == part]
+    factors = [_factors_of(rows[i]) for i in chosen]
+    return Sprites(images[chosen], labels[chosen], factors)
+
+
+def _load_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, {column: text} each."""
+    if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist; `python data/make_sprites.py` writes it"
         )
-    rows = list(csv.DictReader(path.read_text(encoding="utf8").splitlines()))
-    if not len(images) == len(labels) == len(rows):
-        raise ValueError(
-            f"{len(images)} sprites, {len(labels)} labels and {len(rows)} rows of factors in {root}; expected equal numbers"
-        )
-    chosen = [i for i, row in enumerate(rows) if row["part"] == part]
-    factors = [
-        {key: value for key, value in rows[i].items() if value and key != "part"}
-        for i in chosen
-    ]
-    return Sprites(images[chosen], labels[chosen], factors)
+    lines = path.read_text(encoding="utf8").splitlines()
+    return list(csv.DictReader(lines))
+
+
+def _factors_of(row: dict[str, str]) -> dict[str, str]:
+    """The factors that a sprite's row names: a class leaves the others' empty."""
+    return {name: text for name, text in row.items() if text and name != "part"}
 
 
 def load_digits(
     name: str = "mnist", root: str | os.PathLike = DATA, download: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Real digits ("mnist") or garments ("fashion_mnist"): pictures (N, 1, 28, 28) in [0, 1], labels (N,) int64.
+    """Real pictures of digits or clothes.
 
-    The full training set where torchvision's files lie under `root`, or where `download=True` can fetch them; else the 5,000 that
-    ship with the course, with one printed line that says so. Raises ValueError for another name. Lesson 1."""
+    name: "mnist" or "fashion_mnist".
+    root: the folder where torchvision keeps its files.
+    download: whether torchvision may fetch them.
+
+    Returns pictures (N, 1, 28, 28) in [0, 1] and labels (N,) int64. It is the full
+    training set if torchvision finds it; otherwise it is the 5,000 pictures that come
+    with the course, and a printed line says so. Raises ValueError for another name.
+
+    Lesson 1.
+    """
     from torchvision import datasets
 
     sets = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
@@ -309,1304 +1933,498 @@ def load_digits(
         )
     try:
         full = sets[name](root, train=True, download=download)
-        return full.data[:, None].float() / 255, full.targets
-    except (
-        RuntimeError,
-        OSError,
-    ):  # torchvision's words for "not found" and "no network"
+    except (RuntimeError, OSError):  # torchvision: not found, or no network
         print(
-            f"{name}: the 5,000 pictures that ship with the course (the full set is not under root={Path(root).name!r})"
+            f"{name}: the 5,000 pictures that ship with the course "
+            f"(the full set is not under root={Path(root).name!r})"
         )
-    if not (path := DATA / f"{name}_5k.npz").exists():
+        return _load_shipped_digits(name)
+    return full.data[:, None].float() / 255, full.targets
+
+
+def _load_shipped_digits(name: str) -> tuple[Tensor, Tensor]:
+    """The 5,000 pictures of `load_digits` that come with the course, and labels."""
+    path = DATA / f"{name}_5k.npz"
+    if not path.exists():
         raise FileNotFoundError(
-            f"{path} is missing: copy the course's data/ folder beside diffusion_utilities.py"
+            f"{path} is missing: copy the course's data/ folder beside "
+            "diffusion_utilities.py"
         )
     with np.load(path) as stored:
-        return torch.from_numpy(stored["images"])[
-            :, None
-        ].float() / 255, torch.from_numpy(stored["labels"]).long()
+        pictures = torch.from_numpy(stored["images"])
+        labels = torch.from_numpy(stored["labels"])
+    return pictures[:, None].float() / 255, labels.long()
 
 
 def load_sprite_pictures(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
-    """Your own sprites to (N, tile, tile, 3) uint8: one sheet, cut row by row, or a folder of PNGs of that size, in the order of their names.
+    """Your own sprites as an array (N, tile, tile, 3) uint8.
 
-    Transparent ground becomes white, empty tiles go, nothing is resized; a file of a folder that cannot be used is left out, with a printed line that
-    says why. Raises FileNotFoundError, or where nothing is left ValueError that names each file and its fault. Lesson 9."""
-    if not (path := Path(path)).exists():
+    path: a sheet, which is cut into tiles row by row, or a folder of PNGs of the size
+        of one tile, which are read in the order of their names.
+    tile: the width and height of a sprite in pixels.
+
+    A transparent background becomes white, empty tiles are left out, and nothing is
+    resized. If a file in a folder cannot be used, it is left out, and a printed line
+    says why. Raises FileNotFoundError for a path that does not exist, and ValueError if
+    no tile is left; the message names each file and what is wrong with it.
+
+    Lesson 9.
+    """
+    path = Path(path)
+    if not path.exists():
         raise FileNotFoundError(
-            f"{path} does not exist; expected a folder of PNGs, or a picture file that holds a sheet of {tile}x{tile} tiles"
+            f"{path} does not exist; expected a folder of PNGs, or a picture file that "
+            f"holds a sheet of {tile}x{tile} tiles"
         )
-    folder, tiles, faults = path.is_dir(), [], []
-    files = (
-        sorted(file for file in path.iterdir() if file.suffix.lower() == ".png")
-        if folder
-        else [path]
-    )
-    wanted = (
-        f"{tile}x{tile} (a sheet? give its own path)"
-        if folder
-        else f"sides that tile={tile} divides"
-    )
+    in_folder = path.is_dir()
+    files = _png_files(path) if in_folder else [path]
+    tiles = []
+    faults = []
     for file in files:
-        drawn, fault = [], "is empty: white or transparent all over"
-        try:
-            with (
-                Image.open(file) as picture
-            ):  # only its head is read yet: a huge one in a folder is never unpacked
-                if (
-                    tile < 1
-                    or any(side % tile for side in picture.size)
-                    or (folder and picture.size != (tile, tile))
-                ):
-                    fault = f"is {picture.width}x{picture.height} pixels; expected {wanted}: tile= is the tile size, in pixels"
-                else:
-                    if picture.mode in (
-                        "I;16",
-                        "I;16B",
-                        "I",
-                    ):  # 16-bit grey: Pillow would clip it, not scale it
-                        picture = Image.fromarray(
-                            (np.asarray(picture, dtype=np.int64) >> 8)
-                            .clip(0, 255)
-                            .astype(np.uint8)
-                        )
-                    rgb = np.asarray(
-                        Image.alpha_composite(
-                            Image.new("RGBA", picture.size, "white"),
-                            picture.convert("RGBA"),
-                        ).convert("RGB")
-                    )
-                    drawn = [
-                        one
-                        for row in np.vsplit(rgb, len(rgb) // tile)
-                        for one in np.hsplit(row, row.shape[1] // tile)
-                        if (one < 255).any()
-                    ]
-        except Exception as error:  # Pillow raises half a dozen types for a broken file
-            why = (
-                "0 bytes"
-                if file.is_file() and not file.stat().st_size
-                else str(error).replace(f" {str(file)!r}", "")
-            )
-            fault = f"is not a picture that Pillow can read ({why}); remove it or save it again as PNG"
-        tiles, faults = tiles + drawn, faults + [f"{file.name} {fault}"] * (not drawn)
+        drawn, fault = _read_tiles(file, tile, in_folder)
+        tiles += drawn
+        if not drawn:
+            faults.append(f"{file.name} {fault}")
     if not tiles:
         raise ValueError(
-            f"{path} holds no tile with anything drawn on it ({len(files)} PNGs found). {'; '.join(faults)}"
+            f"{path} holds no tile with anything drawn on it ({len(files)} PNGs "
+            f"found). {'; '.join(faults)}"
         )
-    print("".join(f"left out: {fault}\n" for fault in faults), end="")
+    for fault in faults:
+        print(f"left out: {fault}")
     return np.stack(tiles)
 
 
-# ---- Noise -----------------------------------------------------------------------------------------------------------
+def _png_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() == ".png")
 
 
-@dataclass(frozen=True, eq=False)
-class NoiseSchedule:
-    """How much noise each of T steps adds, as float64 tables of length T + 1 whose index is t.
-
-    `b[t]` is beta_t, the variance that step t adds; `a[t]` = 1 - b[t]; `ab[t]` = a[1] a[2] ... a[t] is alpha-bar_t, the share of the picture's
-    variance that is left after t steps; `snr[t]` = ab[t] / (1 - ab[t]) is the signal-to-noise ratio. b[0] = 0, so a[0] = ab[0] = 1 and snr[0]
-    is infinite: t = 0 is the clean picture and the last step is exact. `T` is the number of steps. [DDPM] eq. 2 and 4. Lesson 2."""
-
-    b: Tensor
-
-    def __post_init__(self):
-        b = torch.as_tensor(self.b, dtype=torch.float64).clone()
-        if (
-            b.ndim != 1
-            or len(b) < 2
-            or b[0] != 0
-            or not ((b[1:] > 0) & (b[1:] < 1)).all()
-        ):
-            raise ValueError(
-                "b must be a vector (T + 1,) with b[0] = 0 and 0 < b[t] < 1 for t = 1..T; use NoiseSchedule.linear or .cosine"
-            )
-        a = 1 - b
-        ab = a.cumprod(0)
-        for name, value in {
-            "T": len(b) - 1,
-            "b": b,
-            "a": a,
-            "ab": ab,
-            "snr": ab / (1 - ab),
-        }.items():
-            object.__setattr__(
-                self, name, value
-            )  # frozen: for other steps build another schedule
-
-    @classmethod
-    def linear(
-        cls, T: int = 500, beta1: float = 1e-4, beta2: float = 0.02
-    ) -> NoiseSchedule:
-        """b[t] = beta1 + (beta2 - beta1) t / T: the schedule of the shipped weights. [DDPM] section 4 has T = 1000."""
-        _check_steps(T)
-        b = torch.linspace(beta1, beta2, T + 1, dtype=torch.float64)
-        b[0] = 0
-        return cls(b)
-
-    @classmethod
-    def cosine(
-        cls, T: int = 500, s: float = 0.008, max_beta: float = 0.999
-    ) -> NoiseSchedule:
-        """ab[t] proportional to cos^2((t/T + s) / (1 + s) * pi/2), b[t] = 1 - ab[t] / ab[t-1], at most `max_beta`. [iDDPM] eq. 17."""
-        _check_steps(T)
-        f = (
-            torch.cos(
-                (torch.arange(T + 1, dtype=torch.float64) / T + s)
-                / (1 + s)
-                * torch.pi
-                / 2
-            )
-            ** 2
-        )
-        b = torch.zeros(T + 1, dtype=torch.float64)
-        b[1:] = (1 - f[1:] / f[:-1]).clamp(max=max_beta)
-        return cls(b)
-
-
-def _check_steps(T: int) -> None:
-    if not isinstance(T, (int, np.integer)) or T < 1:
-        raise ValueError(f"T={T!r}; expected a whole number of steps, 1 or more")
-
-
-def _at(table: Tensor, t: Tensor | int, like: Tensor) -> Tensor:
-    """table[t], in the dtype and on the device of `like`, shaped to broadcast against it (B, 1, 1, 1). Rounded only here, at the end."""
-    t = torch.as_tensor(t)
-    if t.numel() and not 0 <= int(t.min()) <= int(t.max()) < len(table):
-        raise ValueError(
-            f"t runs from {int(t.min())} to {int(t.max())}; expected 0 to T = {len(table) - 1}"
-        )
-    values = table.to(like.dtype).to(like.device)[
-        t.to(like.device)
-    ]  # dtype first: MPS has no float64
-    return values.reshape(-1, *[1] * (like.ndim - 1)) if t.ndim else values
-
-
-def perturb_input(
-    x: Tensor, t: Tensor | int, noise: Tensor, schedule: NoiseSchedule
-) -> Tensor:
-    """Jump from the clean picture to step t at once: x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) noise.
-
-    `x` and `noise` (B, C, H, W), `t` (B,) or one number in 0..T. [DDPM] eq. 4. Lesson 2."""
-    return (
-        _at(schedule.ab.sqrt(), t, x) * x + _at((1 - schedule.ab).sqrt(), t, x) * noise
-    )
-
-
-def predict_x0(
-    x: Tensor, t: Tensor | int, noise: Tensor, schedule: NoiseSchedule
-) -> Tensor:
-    """The clean picture that x_t and this noise imply: perturb_input solved for x_0. [DDPM] eq. 15. Lesson 4."""
-    return (x - _at((1 - schedule.ab).sqrt(), t, x) * noise) / _at(
-        schedule.ab.sqrt(), t, x
-    )
-
-
-def posterior(
-    t: int, schedule: NoiseSchedule, t_prev: int | None = None
-) -> tuple[float, float, float]:
-    """q(x_prev | x_t, x_0) is normal with mean c0 x_0 + ct x_t: returns (c0, ct, variance), the variance being beta-tilde.
-
-    `t_prev` is t - 1 unless told otherwise: a longer stride is one step with a = ab_t / ab_prev. [DDPM] eq. 6 and 7. Lesson 2."""
-    t_prev = t - 1 if t_prev is None else t_prev
-    if not 0 <= t_prev < t <= schedule.T:
-        raise ValueError(
-            f"t={t}, t_prev={t_prev}; expected 0 <= t_prev < t <= T = {schedule.T}"
-        )
-    ab, ab_prev = float(schedule.ab[t]), float(schedule.ab[t_prev])
-    a = ab / ab_prev
-    return (
-        ab_prev**0.5 * (1 - a) / (1 - ab),
-        a**0.5 * (1 - ab_prev) / (1 - ab),
-        (1 - a) * (1 - ab_prev) / (1 - ab),
-    )
-
-
-# ---- Blocks and U-Nets -----------------------------------------------------------------------------------------------
-
-
-class ResidualConvBlock(nn.Module):
-    """Two 3x3 convolutions, each with batch norm and GELU: (B, in_channels, H, W) to (B, out_channels, H, W).
-
-    With `is_res` the output is (shortcut + second convolution) / sqrt(2), which keeps the variance. The shortcut is the input, or where
-    channel counts differ the first convolution's output: no parameters, so the state dict keeps its keys. Lesson 3."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, is_res: bool = False
-    ) -> None:
-        super().__init__()
-        self.same_channels, self.is_res = in_channels == out_channels, is_res
-        self.conv1, self.conv2 = (
-            self._convolution(in_channels, out_channels),
-            self._convolution(out_channels, out_channels),
-        )
-
-    @staticmethod
-    def _convolution(in_channels: int, out_channels: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1),
-            nn.BatchNorm2d(out_channels),
-            nn.GELU(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x1 = self.conv1(x)
-        x2 = self.conv2(x1)
-        return ((x if self.same_channels else x1) + x2) / 2**0.5 if self.is_res else x2
-
-
-class UnetDown(nn.Module):
-    """Two convolution blocks and a 2x2 max pooling: (B, in_channels, H, W) to (B, out_channels, H/2, W/2). Lesson 3."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.model = nn.Sequential(
-            ResidualConvBlock(in_channels, out_channels),
-            ResidualConvBlock(out_channels, out_channels),
-            nn.MaxPool2d(2),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
-
-
-class UnetUp(nn.Module):
-    """Join with the skip connection, double height and width, two convolution blocks.
-
-    `forward(x, skip)`: x and skip together have `in_channels` channels; the output is (B, out_channels, 2H, 2W). Lesson 3."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        wider = nn.ConvTranspose2d(in_channels, out_channels, 2, 2)
-        self.model = nn.Sequential(
-            wider,
-            ResidualConvBlock(out_channels, out_channels),
-            ResidualConvBlock(out_channels, out_channels),
-        )
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.model(torch.cat((x, skip), 1))
-
-
-class EmbedFC(nn.Module):
-    """A two-layer network that embeds a time or a context: anything that reshapes to (-1, input_dim), to (-1, emb_dim). Lesson 3."""
-
-    def __init__(self, input_dim: int, emb_dim: int) -> None:
-        super().__init__()
-        self.input_dim = input_dim
-        self.model = nn.Sequential(
-            nn.Linear(input_dim, emb_dim), nn.GELU(), nn.Linear(emb_dim, emb_dim)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x.reshape(-1, self.input_dim))
-
-
-def _context(c: Tensor | None, x: Tensor, n_cfeat: int) -> Tensor:
-    if c is not None and (
-        c.ndim != 2 or c.shape[1] != n_cfeat or len(c) not in (1, len(x))
-    ):
-        raise ValueError(
-            f"c has shape {tuple(c.shape)}; expected ({len(x)}, {n_cfeat}), one-hot for labels: set n_cfeat= when you build it"
-        )
-    return x.new_zeros(len(x), n_cfeat) if c is None else c.to(x)
-
-
-class ContextUnet(nn.Module):
-    """The course's network: predicts the noise in x_t, given t / T and a context vector.
-
-    Embedded context multiplies and embedded time is added, at two resolutions. `height` (and width) from 8 to 64, divisible by 4.
-    Only `init_conv` is residual: kept so, and every name with it, because published weights load here strictly. Lesson 3."""
-
-    def __init__(
-        self, in_channels: int, n_feat: int = 256, n_cfeat: int = 10, height: int = 28
-    ) -> None:
-        super().__init__()
-        if height % 4 or not 8 <= height <= 64:
-            raise ValueError(
-                f"height={height}; expected a height from 8 to 64 that 4 divides (28 for digits, 16 for sprites)"
-            )
-        if n_feat % 8:
-            raise ValueError(
-                f"n_feat={n_feat}; expected a multiple of 8, for the group norms of 8 groups"
-            )
-        self.in_channels, self.n_feat, self.n_cfeat, self.h = (
-            in_channels,
-            n_feat,
-            n_cfeat,
-            height,
-        )
-        self.init_conv = ResidualConvBlock(in_channels, n_feat, is_res=True)
-        self.down1, self.down2 = UnetDown(n_feat, n_feat), UnetDown(n_feat, 2 * n_feat)
-        self.to_vec = nn.Sequential(nn.AvgPool2d(height // 4), nn.GELU())
-        self.timeembed1, self.timeembed2 = EmbedFC(1, 2 * n_feat), EmbedFC(1, n_feat)
-        self.contextembed1, self.contextembed2 = (
-            EmbedFC(n_cfeat, 2 * n_feat),
-            EmbedFC(n_cfeat, n_feat),
-        )
-        self.up0 = nn.Sequential(
-            nn.ConvTranspose2d(2 * n_feat, 2 * n_feat, height // 4, height // 4),
-            nn.GroupNorm(8, 2 * n_feat),
-            nn.ReLU(),
-        )
-        self.up1, self.up2 = UnetUp(4 * n_feat, n_feat), UnetUp(2 * n_feat, n_feat)
-        out = (
-            nn.Conv2d(2 * n_feat, n_feat, 3, padding=1),
-            nn.GroupNorm(8, n_feat),
-            nn.ReLU(),
-            nn.Conv2d(n_feat, in_channels, 3, padding=1),
-        )
-        self.out = nn.Sequential(*out)
-
-    def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
-        """x (B, in_channels, height, height); t = step / T in [0, 1], (B,) or (B, 1, 1, 1) or one number; c (B, n_cfeat), None for all zero."""
-        if x.shape[1:] != (self.in_channels, self.h, self.h):
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; expected (B, {self.in_channels}, {self.h}, {self.h}): set height= when you build it"
-            )
-        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-        c = _context(c, x, self.n_cfeat)
-        full = self.init_conv(x)
-        half = self.down1(full)
-        quarter = self.down2(half)
-        up = self.up0(self.to_vec(quarter))
-        up = self.up1(
-            self.contextembed1(c)[..., None, None] * up
-            + self.timeembed1(t)[..., None, None],
-            quarter,
-        )
-        up = self.up2(
-            self.contextembed2(c)[..., None, None] * up
-            + self.timeembed2(t)[..., None, None],
-            half,
-        )
-        return self.out(torch.cat((up, full), 1))
-
-
-class BasicUNet(nn.Module):
-    """A small U-Net without time: (B, in_channels, H, W) to (B, out_channels, H, W), H and W divisible by 4.
-
-    The last SiLU bounds the output from below (at -0.28): right for pictures in [0, 1], wrong for noise. Lesson 1."""
-
-    def __init__(self, in_channels: int = 1, out_channels: int = 1) -> None:
-        super().__init__()
-        self.down_layers = nn.ModuleList(
-            nn.Conv2d(before, after, 5, padding=2)
-            for before, after in ((in_channels, 32), (32, 64), (64, 64))
-        )
-        self.up_layers = nn.ModuleList(
-            nn.Conv2d(before, after, 5, padding=2)
-            for before, after in ((64, 64), (64, 32), (32, out_channels))
-        )
-        self.act, self.downscale, self.upscale = (
-            nn.SiLU(),
-            nn.MaxPool2d(2),
-            nn.Upsample(scale_factor=2),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        skips = []
-        for layer in self.down_layers[:2]:
-            skips.append(self.act(layer(x)))
-            x = self.downscale(skips[-1])
-        x = self.act(self.up_layers[0](self.act(self.down_layers[2](x))))
-        for layer in self.up_layers[1:]:
-            x = self.act(layer(self.upscale(x) + skips.pop()))
-        return x
-
-
-class PaletteNet(nn.Module):
-    """The course's second network for sprites: it names the colour of each pixel, out of a palette, and so predicts the noise.
-
-    A perceptron sees the whole picture and writes a palette for it, `slots` rows of scores for the colours; each pixel mixes the rows, and adds how
-    likely its noisy value is under each colour ([Plaid], output prior). `images` (N, H, W, 3) uint8, those it learns from, give the colours and their
-    shares, which no file holds; `schedule`, which samplers must share, gives alpha-bar. In float32, or under autocast. `loss` trains it. `trust` > 0
-    has `forward` believe the whole picture more, and each noisy pixel less, than training found right: scores times 1 + trust ab_t^2. Lesson 3."""
-
-    def __init__(
-        self,
-        images,
-        schedule,
-        n_cfeat: int = 5,
-        width: int = 256,
-        depth: int = 3,
-        slots=16,
-        dropout=0.0,
-        trust=0.0,
-    ) -> None:
-        super().__init__()
-        colours, counts = np.unique(
-            images.reshape(-1, images.shape[-1]), axis=0, return_counts=True
-        )
-        if images.dtype != np.uint8 or images.shape[3:] != (3,) or len(colours) > 1024:
-            raise ValueError(
-                f"images: {images.dtype} {images.shape}, {len(colours)} colours; expected uint8 (N, H, W, 3), 1024 at most"
-            )
-        self.shape, self.n_cfeat, self.trust, k, size, wide = (
-            (3, *images.shape[1:3]),
-            n_cfeat,
-            trust,
-            len(colours),
-            images[0, ..., 0].size,
-            2 * width,
-        )
-        tables = {
-            "palette": colours / 127.5 - 1,
-            "log_share": np.log(counts / counts.sum()),
-            "log_snr": schedule.snr.log().clamp(max=99),
-        }
-        for name, table in (
-            tables | {"frequencies": np.geomspace(0.25, 25, 32)}
-        ).items():  # half precision would round them: not in the file
-            self.register_buffer(
-                name, torch.as_tensor(table, dtype=torch.float32), persistent=False
-            )
-        self.embed, self.read = (
-            nn.Linear(k, 8, bias=False),
-            nn.Linear((3 + 8) * size, width),
-        )
-        self.time, self.context, self.condition = (
-            EmbedFC(2 * 32, 64),
-            EmbedFC(n_cfeat, 64),
-            nn.Linear(64, width),
-        )
-        self.norms, self.scale = (
-            nn.ModuleList(make() for _ in range(depth))
-            for make in (lambda: nn.LayerNorm(width), lambda: nn.Linear(64, wide))
-        )
-        self.widen, self.narrow = (
-            nn.ModuleList(nn.Linear(*ends) for _ in range(depth))
-            for ends in ((width, wide), (wide, width))
-        )
-        self.norm, self.place, self.pixel = (
-            nn.LayerNorm(width),
-            nn.Linear(width, 12 * size),
-            nn.Linear(3 + 8 + 12, 32),
-        )
-        self.own, self.mix, self.dropout = (
-            nn.Linear(32, k),
-            nn.Linear(32, slots),
-            nn.Dropout(dropout),
-        )
-        self.rows, self.score = (
-            nn.Linear(width, 24 * slots),
-            nn.Linear(24, k, bias=False),
-        )
-        nn.init.normal_(self.score.weight)
-        for start in (self.own.weight, self.rows.weight, self.rows.bias):
-            nn.init.zeros_(
-                start
-            )  # untrained, a pixel has but its evidence and the prior
-        self.own.bias.data.copy_(self.log_share)
-
-    def _log_snr(
-        self, x: Tensor, t: Tensor
-    ) -> Tensor:  # (B, 1); t = 0 counts as the first step
-        step = (
-            (
-                torch.as_tensor(t, dtype=torch.float32, device=x.device)
-                * (len(self.log_snr) - 1)
-            )
-            .round()
-            .long()
-        )
-        return _at(
-            self.log_snr,
-            torch.where(step == 0, 1, step).reshape(-1).expand(len(x)),
-            x[:, 0, 0],
-        )
-
-    def logits(
-        self, x: Tensor, t: Tensor, c: Tensor | None = None, trust: float = 0.0
-    ) -> Tensor:
-        """Log-probabilities, up to a constant, of each colour at each pixel (B, H W, colours); arguments as `forward`."""
-        if x.shape[1:] != self.shape:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; expected (B, {str(self.shape)[1:]}, the size of the training pictures"
-            )
-        log_snr, pixels, c = (
-            self._log_snr(x, t),
-            x.flatten(2).mT,
-            _context(c, x, self.n_cfeat),
-        )
-        signal, variance = (
-            log_snr.sigmoid()[..., None].sqrt(),
-            (-log_snr).sigmoid()[..., None],
-        )
-        pull, colours = signal / variance, self.palette.T.expand(len(x), -1, -1)
-        with torch.autocast(
-            "cuda" if x.is_cuda else "cpu", enabled=False
-        ):  # log N(x_t; sqrt(ab) colour, 1 - ab), but for x_t squared
-            likely = torch.baddbmm(
-                -pull * signal / 2 * self.palette.square().sum(1),
-                pull * pixels,
-                colours,
-            )
-        seen = torch.cat(
-            (pixels, 3 * self.embed((likely + self.log_share).softmax(2))), 2
-        )
-        condition = F.silu(
-            self.time(
-                torch.cat(
-                    [
-                        wave(log_snr * self.frequencies)
-                        for wave in (torch.sin, torch.cos)
-                    ],
-                    1,
-                )
-            )
-            + self.context(c)
-        )
-        h = self.read(seen.flatten(1)) + self.condition(condition)
-        for norm, widen, scale, narrow in zip(
-            self.norms, self.widen, self.scale, self.narrow
-        ):
-            h = h + narrow(
-                self.dropout(F.gelu(widen(norm(h))) * (1 + scale(condition)))
-            )  # FiLM
-        h = self.norm(h)
-        each = F.gelu(
-            self.pixel(torch.cat((seen, self.place(h).view(len(x), -1, 12)), 2))
-        )
-        scores = self.own(each) + self.mix(each) @ self.score(
-            self.rows(h).view(len(x), -1, 24)
-        )
-        return torch.addcmul(likely, scores, 1 + trust * signal**4)
-
-    def loss(self, x: Tensor, t: Tensor, c: Tensor | None, clean: Tensor) -> Tensor:
-        """Cross-entropy of the clean picture's colours, in nats a pixel: (B, H W); x, t, c as `forward`, clean (B, 3, H, W)."""
-        right = torch.cdist(clean.flatten(2).mT, self.palette).argmin(2)
-        return F.cross_entropy(
-            self.logits(x, t, c).flatten(0, 1), right.flatten(), reduction="none"
-        ).view_as(right)
-
-    def forward(
-        self, x: Tensor, t: Tensor, c: Tensor | None = None, clean: Tensor | None = None
-    ) -> Tensor:
-        """Arguments and result as `ContextUnet`: x (B, 3, H, W), t = step / T, c (B, n_cfeat) or None; the noise. With `clean`, `loss` instead."""
-        if (
-            clean is not None
-        ):  # so that an average or several processes see its training
-            return self.loss(x, t, c, clean)
-        log_snr, logits = (
-            self._log_snr(x, t)[..., None, None],
-            self.logits(x, t, c, self.trust),
-        )
-        with torch.autocast(
-            "cuda" if x.is_cuda else "cpu", enabled=False
-        ):  # it would round the colours
-            x0 = (logits.softmax(2) @ self.palette).mT.reshape(x.shape)
-        return (x - log_snr.sigmoid().sqrt() * x0) / (-log_snr).sigmoid().sqrt()
-
-
-def count_parameters(model: nn.Module) -> int:
-    """How many numbers training adjusts. Lesson 1."""
-    return sum(p.numel() for p in model.parameters())
-
-
-# ---- Training --------------------------------------------------------------------------------------------------------
-
-
-def corrupt(x: Tensor, amount: Tensor, generator: Generator | None = None) -> Tensor:
-    """(1 - amount) x + amount * noise, the noise uniform on [0, 1]: x (B, C, H, W) in [0, 1], amount (B,) in [0, 1]. Lesson 1."""
-    noise, amount = (
-        torch.rand(x.shape, generator=generator).to(x),
-        amount.to(x).view(-1, 1, 1, 1),
-    )
-    return x * (1 - amount) + noise * amount
-
-
-def drop_context(c: Tensor, p: float, generator: Generator | None = None) -> Tensor:
-    """Set each row of c (B, n_cfeat) to zero with probability p, so that one network also learns "no context". [CFG] alg. 1. Lesson 3."""
-    return c * (torch.rand(len(c), 1, generator=generator) >= p).to(c)
-
-
-def diffusion_loss(
-    model, x, schedule, c=None, generator=None, min_snr=None, weights=None
-) -> Tensor:
-    """The simple loss: noise clean pictures x (B, C, H, W) to a random t each, ask for the noise, mean squared error. [DDPM] eq. 14.
-
-    `c` (B, n_cfeat) or None. `min_snr`, gamma > 0, weighs each error with min(gamma / SNR(t), 1): less in almost clean steps. [Min-SNR] section 3.4.
-    Or `weights` (T + 1,), 0 at t = 0, on the CPU: steps are drawn as often as their roots say, and errors weighted with the roots, so that the
-    mean is that of weights * error. A PaletteNet has its own error. Raises ValueError for other weights. Lesson 3."""
-    if (
-        weights is not None
-        and (min_snr is not None or len(weights) != len(schedule.b) or weights[0] != 0)
-        or min_snr is not None
-        and min_snr <= 0
-    ):
-        raise ValueError(
-            f"min_snr={min_snr}; expected None (no weights) or a number above 0, such as 5; or instead weights (T + 1,), 0 at t = 0"
-        )
-    t = (torch.randint(1, schedule.T + 1, (len(x),), generator=generator) if weights is None else
-         torch.multinomial(weights.sqrt(), len(x), replacement=True, generator=generator)).to(x.device)  # fmt: skip
-    noise = torch.randn(x.shape, generator=generator).to(x)
-    x_t = perturb_input(x, t, noise, schedule)
-    asked, inner = (
-        (x_t, t / schedule.T, c),
-        getattr(model, "module", model),
-    )  # without what wraps it
-    error = (
-        model(*asked, x)
-        if isinstance(inner, PaletteNet)
-        else (model(*asked).to(noise.dtype) - noise).square()
-    )
-    if min_snr is not None or weights is not None:
-        error = (
-            _at(
-                (min_snr / schedule.snr).clamp(max=1)
-                if weights is None
-                else weights.sqrt() * weights[1:].sqrt().mean(),
-                t,
-                error,
-            )
-            * error
-        )
-    return error.mean()
-
-
-def average_weights(
-    model: nn.Module, decay: float = 0.998
-) -> torch.optim.swa_utils.AveragedModel:
-    """An exponential moving average of a model's weights and of its batch norms' buffers; call `update_parameters(model)` each step.
-
-    The decay warms up as (1 + n) / (10 + n), so that the random first weights are forgotten. The average itself is `.module`. Lesson 3."""
-
-    def average(
-        old: Tensor, new: Tensor, n: Tensor | int
-    ) -> Tensor:  # batch norm's counter is no float
-        return (
-            old.lerp(new, 1 - min(decay, (1 + float(n)) / (10 + float(n))))
-            if old.is_floating_point()
-            else new
-        )
-
-    return torch.optim.swa_utils.AveragedModel(model, avg_fn=average, use_buffers=True)
-
-
-def train_steps(
-    model,
-    batches,
-    schedule,
-    optimiser,
-    p_drop=None,
-    average=None,
-    generator=None,
-    min_snr=None,
-    weights=None,
-) -> Iterator[float]:
-    """One training step for each batch (pictures, context); yields its loss, so that the caller owns the bar, the log and the clock.
-
-    `batches`: (B, C, H, W) and (B, n_cfeat) or None. `p_drop` is the share of contexts dropped; None trains without context. `average` (from
-    `average_weights`) follows; the last three go to `diffusion_loss`. Runs where the model lies, in bfloat16 where that is done in
-    hardware; leaves the model in train mode. Raises FloatingPointError, before the step, when the loss is no number. Lesson 3."""
-    device = next(model.parameters()).device
-    for x, c in batches:
-        if p_drop is not None and c is None:
-            raise ValueError(
-                f"p_drop={p_drop} drops contexts, but this batch has none; give (pictures, context) or p_drop=None"
-            )
-        model.train()  # the caller may have sampled in eval mode since the last step
-        x = x.to(device, memory_format=torch.channels_last)
-        c = None if p_drop is None else drop_context(c.to(device), p_drop, generator)
-        with (
-            torch.autocast(device.type, torch.bfloat16)
-            if has_fast_bf16(device)
-            else nullcontext()
-        ):
-            loss = diffusion_loss(model, x, schedule, c, generator, min_snr, weights)
-        value = loss.item()
-        if not np.isfinite(value):  # before the step, which would spoil the weights
-            raise FloatingPointError(
-                f"the loss is {value}; no step was taken: start again from a checkpoint with a lower learning rate"
-            )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        if average is not None:
-            average.update_parameters(model)
-        yield value
-
-
-@contextmanager
-def _written_whole(path: str | os.PathLike):
-    """A temporary path beside `path` that takes its name only when the block has ended well."""
-    (path := Path(path)).parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{os.urandom(6).hex()}{path.suffix}")
+def _read_tiles(file: Path, tile: int, in_folder: bool) -> tuple[list, str]:
+    """The tiles of a picture on which something is drawn, and why there may be none."""
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with Image.open(file) as picture:  # reads only the header
+            if not _has_right_size(picture, tile, in_folder):
+                return [], _size_fault(picture, tile, in_folder)
+            tiles = _cut(_on_white(picture), tile)
+    except Exception as error:  # Pillow raises many types for a broken file
+        return [], _reading_fault(file, error)
+    drawn = [one for one in tiles if (one < 255).any()]
+    return drawn, "is empty: white or transparent all over"
 
 
-def save_weights(
-    model: nn.Module | Mapping, path: str | os.PathLike, half: bool = True
-) -> None:
-    """Write a state dict whole or not at all; `half` halves the file, and `load_state_dict` widens it again. Lesson 3."""
-    state = model.state_dict() if isinstance(model, nn.Module) else model
-    state = {
-        k: v.detach().cpu().half()
-        if half and v.is_floating_point()
-        else v.detach().cpu()
-        for k, v in state.items()
-    }
-    with _written_whole(path) as temporary, open(temporary, "wb") as file:
-        torch.save(
-            state, file
-        )  # a file, not its path, whose random name would go into the archive
+def _has_right_size(picture: Image.Image, tile: int, in_folder: bool) -> bool:
+    if tile < 1:
+        return False
+    if in_folder:
+        return picture.size == (tile, tile)
+    return picture.width % tile == 0 and picture.height % tile == 0
 
 
-def load_state(path: str | os.PathLike) -> dict[str, Tensor]:
-    """A state dict from a file, tensors only (`weights_only=True`): {name: tensor}, on the CPU.
-
-    Raises FileNotFoundError that lists the weights there are, or ValueError for a file that is no state dict. Lesson 3."""
-    path = Path(path)
-    if not path.is_file():
-        there = (
-            ", ".join(sorted(file.name for file in path.parent.glob("*.pth"))) or "none"
-        )
-        raise FileNotFoundError(
-            f"{path} does not exist; in that folder: {there}. `python weights/train.py` trains what the course ships"
-        )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # torch raises half a dozen types for a broken or unsafe file
-        raise ValueError(
-            f"{path} is not a file of weights that can be loaded safely ({type(error).__name__}); train or copy it again"
-        ) from error
-    if not isinstance(state, Mapping) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
-        raise ValueError(
-            f"{path} holds {type(state).__name__}, not a state dict of tensors; save model.state_dict() instead"
-        )
-    return dict(state)
-
-
-def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
-    """Load a file of weights into a model strictly, and return the model in eval mode.
-
-    Raises ValueError that counts missing, surplus and misshapen entries. Lesson 4."""
-    state, own = load_state(path), model.state_dict()
-    missing, surplus = own.keys() - state.keys(), state.keys() - own.keys()
-    misshapen = [
-        key for key in own.keys() & state.keys() if own[key].shape != state[key].shape
-    ]
-    if missing or surplus or misshapen:
-        counts = f"{len(missing)} entries missing, {len(surplus)} surplus, {len(misshapen)} of another shape"
-        hint = "build the network it was trained as (model_*, context_*: ContextUnet(3, 64, 5, 16); others: weights/README.md)"
-        raise ValueError(
-            f"{path} does not fit this {type(model).__name__}: {counts}; {hint}"
-        )
-    model.load_state_dict(state)
-    return model.eval()
-
-
-# ---- Sampling --------------------------------------------------------------------------------------------------------
-
-# To a sampler a `model` is any function of (x_t (B, C, H, W), t / T (B,), context (B, n_cfeat) or None) that returns the predicted noise, and a
-# `step` goes down once: (x_t, t, t_prev, predicted noise, fresh noise) to x at t_prev.
-
-
-def sampling_steps(steps: int | Sequence[int], T: int) -> list[int]:
-    """That many + 1 different steps from T down to 0, as evenly spaced as whole numbers can be, for any number from 1 to T.
-
-    A list is only checked: whole numbers that start with T, come to 0 at the end only and never stand still; it may rise (lesson 4). Lesson 5."""
-    if not isinstance(steps, (int, np.integer)):
-        path = [*steps] if hasattr(steps, "__iter__") else []
-        if (
-            len(path) < 2
-            or path[0] != T
-            or path[-1] != 0
-            or any(
-                t == after or t not in range(1, T + 1)
-                for t, after in zip(path, path[1:])
-            )
-        ):
-            raise ValueError(
-                f"steps={str(steps)[:60]}; expected a whole number, or several that start with T = {T} and come to 0 at the end only"
-            )
-        return [int(t) for t in path]
-    if not 1 <= steps <= T:
-        raise ValueError(f"steps={steps}; expected 1 to T = {T}")
-    return [round(T * i / steps) for i in range(steps, -1, -1)]
-
-
-def restart_steps(
-    rounds=((300, 120, 4), (200, 60, 8), (120, 20, 7)),
-    T: int = 500,
-    stride: int = 8,
-    round_stride: int = 6,
-) -> list[int]:
-    """Steps from T to 0 for a sampler that goes back: at `low`, so many times up to `high` and down again, for each (high, low, times).
-
-    `stride` is the length of a step on the way, `round_stride` in the rounds; where it does not fit the last is shorter. The defaults make 495
-    calls of the network. Raises ValueError for rounds that go nowhere. [Restart] alg. 1. Lesson 4."""
-    if stride < 1 or round_stride < 1:
-        raise ValueError(
-            f"stride={stride}, round_stride={round_stride}; expected whole numbers, 1 or more"
-        )
-    path, at = [], T
-    for high, low, times in rounds:
-        if not (0 < low < high <= T and low < at and times >= 0):
-            raise ValueError(
-                f"round {(high, low, times)} after step {at}; expected 0 < low < high <= T = {T}, each low below the last, times >= 0"
-            )
-        path += [
-            *range(at, low, -stride),
-            *[low, *range(high, low, -round_stride)] * times,
-        ]
-        at = low
-    return [*path, *range(at, 0, -stride), 0]
-
-
-def denoise_add_noise(
-    x, t, pred_noise, schedule, z=0.0, t_prev=None, variance="beta", clip=False
-) -> Tensor:
-    """One DDPM step from t to t_prev (t - 1 unless told otherwise): the posterior's mean plus sigma z. [DDPM] alg. 2.
-
-    `z` is fresh noise like x (0: the mean alone). `variance` chooses sigma^2: "beta" or "beta_tilde" (smaller). `clip` keeps the implied
-    x_0 in [-1, 1]. The step to 0 adds no noise. Raises ValueError for steps or a variance that do not exist. Lesson 4."""
-    if variance not in ("beta", "beta_tilde"):
-        raise ValueError(f"variance={variance!r}; expected 'beta' or 'beta_tilde'")
-    t_prev = t - 1 if t_prev is None else t_prev
-    c0, ct, beta_tilde = posterior(t, schedule, t_prev)
-    x0 = predict_x0(x, t, pred_noise, schedule)
-    mean = c0 * (x0.clamp(-1, 1) if clip else x0) + ct * x
-    if t_prev == 0:
-        return mean
-    beta = 1 - float(schedule.ab[t] / schedule.ab[t_prev])
-    return mean + (beta if variance == "beta" else beta_tilde) ** 0.5 * z
-
-
-def denoise_ddim(
-    x, t, t_prev, pred_noise, schedule, eta=0.0, z=0.0, clip=False
-) -> Tensor:
-    """One DDIM step from t to any t_prev below it: the implied x_0, noised again to t_prev in the same direction. [DDIM] eq. 12.
-
-    `eta` 0 is deterministic, 1 has DDPM's beta-tilde as the variance of the fresh noise that z brings (eta above 0 needs z). Lesson 5."""
-    _, _, beta_tilde = posterior(t, schedule, t_prev)
-    x0 = predict_x0(x, t, pred_noise, schedule)
-    if clip:  # the noise must agree with the clipped picture
-        x0 = x0.clamp(-1, 1)
-        pred_noise = (x - float(schedule.ab[t]) ** 0.5 * x0) / float(
-            1 - schedule.ab[t]
-        ) ** 0.5
-    ab_prev, sigma = float(schedule.ab[t_prev]), eta * beta_tilde**0.5
+def _size_fault(picture: Image.Image, tile: int, in_folder: bool) -> str:
+    wanted = f"sides that tile={tile} divides"
+    if in_folder:
+        wanted = f"{tile}x{tile} (a sheet? give its own path)"
     return (
-        ab_prev**0.5 * x0
-        + max(1 - ab_prev - sigma**2, 0.0) ** 0.5 * pred_noise
-        + sigma * z
+        f"is {picture.width}x{picture.height} pixels; expected {wanted}: "
+        "tile= is the tile size, in pixels"
     )
 
 
-@contextmanager
-def _evaluating(model):
-    """Eval mode for the block (no dropout, batch norm's stored averages), and after it each part's old mode again."""
-    training = (
-        [part for part in model.modules() if part.training]
-        if isinstance(model, nn.Module)
-        else []
+def _reading_fault(file: Path, error: Exception) -> str:
+    why = str(error).replace(f" {str(file)!r}", "")
+    if file.is_file() and file.stat().st_size == 0:
+        why = "0 bytes"
+    return (
+        f"is not a picture that Pillow can read ({why}); "
+        "remove it or save it again as PNG"
     )
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
+
+
+def _on_white(picture: Image.Image) -> np.ndarray:
+    """A picture of any mode on a white background: (H, W, 3) uint8."""
+    if picture.mode in ("I;16", "I;16B", "I"):  # Pillow would clip 16-bit grey
+        values = np.asarray(picture, dtype=np.int64) >> 8
+        picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    white = Image.new("RGBA", picture.size, "white")
+    flat = Image.alpha_composite(white, picture.convert("RGBA"))
+    return np.asarray(flat.convert("RGB"))
+
+
+def _cut(sheet: np.ndarray, tile: int) -> list[np.ndarray]:
+    """The tiles (tile, tile, 3) of a sheet (H, W, 3), row by row."""
+    tiles = []
+    for row in np.vsplit(sheet, len(sheet) // tile):
+        tiles += np.hsplit(row, row.shape[1] // tile)
+    return tiles
+
+
+# ---- Measuring -----------------------------------------------------------------------
 
 
 @torch.no_grad()
-def walk(
-    model, schedule, x, steps, step, context=None, generator=None
-) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-    """Walk x along a list of steps; yields (t, x at t, predicted noise at the step before) after each.
+def denoising_losses(model, x, schedule, *, steps, c=None, seed=0, batch=100) -> Tensor:
+    """The error of the predicted noise, for each picture at each step.
 
-    Where the list rises, x gets the noise that it lacks there, and the network is not asked (its prediction is None). Noise comes from a CPU
-    generator, whatever the device, and one draw is made for each step, needed or not: the same generator state gives every model the same noise. A
-    network is put into eval mode; a plain function must see to that itself. Lesson 4."""
-    for t, t_prev in zip(steps[:-1], steps[1:]):
-        z = torch.randn(x.shape, generator=generator).to(x)
-        if t_prev > t:
-            share, pred_noise = float(schedule.ab[t_prev] / schedule.ab[t]), None
-            x = share**0.5 * x + (1 - share) ** 0.5 * z
-        else:
-            with _evaluating(model):
-                pred_noise = model(x, x.new_full((len(x),), t / schedule.T), context)
-            x = step(x, t, t_prev, pred_noise, z)
-        yield t_prev, x, pred_noise
+    x: clean pictures (N, C, H, W). c: contexts (N, n_cfeat), or None.
+    steps: which t to measure at, each from 1 to T.
+    seed: the seed of the noise, which is the same for every model.
+    batch: how many pictures the model gets at once.
 
+    Returns (len(steps), N): the squared error, averaged over pixels and channels. On
+    held-out pictures it tells learning from memorising. The standard error of the mean
+    of a row is std / sqrt(N).
 
-def _start(model, shape, x_T, context, generator) -> tuple[Tensor, Tensor | None]:
-    """x_T and the context, on the model's device and in its dtype; x_T is drawn where it is not given."""
-    if (shape is None) == (x_T is None):
-        raise ValueError(
-            f"give either shape=(N, C, H, W) or x_T; got shape={shape} and x_T {'given' if x_T is not None else 'None'}"
-        )
-    x = torch.randn(shape, generator=generator) if x_T is None else x_T
-    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    x = x if parameter is None else x.to(parameter)
-    if context is not None and len(context) != len(x):
-        raise ValueError(
-            f"context has {len(context)} rows for {len(x)} pictures; give (N, n_cfeat), one row for each"
-        )
-    return x, None if context is None else context.to(x)
+    Source: [DDPM] eq. 14.
 
-
-def _sample(
-    model, schedule, shape, x_T, steps, step, context, generator, keep, progress
-):
-    steps = sampling_steps(schedule.T if steps is None else steps, schedule.T)
-    x, context = _start(model, shape, x_T, context, generator)
-    if isinstance(
-        keep, (int, np.integer)
-    ):  # so many places in the list of steps, evenly, the last and the first included
-        kept = {round(i) for i in np.linspace(len(steps) - 1, 0, min(keep, len(steps)))}
-    elif unknown := set(keep) - set(steps):
-        raise ValueError(
-            f"keep names steps {sorted(unknown)} that this sampler does not visit; it visits {list(steps)}"
-        )
-    else:
-        kept = {i for i, t in enumerate(steps) if t in keep}
-    frames = [x.cpu()] if 0 in kept else []
-    trip = walk(model, schedule, x, steps, step, context, generator)
-    for i, (_, x, _) in enumerate(
-        tqdm(
-            trip,
-            total=len(steps) - 1,
-            leave=False,
-            disable=not progress,
-            desc="sampling",
-        ),
-        start=1,
-    ):
-        if i in kept:
-            frames.append(x.cpu())
-    return x, torch.stack(frames) if frames else x.new_zeros(
-        (0, *x.shape), device="cpu"
-    )
-
-
-def sample_ddpm(model, schedule, shape=None, x_T=None, context=None, steps=None, generator=None, keep=16,
-                variance="beta", clip=False, noise_scale=1.0, progress=False) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Draw pictures with DDPM: returns (samples (N, C, H, W), intermediate (frames, N, C, H, W) on the CPU). [DDPM] alg. 2.
-
-    Give `shape` or `x_T`, both (N, C, H, W). `context` (N, n_cfeat). `steps` below T strides (lesson 5); a list is walked as it stands
-    (`restart_steps`). `generator` on the CPU. `keep`: how many frames, or which steps (each visit). `variance`, `clip` as `denoise_add_noise`.
-    `noise_scale` 0 leaves out the added noise (a fault). `progress` shows a bar. Raises ValueError for what does not fit. Lesson 4."""
-
-    def step(x, t, t_prev, pred_noise, z):
-        return denoise_add_noise(
-            x, t, pred_noise, schedule, noise_scale * z, t_prev, variance, clip
-        )
-
-    return _sample(
-        model, schedule, shape, x_T, steps, step, context, generator, keep, progress
-    )
-
-
-def sample_ddim(model, schedule, shape=None, x_T=None, context=None, steps=20, generator=None, keep=16,
-                eta=0.0, clip=False, progress=False) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Draw pictures with DDIM in any number of steps from 1 to T, or along a list: arguments and result as `sample_ddpm`. [DDIM] eq. 12. Lesson 5."""
-
-    def step(x, t, t_prev, pred_noise, z):
-        return denoise_ddim(x, t, t_prev, pred_noise, schedule, eta, z, clip)
-
-    return _sample(
-        model, schedule, shape, x_T, steps, step, context, generator, keep, progress
-    )
-
-
-def _adams_bashforth(schedule: NoiseSchedule, clip: bool) -> Callable:
-    """DDIM steps along a weighted sum of up to four noise predictions: the straight line becomes a curve."""
-    past, weights = (
-        [],
-        (
-            (1,),
-            (3 / 2, -1 / 2),
-            (23 / 12, -16 / 12, 5 / 12),
-            (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-        ),
-    )
-
-    def step(x, t, t_prev, pred_noise, z):
-        past[:] = [pred_noise, *past[:3]]
-        mixed = sum(w * noise for w, noise in zip(weights[len(past) - 1], past))
-        return denoise_ddim(x, t, t_prev, mixed, schedule, clip=clip)
-
-    return step
-
-
-def _second_order(schedule: NoiseSchedule, clip: bool) -> Callable:
-    """DDIM steps towards an x_0 extrapolated, in lambda = log(SNR) / 2, from this prediction and the one before."""
-    lambdas, past = schedule.snr.log() / 2, []
-
-    def step(x, t, t_prev, pred_noise, z):
-        x0 = predict_x0(x, t, pred_noise, schedule)
-        x0 = aim = x0.clamp(-1, 1) if clip else x0
-        if past and t_prev > 0:  # at t = 0 lambda is infinite: the last step is DDIM's
-            t_last, x0_last = past
-            aim = x0 + (x0 - x0_last) * float(
-                (lambdas[t_prev] - lambdas[t]) / (lambdas[t] - lambdas[t_last]) / 2
-            )
-        past[:] = t, x0
-        towards = (x - float(schedule.ab[t]) ** 0.5 * aim) / float(
-            1 - schedule.ab[t]
-        ) ** 0.5
-        return denoise_ddim(x, t, t_prev, towards, schedule)
-
-    return step
-
-
-def sample_multistep(model, schedule, shape=None, x_T=None, context=None, steps=10, generator=None, keep=16,
-                     solver="2m", clip=False, progress=False) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Draw pictures in few steps by remembering what the network said before: arguments and result as `sample_ddpm`.
-
-    `solver` "2m" is DPM-Solver++(2M), [DPM++] alg. 2; "ipndm" is PNDM's four-term mixture for strides equal in t, [PNDM] eq. 12, with fewer
-    terms in the first three steps. Both are deterministic; a step costs one call. Raises ValueError for another solver, or a list. Lesson 5."""
-    if solver not in ("2m", "ipndm"):
-        raise ValueError(f"solver={solver!r} does not exist; expected '2m' or 'ipndm'")
-    if not isinstance(steps, (int, np.integer)):
-        raise ValueError(
-            f"steps={str(steps)[:60]}; expected a whole number of steps (on a list's way up a solver remembers wrongly)"
-        )
-    step = (
-        _second_order(schedule, clip)
-        if solver == "2m"
-        else _adams_bashforth(schedule, clip)
-    )
-    return _sample(
-        model, schedule, shape, x_T, steps, step, context, generator, keep, progress
-    )
-
-
-# ---- Measuring -------------------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def denoising_losses(model, x, schedule, steps, c=None, seed=0, batch=100) -> Tensor:
-    """The noise-prediction error of each picture at each step: (len(steps), N), mean squared, the same noise for every model.
-
-    On held-out pictures this tells learning from memorising; its standard error is std / sqrt(N). [DDPM] eq. 14. Lesson 4."""
-    generator, rows = Generator().manual_seed(seed), []
-    x, c = _start(model, None, x, c, None)
-    with _evaluating(model):
+    Lesson 4.
+    """
+    generator = Generator().manual_seed(seed)
+    x, c = _start(model, shape=None, x_T=x, context=c, generator=None)
+    losses = []
+    with evaluating(model):
         for t in steps:
             noise = torch.randn(x.shape, generator=generator).to(x)
             x_t = perturb_input(x, t, noise, schedule)
-            parts = [slice(i, i + batch) for i in range(0, len(x), batch)]
-            predicted = [
-                model(
-                    x_t[i],
-                    x.new_full((len(x_t[i]),), t / schedule.T),
-                    None if c is None else c[i],
-                )
-                for i in parts
-            ]
-            rows.append((torch.cat(predicted) - noise).square().flatten(1).mean(1))
-    return torch.stack(rows).cpu()
+            predicted = _predict_in_batches(model, x_t, t / schedule.T, c, batch)
+            errors = (predicted - noise).square()
+            losses.append(errors.flatten(1).mean(1))
+    return torch.stack(losses).cpu()
+
+
+def _predict_in_batches(model, x, time, context, batch) -> Tensor:
+    """The noise that a model predicts in all of x (N, C, H, W), for one t / T."""
+    predictions = []
+    for first in range(0, len(x), batch):
+        rows = slice(first, first + batch)
+        times = x.new_full((len(x[rows]),), time)
+        asked = None if context is None else context[rows]
+        predictions.append(model(x[rows], times, asked))
+    return torch.cat(predictions)
 
 
 def nearest_pictures(
     x: Tensor | np.ndarray, reference: Tensor | np.ndarray, k: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest reference pictures, nearest first: (distances as RMS over pixels and channels, 0 to 1; indices), (N,), or (N, k) for k > 1.
+    """The k nearest reference pictures of each picture, nearest first.
 
-    Raises ValueError where the reference has fewer than k. Lesson 4."""
-    ours, theirs = (
-        torch.from_numpy(to_pictures(p) / 255).flatten(1) for p in (x, reference)
-    )
+    x, reference: tensors (N, C, H, W) in [-1, 1], or uint8 arrays (N, H, W, 3).
+    k: how many, from 1 to the number of reference pictures.
+
+    Returns (distances, indices), both (N,), or (N, k) for k > 1. A distance is the root
+    mean square over pixels and channels, from 0 to 1. Raises ValueError for another k.
+
+    Lesson 4.
+    """
+    ours = _as_vectors(x)
+    theirs = _as_vectors(reference)
     if not 1 <= k <= len(theirs):
         raise ValueError(
             f"k={k}; expected 1 to {len(theirs)}, the number of reference pictures"
         )
-    distances, indices = torch.cdist(ours, theirs).topk(k, largest=False)
-    return (distances.squeeze(1) / ours.shape[1] ** 0.5).numpy(), indices.squeeze(
-        1
-    ).numpy()
+    nearest = torch.cdist(ours, theirs).topk(k, largest=False)
+    distances = nearest.values.squeeze(1) / ours.shape[1] ** 0.5
+    indices = nearest.indices.squeeze(1)
+    return distances.numpy(), indices.numpy()
+
+
+def _as_vectors(pictures: Tensor | np.ndarray) -> Tensor:
+    """Pictures (N, ...) as rows of numbers from 0 to 1, rounded to uint8 first."""
+    return torch.from_numpy(to_pictures(pictures) / 255).flatten(1)
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The squared Frechet distance of two sets of features (N, d), (M, d), each taken for a Gaussian. [FID] eq. 6.
+    """The squared Frechet distance of two sets of features, each taken for a Gaussian.
 
-    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in squared units of the features. Small sets score too high: compare equal N.
-    Raises ValueError for other shapes, or fewer than two rows. Lesson 4."""
-    if (
-        a.ndim != 2
-        or b.ndim != 2
-        or a.shape[1] != b.shape[1]
-        or min(len(a), len(b)) < 2
-    ):
+    a: features (N, d). b: features (M, d).
+
+    Returns |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in squared units of the
+    features. Small sets score too high, so compare sets of equal size. Raises
+    ValueError for other shapes, or fewer than two rows.
+
+    Source: [FID] eq. 6.
+
+    Lesson 4.
+    """
+    are_tables = a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[1]
+    if not are_tables or min(len(a), len(b)) < 2:
         raise ValueError(
-            f"features have shapes {a.shape} and {b.shape}; expected (N, d) and (M, d), N and M at least 2"
+            f"features have shapes {a.shape} and {b.shape}; "
+            "expected (N, d) and (M, d), N and M at least 2"
         )
-    (mu_a, c_a), (mu_b, c_b) = (
-        (rows.mean(0), np.atleast_2d(np.cov(rows, rowvar=False))) for rows in (a, b)
-    )
-    eigenvalues = np.linalg.eigvals(c_a @ c_b).real.clip(
-        0
-    )  # real and not negative, but for rounding
-    return float(
-        np.square(mu_a - mu_b).sum()
-        + np.trace(c_a + c_b)
-        - 2 * np.sqrt(eigenvalues).sum()
-    )
+    covariance_a = np.atleast_2d(np.cov(a, rowvar=False))
+    covariance_b = np.atleast_2d(np.cov(b, rowvar=False))
+    shift = np.square(a.mean(0) - b.mean(0)).sum()
+    spread = np.trace(covariance_a + covariance_b)
+    eigenvalues = np.linalg.eigvals(covariance_a @ covariance_b)
+    # They are real and not negative, apart from rounding errors.
+    overlap = np.sqrt(eigenvalues.real.clip(0)).sum()
+    return float(shift + spread - 2 * overlap)
 
 
 def precision_recall_density_coverage(
     real: np.ndarray, fake: np.ndarray, k: int = 5
 ) -> dict[str, np.ndarray]:
-    """Four scores from neighbourhoods: the open ball around each feature that reaches to its k-th neighbour in its own set.
+    """Four scores from neighbourhoods of features.
 
-    {"precision": (M,), "recall": (N,), "density": (M,), "coverage": (N,)}, one value a picture, whose means are the scores: precision, is a fake in a
-    real's ball; recall, is a real in a fake's; density, how many reals' balls hold a fake, over k; coverage, does a real's ball hold a fake.
-    `real` (N, d), `fake` (M, d). Raises ValueError unless 1 <= k < N, M. [PR] eq. 2, [PRDC] eq. 3 and 4. Lesson 4."""
+    The neighbourhood of a feature is the open ball around it that reaches to its k-th
+    neighbour in its own set.
+
+    real: features (N, d). fake: features (M, d).
+
+    Returns one value for each picture; the means are the scores.
+    "precision" (M,): is the fake in the ball of any real?
+    "recall" (N,): is the real in the ball of any fake?
+    "density" (M,): the number of reals whose ball holds the fake, divided by k.
+    "coverage" (N,): is any fake in the ball of the real?
+
+    Raises ValueError unless k is at least 1 and smaller than N and M.
+
+    Sources: [PR] eq. 2, [PRDC] eq. 3 and 4.
+
+    Lesson 4.
+    """
     if not 1 <= k < min(len(real), len(fake)):
         raise ValueError(
-            f"k={k} with {len(real)} and {len(fake)} features; expected 1 <= k < the smaller number"
+            f"k={k} with {len(real)} and {len(fake)} features; "
+            "expected 1 <= k < the smaller number"
         )
-    real, fake = (torch.as_tensor(rows, dtype=torch.float64) for rows in (real, fake))
-    real_radius, fake_radius = (
-        torch.cdist(rows, rows).kthvalue(k + 1).values for rows in (real, fake)
-    )
-    between = torch.cdist(real, fake)
-    in_real, in_fake = between < real_radius[:, None], between < fake_radius
-    shares = {
+    real = torch.as_tensor(real, dtype=torch.float64)
+    fake = torch.as_tensor(fake, dtype=torch.float64)
+    distances = torch.cdist(real, fake)
+    in_real = distances < _ball_radius(real, k)[:, None]
+    in_fake = distances < _ball_radius(fake, k)
+    values = {
         "precision": in_real.any(0),
         "recall": in_fake.any(1),
         "density": in_real.double().sum(0) / k,
         "coverage": in_real.any(1),
     }
-    return {name: share.numpy() for name, share in shares.items()}
+    return {name: value.numpy() for name, value in values.items()}
+
+
+def _ball_radius(features: Tensor, k: int) -> Tensor:
+    """How far the k-th neighbour of each feature (N, d) is in the same set: (N,)."""
+    distances = torch.cdist(features, features)
+    return distances.kthvalue(k + 1).values  # the nearest is the feature itself
 
 
 def memorised(
     pictures: Tensor | np.ndarray, training: Tensor | np.ndarray
 ) -> np.ndarray:
-    """(N,) bool: is the nearest training picture less than a third as far as the second-nearest, duplicates aside? [Memo]. Lesson 4."""
-    first, second = nearest_pictures(
-        pictures, np.unique(to_pictures(training), axis=0), k=2
-    )[0].T
+    """Whether each picture is a copy of a training picture: (N,) bool.
+
+    A picture counts as a copy if its nearest training picture is less than a third as
+    far away as the second-nearest, duplicates aside.
+
+    pictures, training: as in `nearest_pictures`.
+
+    Source: [Memo].
+
+    Lesson 4.
+    """
+    different = np.unique(to_pictures(training), axis=0)
+    distances, _ = nearest_pictures(pictures, different, k=2)
+    first, second = distances.T
     return first < second / 3
 
 
 def feature_network(
     path: str | os.PathLike | None = WEIGHTS / "features.pth",
 ) -> nn.Sequential:
-    """The body of a small classifier of class and factors: (N, 3, 16, 16) in [-1, 1] to features (N, 64); `path=None` for random weights.
+    """The body of a small classifier of class and factors.
 
-    `weights/train.py` trains it, with a head that is then thrown away, as [FID] uses Inception's last layer but one. Lesson 4."""
+    `weights/train.py` trains it with a head, which is then thrown away. In the same way
+    [FID] uses the last layer but one of Inception.
+
+    path: the file of its weights, or None for random weights.
+
+    Returns a network from pictures (N, 3, 16, 16) in [-1, 1] to features (N, 64).
+
+    Lesson 4.
+    """
     body = nn.Sequential(
-        UnetDown(3, 32), UnetDown(32, 64), nn.Flatten(), nn.Linear(1024, 64)
+        UnetDown(3, 32),  # (N, 32, 8, 8)
+        UnetDown(32, 64),  # (N, 64, 4, 4)
+        nn.Flatten(),  # (N, 1024)
+        nn.Linear(1024, 64),  # (N, 64)
     )
-    return body if path is None else load_weights(body, path)
+    if path is None:
+        return body
+    return load_weights(body, path)
 
 
 @torch.no_grad()
 def sprite_features(pictures: Tensor | np.ndarray) -> np.ndarray:
-    """The features of pictures (N, 3, 16, 16) in [-1, 1] or (N, 16, 16, 3) uint8, rounded to uint8 first: (N, 64) float64. Lesson 4."""
-    network, x = feature_network(), to_model_range(to_pictures(pictures))
-    return torch.cat([network(some) for some in x.split(250)]).double().numpy()
+    """The features of sprites, as `feature_network` sees them: (N, 64) float64.
+
+    pictures: a tensor (N, 3, 16, 16) in [-1, 1], which is rounded to uint8 first, or a
+        uint8 array (N, 16, 16, 3).
+
+    Lesson 4.
+    """
+    network = feature_network()
+    x = to_model_range(to_pictures(pictures))
+    features = [network(part) for part in x.split(250)]
+    return torch.cat(features).double().numpy()
 
 
 def sprite_scores(pictures, asked=None) -> dict[str, tuple[float, float, float]]:
-    """Every measure of a set of sprites against `train`: {measure: (value, low, high)}, the ends of a 95 % interval.
+    """Every measure of a set of sprites, compared with the part `train`.
 
-    `pictures` as `sprite_features`. `asked`: contexts (N, 5), a row of zeros asking nothing, or N dictionaries of factors. First those of the
-    factory's `summary` (and its errors); then `memorised`; the four of neighbourhoods against as many of `train`; FD against all. Lesson 4."""
-    scoring, train, pictures = (
-        sprite_scoring(),
-        load_sprites("train"),
-        to_pictures(pictures),
-    )
+    pictures: as in `sprite_features`, at least 20.
+    asked: what was asked for: contexts (N, 5), in which a row of zeros asks for
+        nothing, or N dictionaries of factors; or None.
+
+    Returns {measure: (value, low, high)}, where low and high are the ends of a 95 %
+    interval. First come the measures of `sprite_scoring().summary`, then "memorised",
+    then those of `precision_recall_density_coverage` against as many pictures of
+    `train`, then "FD", the `frechet_distance` to all of `train`. Raises ValueError as
+    `summary` does.
+
+    Lesson 4.
+    """
+    scoring = sprite_scoring()
+    train = load_sprites("train")
+    pictures = to_pictures(pictures)
     scores = scoring.summary(pictures, train.factors, asked)
-    ours, theirs = sprite_features(pictures), sprite_features(train.images)
-    some = theirs[np.random.default_rng(0).permutation(len(theirs))[: len(ours)]]
-    values = {
-        "memorised": memorised(pictures, train.images)
-    } | precision_recall_density_coverage(some, ours)
+    copies = memorised(pictures, train.images)
+    scores["memorised"] = scoring.interval(copies)
+    return scores | _feature_scores(pictures, train.images)
 
-    def of_the_set(
-        rows,
-    ):  # recall and coverage are shares of real ones, but it is the samples that chance might change
-        near = precision_recall_density_coverage(some, ours[rows])
-        return (
-            near["recall"].mean(),
-            near["coverage"].mean(),
-            frechet_distance(ours[rows], theirs),
-        )
 
-    scores |= {name: scoring.interval(each) for name, each in values.items()}
-    return scores | dict(
-        zip(("recall", "coverage", "FD"), scoring.jackknife(of_the_set, len(ours)))
-    )
+def _feature_scores(
+    pictures: np.ndarray, training: np.ndarray
+) -> dict[str, tuple[float, float, float]]:
+    """The scores that `sprite_scores` computes from features."""
+    scoring = sprite_scoring()
+    ours = sprite_features(pictures)
+    theirs = sprite_features(training)
+    order = np.random.default_rng(0).permutation(len(theirs))
+    as_many = theirs[order[: len(ours)]]
+    values = precision_recall_density_coverage(as_many, ours)
+    scores = {name: scoring.interval(each) for name, each in values.items()}
+
+    def of_the_set(rows):
+        near = precision_recall_density_coverage(as_many, ours[rows])
+        distance = frechet_distance(ours[rows], theirs)
+        return near["recall"].mean(), near["coverage"].mean(), distance
+
+    # Recall and coverage have a value for each real sprite, but it is the samples that
+    # would differ by chance. So their intervals leave out samples, as that of FD does.
+    intervals = scoring.jackknife(of_the_set, len(ours))
+    scores["recall"], scores["coverage"], scores["FD"] = intervals
+    return scores
 
 
 def sprite_report(samples, asked=None, n: int = 1000, seed: int = 0) -> str:
-    """The scores of the first n samples as a table beside those of held-out `test` sprites (the floor) and of fresh legal ones (the ceiling).
+    """The scores of the first n samples in a table, beside a floor and a ceiling.
 
-    Fresh ones are fair draws from the grammar: some of them are in training, others have held-out pairs. Arguments as `sprite_scores`. Raises
-    ValueError unless there are n samples and 20 <= n <= 1,100, the number of `test` sprites: all columns have as many. Lesson 4."""
-    factory, scoring = sprite_factory(), sprite_scoring()
+    The floor is the score of held-out `test` sprites, the ceiling that of fresh legal
+    ones. Fresh sprites are fair draws from the grammar: some of them are in training,
+    others have held-out pairs. All columns have n pictures.
+
+    samples, asked: as in `sprite_scores`.
+    n: from 20 to 1,100 (the number of `test` sprites), at most len(samples).
+    seed: the seed of the choice of test sprites, and of the fresh draws.
+
+    Returns text to print. Raises ValueError for another n.
+
+    Lesson 4.
+    """
+    factory = sprite_factory()
+    scoring = sprite_scoring()
     test = load_sprites("test")
     if not scoring.GROUPS <= n <= min(len(samples), len(test)):
         raise ValueError(
-            f"n={n} of {len(samples)} samples; expected {scoring.GROUPS} to {len(test)}, and no more than there are samples"
+            f"n={n} of {len(samples)} samples; expected {scoring.GROUPS} to "
+            f"{len(test)}, and no more than there are samples"
         )
-    tests = test.images[np.random.default_rng(seed).permutation(len(test))[:n]]
-    ours = sprite_scores(samples[:n], None if asked is None else asked[:n])
-    floor, ceiling = (
-        sprite_scores(tests),
-        sprite_scores(factory.render_many(factory.draw_specifications(n, seed))),
-    )
-    return scoring.score_table(
-        {"samples": ours, "test (floor)": floor, "fresh legal (ceiling)": ceiling}, n
-    )
+    if asked is not None:
+        asked = asked[:n]
+    chosen = np.random.default_rng(seed).permutation(len(test))[:n]
+    fresh = factory.render_many(factory.draw_specifications(n, seed))
+    columns = {
+        "samples": sprite_scores(samples[:n], asked),
+        "test (floor)": sprite_scores(test.images[chosen]),
+        "fresh legal (ceiling)": sprite_scores(fresh),
+    }
+    return scoring.score_table(columns, n)
 
 
-# ---- Showing ---------------------------------------------------------------------------------------------------------
+# ---- Pictures ------------------------------------------------------------------------
 
 
 def unorm(x):
-    """Values in [-1, 1] to [0, 1], clipped: the same for every picture and channel, so that colours stay true. Lesson 3."""
+    """Map values in [-1, 1] to [0, 1], and clip what lies outside.
+
+    The map is the same for every picture and every channel, so that colours stay true.
+
+    Lesson 3.
+    """
     return (x * 0.5 + 0.5).clip(0, 1)
 
 
 def norm_all(store, n_t, n_s):
-    """`unorm` for the first n_t frames and n_s pictures of a store (frames, pictures, ...). Lesson 4."""
+    """`unorm` for the first n_t frames and n_s pictures of a store.
+
+    store: (frames, pictures, ...).
+
+    Lesson 4.
+    """
     return unorm(store[:n_t, :n_s])
 
 
 def norm_torch(x_all):
-    """`unorm` for a batch, as a tensor on the CPU. Lesson 3."""
+    """`unorm` for a batch; returns a tensor on the CPU, without gradient.
+
+    Lesson 3.
+    """
     return unorm(torch.as_tensor(x_all).detach().cpu())
 
 
 def gen_tst_context(n_cfeat):
-    """36 test contexts: (36, (36, n_cfeat)), the one-hot rows and a zero row, over and over. Lesson 3."""
-    rows = torch.cat((torch.eye(n_cfeat), torch.zeros(1, n_cfeat)))
-    return 36, rows[torch.arange(36) % len(rows)]
+    """36 test contexts: the one-hot rows and a row of zeros, over and over.
+
+    Returns (36, contexts), where the contexts are a tensor (36, n_cfeat).
+
+    Lesson 3.
+    """
+    one_hot = torch.eye(n_cfeat)
+    nothing = torch.zeros(1, n_cfeat)
+    rows = torch.cat((one_hot, nothing))
+    which = torch.arange(36) % len(rows)
+    return 36, rows[which]
 
 
 def plot_grid(x, n_sample, n_rows, save_dir, w):
-    """A grid of n_sample pictures (N, 3, H, W) in n_rows rows, saved as {save_dir}run_image_w{w}.png; returns it (3, H', W'). Lesson 3."""
-    grid = make_grid(norm_torch(x)[:n_sample], nrow=-(-n_sample // n_rows))
+    """Save a grid of pictures as {save_dir}run_image_w{w}.png.
+
+    x: pictures (N, 3, H, W) in [-1, 1]. The first n_sample of them are shown, in n_rows
+    rows. Returns the grid, a tensor (3, H', W') in [0, 1].
+
+    Lesson 3.
+    """
+    pictures = norm_torch(x)[:n_sample]
+    columns = math.ceil(n_sample / n_rows)
+    grid = make_grid(pictures, nrow=columns)
     path = f"{save_dir}run_image_w{w}.png"
-    with _written_whole(path) as temporary:
+    with written_whole(path) as temporary:
         save_image(grid, temporary, format="png")
     print(f"saved image at {path}")
     return grid
 
 
 def plot_sample(x_gen_store, n_sample, nrows, save_dir, fn, w, save=False):
-    """An animation of (frames, n, 3, H, W) in nrows rows; with `save` also written as {save_dir}{fn}_w{w}.gif. Lesson 4."""
+    """Animate the first n_sample pictures of a store in nrows rows.
+
+    x_gen_store: (frames, N, 3, H, W) in [-1, 1]. With `save`, the animation is also
+    written as {save_dir}{fn}_w{w}.gif. Returns the `SpriteAnimation`.
+
+    Lesson 4.
+    """
     store = torch.as_tensor(x_gen_store)[:, :n_sample]
-    animation = animate(store, columns=-(-store.shape[1] // nrows))
+    columns = math.ceil(store.shape[1] / nrows)
+    animation = animate(store, columns=columns)
     if save:
         path = f"{save_dir}{fn}_w{w}.gif"
         animation.save(path)
@@ -1617,14 +2435,21 @@ def plot_sample(x_gen_store, n_sample, nrows, save_dir, fn, w, save=False):
 def to_pictures(
     x: Tensor | np.ndarray, value_range: tuple[float, float] = (-1.0, 1.0)
 ) -> np.ndarray:
-    """Anything that holds pictures to (..., H, W, 3) uint8; uint8 arrays (..., H, W, 3) pass through.
+    """Turn anything that holds pictures into an array (..., H, W, 3) of uint8.
 
-    Tensors (..., C, H, W), C = 1 or 3, have `value_range` mapped to 0..255 and clipped: one fixed map, never one a picture. Lesson 3."""
+    x: a tensor (..., C, H, W) with C = 1 or 3. Its `value_range` is mapped to 0..255,
+    the same for all pictures, and values outside it are clipped. A uint8 array
+    (..., H, W, 3) is returned as it is. Raises ValueError for other shapes, for a uint8
+    tensor and for NaN.
+
+    Lesson 3.
+    """
     if isinstance(x, np.ndarray) and x.dtype == np.uint8:
         return x
     if torch.is_tensor(x) and x.dtype == torch.uint8:
         raise ValueError(
-            "pictures are a uint8 tensor; give the uint8 array (..., H, W, 3) itself, or to_model_range of it"
+            "pictures are a uint8 tensor; give the uint8 array (..., H, W, 3) itself, "
+            "or to_model_range of it"
         )
     x = torch.as_tensor(x).detach().float().cpu()
     if x.isnan().any():
@@ -1635,135 +2460,224 @@ def to_pictures(
         raise ValueError(
             f"pictures have shape {tuple(x.shape)}; expected (..., 1 or 3, H, W)"
         )
-    x = (
-        ((x - value_range[0]) / (value_range[1] - value_range[0]))
-        .clamp(0, 1)
-        .mul(255)
-        .round()
-        .byte()
-    )
-    return x.movedim(-3, -1).expand(*x.shape[:-3], *x.shape[-2:], 3).numpy()
+    low, high = value_range
+    share = ((x - low) / (high - low)).clamp(0, 1)
+    values = share.mul(255).round().byte()
+    pictures = values.movedim(-3, -1)
+    return pictures.expand(*pictures.shape[:-1], 3).numpy()
 
 
-def _sheet(pictures: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
-    """(N, H, W, 3) uint8 to one canvas, row by row, white between and where the last row is short."""
-    rows = -(-len(pictures) // columns)
-    tiles = np.pad(
-        pictures,
-        ((0, rows * columns - len(pictures)), (gap, 0), (gap, 0), (0, 0)),
-        constant_values=255,
-    )
-    sheet = (
-        tiles.reshape(rows, columns, *tiles.shape[1:])
-        .swapaxes(1, 2)
-        .reshape(rows * tiles.shape[1], -1, 3)
-    )
-    return np.pad(sheet, ((0, gap), (0, gap), (0, 0)), constant_values=255)
+def _sheet(pictures: np.ndarray, columns: int) -> np.ndarray:
+    """Lay pictures (N, H, W, 3) out on one canvas, row by row.
+
+    White lines stand between them, and places left over in the last row stay white.
+    """
+    count, height, width, _ = pictures.shape
+    rows = math.ceil(count / columns)
+    empty = rows * columns - count
+    line = (1, 0)
+    tiles = np.pad(pictures, ((0, empty), line, line, (0, 0)), constant_values=255)
+    grid = tiles.reshape(rows, columns, height + 1, width + 1, 3)
+    grid = grid.swapaxes(1, 2)  # (rows, height + 1, columns, width + 1, 3)
+    sheet = grid.reshape(rows * (height + 1), columns * (width + 1), 3)
+    return np.pad(sheet, ((0, 1), (0, 1), (0, 0)), constant_values=255)
 
 
 def _labelled(
     sheet: np.ndarray, zoom: int, rows: Sequence[str], columns: Sequence[str]
 ) -> Image.Image:
-    """Enlarge a canvas; write a label left of each of the evenly spaced rows, and above each column."""
-    picture = Image.fromarray(sheet.repeat(zoom, axis=0).repeat(zoom, axis=1))
-    font, rows, columns = (
-        ImageFont.load_default(13),
-        [*map(str, rows)],
-        [*map(str, columns)],
-    )
-    left, top = (
-        max((int(font.getlength(label)) + 8 for label in rows), default=0),
-        20 if columns else 0,
-    )
+    """Enlarge a canvas (H, W, 3) and write labels beside it.
+
+    rows: labels of evenly spaced rows, written left of the canvas. columns: labels of
+    evenly spaced columns, written above it. Either may be empty.
+    """
+    enlarged = sheet.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    picture = Image.fromarray(enlarged)
+    font = ImageFont.load_default(13)
+    rows = [str(label) for label in rows]
+    columns = [str(label) for label in columns]
+    widths = [int(font.getlength(label)) + 8 for label in rows]
+    left = max(widths, default=0)
+    top = 20 if columns else 0
     canvas = Image.new("RGB", (left + picture.width, top + picture.height), "white")
     canvas.paste(picture, (left, top))
     draw = ImageDraw.Draw(canvas)
     for i, label in enumerate(rows):
-        draw.text(
-            (left - 4, top + picture.height * (i + 0.5) / len(rows)),
-            label,
-            "black",
-            font,
-            anchor="rm",
-        )
+        middle = top + picture.height * (i + 0.5) / len(rows)
+        draw.text((left - 4, middle), label, "black", font, anchor="rm")
     for i, label in enumerate(columns):
-        draw.text(
-            (left + picture.width * (i + 0.5) / len(columns), 3),
-            label,
-            "black",
-            font,
-            anchor="ma",
-        )
+        middle = left + picture.width * (i + 0.5) / len(columns)
+        draw.text((middle, 3), label, "black", font, anchor="ma")
     return canvas
 
 
 def show_images(
     x, columns=None, zoom=3, rows=(), titles=(), value_range=(-1.0, 1.0)
 ) -> Image.Image:
-    """A grid of pictures at a whole-number zoom, never blurred: (N, C, H, W) tensor or (N, H, W, 3) uint8 to a PIL image.
+    """A grid of pictures, enlarged by a whole number and never blurred, as a PIL image.
 
-    `rows` labels the rows, `titles` the columns; `columns` is as many as there are titles, else 8. Lesson 1."""
+    x: a tensor (N, C, H, W) with values in `value_range`, or an array (N, H, W, 3) of
+    uint8. columns: how many pictures stand in a row; if left out, one for each of the
+    titles, or 8 without titles. rows, titles: labels of the rows and of the columns.
+    Raises ValueError for other shapes, and for a zoom that is no whole number.
+
+    Lesson 1.
+    """
     pictures = to_pictures(x, value_range)
     if not isinstance(zoom, int) or zoom < 1:
         raise ValueError(
-            f"zoom={zoom}; expected a whole number, 1 or more, so that no pixel is blurred"
+            f"zoom={zoom}; expected a whole number, 1 or more, so that no pixel is "
+            "blurred"
         )
     if pictures.ndim != 4 or not len(pictures):
         raise ValueError(
-            f"pictures have shape {pictures.shape}; expected (N, H, W, 3) or a tensor (N, C, H, W), N at least 1"
+            f"pictures have shape {pictures.shape}; expected (N, H, W, 3) or a tensor "
+            "(N, C, H, W), N at least 1"
         )
     columns = columns or len(titles) or min(8, len(pictures))
-    return _labelled(_sheet(pictures, columns), zoom, rows, titles)
+    sheet = _sheet(pictures, columns)
+    return _labelled(sheet, zoom, rows, titles)
 
 
 def filmstrip(
     stores: Mapping[str, Tensor], titles: Sequence[str] = (), zoom: int = 3
 ) -> Image.Image:
-    """One labelled row for each entry of {label: (pictures, C, H, W)}: time, epochs or samplers side by side. Lesson 4."""
+    """One labelled row of pictures for each entry: time, epochs or samplers compared.
+
+    stores: {label: (pictures, C, H, W)}, the same number of pictures in each. titles:
+    labels of the columns. Raises ValueError for rows of different lengths.
+
+    Lesson 4.
+    """
     lengths = {len(store) for store in stores.values()}
     if len(lengths) != 1:
         raise ValueError(
             f"the rows hold {sorted(lengths)} pictures; expected as many in each"
         )
-    return show_images(
-        np.concatenate([to_pictures(store) for store in stores.values()]),
-        lengths.pop(),
-        zoom,
-        tuple(stores),
-        titles,
-    )
+    columns = lengths.pop()
+    pictures = np.concatenate([to_pictures(store) for store in stores.values()])
+    return show_images(pictures, columns, zoom, tuple(stores), titles)
 
 
-_PLAYER = """<div id="{id}" role="group" aria-label="{alt}">
-<div style="display:flex;width:max-content;max-width:100%;background:white;color:black;font:13px sans-serif">
-<div style="display:flex;flex-direction:column;justify-content:space-around;padding-right:4px;text-align:right">{labels}</div>
-<canvas role="img" aria-label="{alt}" width="{width}" height="{height}" hidden style="{style}"></canvas>
-<img src="data:image/png;base64,{last}" alt="{alt}, last frame" style="{style}"></div>
-<div hidden><button type="button">Pause</button><input type="range" data-lm-suppress-shortcuts="true" min=0 max="{end}" value="0" aria-label="frame">
-<output aria-live="off"></output></div></div><script>(() => {{
-  const views = [...document.querySelectorAll("#{id}")], root = views.find(view => !view.dataset.ready) ?? views[0];
-  const canvas = root.querySelector("canvas"), last = root.querySelector("img"), bar = root.lastElementChild;
-  const [button, slider, output] = bar.children, strip = new Image(); let timer = null; root.dataset.ready = "1";
-  const show = () => {{ output.textContent = "frame " + (+slider.value + 1) + " of {frames}"; const end = +slider.value === {end};
-    canvas.getContext("2d").drawImage(end ? last : strip, 0, end ? 0 : -slider.value * {height}); }};  /* the still one has its exact colours */
-  const pause = () => {{ clearInterval(timer); timer = null; button.textContent = "Play"; }};
-  const play = () => {{ let wait = 0; button.textContent = "Pause"; timer = setInterval(() => {{ if (!root.isConnected) return pause();
-    if (+slider.value < {end}) slider.value = +slider.value + 1; else if (++wait > 6) slider.value = wait = 0; show(); }}, {interval}); }};
-  button.onclick = () => timer ? pause() : play(); slider.oninput = () => {{ pause(); show(); }};
-  strip.onload = () => {{ last.style.display = "none"; canvas.hidden = bar.hidden = false; show();
-    matchMedia("(prefers-reduced-motion: reduce)").matches ? pause() : play(); }}; strip.src = "data:image/png;base64,{strip}"; }})();</script>"""
+# ---- Animations ----------------------------------------------------------------------
+
+# The HTML has no empty line, because Markdown would end it there. The same player may
+# stand on a page twice (JupyterLab can show an output in a second view): each run of
+# the script takes the first copy that no earlier run has taken.
+_PLAYER = Template("""\
+<div id="$id" role="group" aria-label="$alt">
+  <div style="display:flex; width:max-content; max-width:100%;
+      background:white; color:black; font:13px sans-serif">
+    <div style="display:flex; flex-direction:column; justify-content:space-around;
+        padding-right:4px; text-align:right">$labels</div>
+    <canvas role="img" aria-label="$alt" width="$width" height="$height"
+      style="$style" hidden></canvas>
+    <img src="data:image/png;base64,$last" alt="$alt, last frame" style="$style">
+  </div>
+  <div hidden>
+    <button type="button">Pause</button>
+    <input type="range" min="0" max="$end" value="0" aria-label="frame"
+      data-lm-suppress-shortcuts="true">
+    <output aria-live="off"></output>
+  </div>
+</div>
+<script>
+(() => {
+  const copies = [...document.querySelectorAll("#$id")];
+  const player = copies.find((copy) => !copy.dataset.ready) ?? copies[0];
+  player.dataset.ready = "1";
+  const canvas = player.querySelector("canvas");
+  const lastFrame = player.querySelector("img");
+  const controls = player.lastElementChild;
+  const [button, slider, output] = controls.children;
+  const strip = new Image();  /* all frames, one below the other */
+  let timer = null;
+  let waited = 0;
+  function draw() {
+    const frame = Number(slider.value);
+    const context = canvas.getContext("2d");
+    output.textContent = "frame " + (frame + 1) + " of $frames";
+    if (frame === $end) {
+      context.drawImage(lastFrame, 0, 0);  /* its colours are exact */
+    } else {
+      context.drawImage(strip, 0, -frame * $height);
+    }
+  }
+  function pause() {
+    clearInterval(timer);
+    timer = null;
+    button.textContent = "Play";
+  }
+  function play() {
+    waited = 0;
+    timer = setInterval(advance, $interval);
+    button.textContent = "Pause";
+  }
+  function advance() {
+    if (!player.isConnected) {
+      pause();
+      return;
+    }
+    if (Number(slider.value) < $end) {
+      slider.value = Number(slider.value) + 1;
+    } else if (waited < 6) {
+      waited += 1;
+    } else {
+      waited = 0;
+      slider.value = 0;
+    }
+    draw();
+  }
+  function toggle() {
+    if (timer) {
+      pause();
+    } else {
+      play();
+    }
+  }
+  function seek() {
+    pause();
+    draw();
+  }
+  function start() {
+    lastFrame.style.display = "none";
+    canvas.hidden = false;
+    controls.hidden = false;
+    draw();
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
+      pause();
+    } else {
+      play();
+    }
+  }
+  button.onclick = toggle;
+  slider.oninput = seek;
+  strip.onload = start;
+  strip.src = "data:image/png;base64,$strip";
+})();
+</script>""")
 
 
-def _png(picture: Image.Image) -> bytes:
-    picture.save(buffer := io.BytesIO(), "PNG", optimize=True)
-    return buffer.getvalue()
+def _as_base64(picture: Image.Image) -> str:
+    """A picture as a PNG in base64, as HTML and notebooks hold it."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 class SpriteAnimation:
-    """Frames (F, H, W, 3) uint8 that play in a notebook, or save as a GIF.
+    """Frames that play in a notebook, or are saved as a GIF. Made by `animate`.
 
-    Why not matplotlib's player: it stores each frame enlarged, and fetches its buttons' icons from the network. Here a frame is stored
-    pixel for pixel and the browser enlarges it by a whole number. Without JavaScript (GitHub, a PDF) the last frame is shown. Lesson 4."""
+    frames: (F, H, W, 3) uint8. zoom: a whole number, by which the browser enlarges
+    them. labels: one for each row. fps: frames per second. alt: what the animation
+    shows, in words.
+
+    matplotlib's player stores each frame enlarged and fetches its icons from the
+    network. Here a frame is stored pixel for pixel. Where JavaScript does not run (on
+    GitHub, in a PDF), the last frame is shown.
+
+    Lesson 4.
+    """
 
     def __init__(
         self,
@@ -1773,24 +2687,35 @@ class SpriteAnimation:
         fps: float = 8,
         alt: str = "animation of sprites",
     ):
-        self.frames, self.zoom, self.labels, self.fps, self.alt = (
-            frames,
-            zoom,
-            tuple(map(str, labels)),
-            fps,
-            alt,
-        )
+        self.frames = frames
+        self.zoom = zoom
+        self.labels = tuple(str(label) for label in labels)
+        self.fps = fps
+        self.alt = alt
 
     def to_jshtml(self, fps: float | None = None) -> str:
         """The player as HTML that needs nothing from the network."""
-        n, height, width, _ = self.frames.shape
-        return _PLAYER.format(
-            id=f"sprites-{os.urandom(6).hex()}", alt=html.escape(self.alt), width=width, height=height, frames=n, end=n - 1,
-            style=f"width:{width * self.zoom}px;min-width:0;align-self:center;image-rendering:pixelated;margin:0",
-            labels="".join(f"<span>{html.escape(label)}</span>" for label in self.labels), interval=round(1000 / (fps or self.fps)),
-            last=base64.b64encode(_png(Image.fromarray(self.frames[-1]))).decode(),
-            strip=base64.b64encode(_png(Image.fromarray(self.frames.reshape(-1, width, 3)).quantize(96))).decode(),
-        )  # fmt: skip
+        count, height, width, _ = self.frames.shape
+        labels = [f"<span>{html.escape(label)}</span>" for label in self.labels]
+        last = Image.fromarray(self.frames[-1])
+        strip = Image.fromarray(self.frames.reshape(count * height, width, 3))
+        style = (
+            f"width:{width * self.zoom}px; min-width:0; align-self:center; "
+            "image-rendering:pixelated; margin:0"
+        )
+        return _PLAYER.substitute(
+            id=f"sprites-{os.urandom(6).hex()}",
+            alt=html.escape(self.alt),
+            labels="".join(labels),
+            width=width,
+            height=height,
+            style=style,
+            frames=count,
+            end=count - 1,
+            interval=round(1000 / (fps or self.fps)),
+            last=_as_base64(last),
+            strip=_as_base64(strip.quantize(96)),
+        )
 
     _repr_html_ = to_jshtml
 
@@ -1799,182 +2724,235 @@ class SpriteAnimation:
         return _labelled(self.frames[frame], self.zoom, self.labels, ())
 
     def save(self, path: str | os.PathLike, fps: float | None = None) -> None:
-        """Write an endless GIF, whole or not at all; the last frame stays for a second."""
-        pictures = [self.picture(i).quantize(256) for i in range(len(self.frames))]
-        pause = round(1000 / (fps or self.fps))
-        with _written_whole(path) as temporary:
+        """Write an endless GIF, whole or not at all. The last frame stays a second."""
+        count = len(self.frames)
+        pictures = [self.picture(i).quantize(256) for i in range(count)]
+        milliseconds = round(1000 / (fps or self.fps))
+        durations = [milliseconds] * (count - 1) + [1000]
+        with written_whole(path) as temporary:
             pictures[0].save(
                 temporary,
                 "GIF",
                 save_all=True,
                 append_images=pictures[1:],
-                duration=[pause] * (len(pictures) - 1) + [1000],
+                duration=durations,
                 loop=0,
             )
 
 
 def animate(store, columns=None, zoom=3, fps=8) -> SpriteAnimation:
-    """Animate (frames, N, C, H, W), or several such stores as labelled rows that move together: {label: store}. Lesson 4."""
-    if not isinstance(store, Mapping):
-        pictures = to_pictures(store)
-        if pictures.ndim != 5 or not pictures.size:
-            raise ValueError(
-                f"frames have shape {pictures.shape}; expected (frames, N, H, W, 3): a sampler's second result"
-            )
-        return SpriteAnimation(
-            np.stack(
-                [_sheet(frame, columns or min(8, len(frame))) for frame in pictures]
-            ),
-            zoom,
-            fps=fps,
+    """Animate pictures, such as the frames that a sampler kept.
+
+    store: (frames, N, C, H, W) in [-1, 1], shown in `columns` columns (8 if left out).
+    Or {label: such a store}: labelled rows that move together, with the same number of
+    frames and pictures in each. Raises ValueError for other shapes.
+
+    Lesson 4.
+    """
+    if isinstance(store, Mapping):
+        return _animate_rows(store, zoom, fps)
+    pictures = to_pictures(store)
+    if pictures.ndim != 5 or not pictures.size:
+        raise ValueError(
+            f"frames have shape {pictures.shape}; expected (frames, N, H, W, 3): a "
+            "sampler's second result"
         )
-    shapes = {tuple(rows.shape) for rows in store.values()}
+    columns = columns or min(8, pictures.shape[1])
+    frames = np.stack([_sheet(frame, columns) for frame in pictures])
+    return SpriteAnimation(frames, zoom, fps=fps)
+
+
+def _animate_rows(stores: Mapping, zoom: int, fps: float) -> SpriteAnimation:
+    """Animate {label: (frames, N, C, H, W)}, a labelled row for each entry."""
+    shapes = {tuple(store.shape) for store in stores.values()}
     if len(shapes) != 1:
         raise ValueError(
-            f"the rows have shapes {sorted(shapes)}; expected the same number of frames and pictures in each"
+            f"the rows have shapes {sorted(shapes)}; expected the same number of "
+            "frames and pictures in each"
         )
-    joined = np.concatenate([to_pictures(rows) for rows in store.values()], axis=1)
-    frames = np.stack(
-        [_sheet(frame, joined.shape[1] // len(store)) for frame in joined]
-    )
-    return SpriteAnimation(
-        frames,
-        zoom,
-        tuple(store),
-        fps,
-        alt="sampling, one row each: " + ", ".join(map(str, store)),
-    )
+    rows = [to_pictures(store) for store in stores.values()]
+    columns = rows[0].shape[1]
+    pictures = np.concatenate(rows, axis=1)  # (frames, rows * N, H, W, 3)
+    frames = np.stack([_sheet(frame, columns) for frame in pictures])
+    labels = tuple(str(label) for label in stores)
+    alt = "sampling, one row each: " + ", ".join(labels)
+    return SpriteAnimation(frames, zoom, labels, fps, alt)
 
 
 def compare_checkpoints(
     models, sample, seed=0, zoom=3
 ) -> tuple[SpriteAnimation, dict[str, Tensor]]:
-    """Sample every model from the same x_T with the same noise: (animation, a row a model; {label: samples}).
+    """Sample every model from the same x_T with the same noise.
 
-    `sample(model, generator)` returns a sampler's (samples, frames); each generator has the same seed, so only the weights differ. Lesson 4."""
-    results = {
-        label: sample(model, Generator().manual_seed(seed))
-        for label, model in models.items()
-    }
-    frames, samples = (
-        {label: result[i] for label, result in results.items()} for i in (1, 0)
-    )
-    return animate(frames, zoom=zoom), {label: x.cpu() for label, x in samples.items()}
+    models: {label: network}. sample(model, generator) returns a sampler's (samples,
+    frames). Each generator has the same seed, so only the weights differ. Returns an
+    animation with a row for each model, and {label: samples}.
+
+    Lesson 4.
+    """
+    samples = {}
+    frames = {}
+    for label, model in models.items():
+        generator = Generator().manual_seed(seed)
+        x, kept = sample(model, generator)
+        samples[label] = x.cpu()
+        frames[label] = kept
+    return animate(frames, zoom=zoom), samples
 
 
-def show_source(thing: Callable | type):
-    """The source of a function or class of this module as a listing, so that a lesson can put the formula beside it. Lesson 1."""
+# ---- Source code ---------------------------------------------------------------------
+
+
+def show_source(thing: Callable | type, docstring: bool = False):
+    """The source of a function or a class, as a listing for a lesson.
+
+    The listing shows the code as it stands in the file. Without `docstring`, which is
+    the default, it leaves the docstrings out.
+
+    Lesson 1.
+    """
     from IPython.display import Markdown
 
-    def fill(docstring: re.Match) -> str:
-        texts = (
-            " ".join(paragraph.split()).replace(' """', '"""')
-            for paragraph in docstring[0].split("\n\n")
-        )
-        return "\n\n".join(
-            textwrap.fill(
-                text, 92, initial_indent=docstring[1], subsequent_indent=docstring[1]
-            )
-            for text in texts
-        )
-
-    wrapped = []
-    for line in re.sub(
-        r'( +)""".*?"""', fill, inspect.getsource(thing), flags=re.DOTALL
-    ).splitlines():
-        indent = " " * (len(line) - len(line.lstrip()))
-        glued = re.sub(
-            r"(?<!,) ", "\0", line.lstrip()
-        )  # a page would break long lines in the middle of a word: break them at commas
-        filled = textwrap.fill(
-            glued, 92 - len(indent), break_long_words=False, break_on_hyphens=False
-        )
-        wrapped.append(textwrap.indent(filled, indent).replace("\0", " "))
-    return Markdown("```python\n" + "\n".join(wrapped) + "\n```")
+    lines = inspect.getsource(thing).splitlines()
+    indent = lines[0][: -len(lines[0].lstrip())]
+    lines = [line.removeprefix(indent) for line in lines]
+    if not docstring:
+        left_out = _docstring_lines(lines)
+        lines = [line for i, line in enumerate(lines, 1) if i not in left_out]
+    code = "\n".join(lines)
+    return Markdown(f"```python\n{code}\n```")
 
 
-# ---- Exploring -------------------------------------------------------------------------------------------------------
+def _docstring_lines(lines: list[str]) -> set[int]:
+    """The numbers, from 1, of lines that hold a docstring, and of the blanks after it.
+
+    A docstring that shares a line with code, or is all that a body holds, is left out.
+    """
+    numbers = set()
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if ast.get_docstring(node, clean=False) is None or len(node.body) == 1:
+            continue
+        text, following = node.body[:2]
+        before = lines[text.lineno - 1][: text.col_offset]
+        end = text.end_lineno
+        if before.strip() or following.lineno == end:
+            continue
+        while not lines[end].strip():
+            end += 1
+        numbers.update(range(text.lineno, end + 1))
+    return numbers
+
+
+# ---- Instruments ---------------------------------------------------------------------
 
 
 class Instrument:
-    """Knobs above the picture that `draw(**settings)` returns, redrawn in place; a page without a kernel shows the first picture alone.
+    """Knobs above a picture that is redrawn in place when a knob is turned.
 
-    Made by `explore`. `knobs`: {name: widget}; `picture`: the PIL image last drawn; `caption`: the words under it. Lesson 1."""
+    Made by `explore`, which says what `draw` and `alt` are. knobs: {name: widget}.
+    picture: the PIL image that was drawn last. caption: the words under it. A page
+    without a kernel shows the picture alone.
+
+    Lesson 1.
+    """
 
     def __init__(self, draw: Callable, alt: str, knobs: Mapping):
         import ipywidgets
 
-        self.draw, self.alt, self.knobs, self._view = (
-            draw,
-            alt,
-            knobs,
-            ipywidgets.HTML(),
-        )
+        self.draw = draw
+        self.alt = alt
+        self.knobs = knobs
+        self._view = ipywidgets.HTML()
         self._box = ipywidgets.VBox([*knobs.values(), self._view])
         self.redraw()
         for knob in knobs.values():
             knob.tooltip = knob.description  # or a browser's tip would say "null"
             knob.observe(self.redraw, names="value")
 
-    def redraw(self, _=None) -> None:
-        """Draw for the settings of the knobs, in place of the picture that is there; a figure of matplotlib is closed."""
-        drawn = self.draw(**{name: knob.value for name, knob in self.knobs.items()})
-        self.picture, self.caption = drawn if isinstance(drawn, tuple) else (drawn, "")
-        if isinstance(self.picture, plt.Figure):
-            self.picture.savefig(
-                buffer := io.BytesIO(), format="png", bbox_inches="tight"
-            )
-            plt.close(self.picture)
-            self.picture = Image.open(buffer).convert("RGB")
-        self._png, self.words = (
-            base64.b64encode(_png(self.picture)).decode(),
-            ". ".join(filter(None, (self.alt, self.caption))),
-        )
-        image = f'<img alt="{html.escape(self.words)}" src="data:image/png;base64,{self._png}" style="max-width:100%;margin:0">'
+    def redraw(self, change=None) -> None:
+        """Draw for the settings of the knobs, in place of the picture that is there.
+
+        A widget passes the change that it saw, which is not needed.
+        """
+        settings = {name: knob.value for name, knob in self.knobs.items()}
+        drawn = self.draw(**settings)
+        picture, caption = drawn if isinstance(drawn, tuple) else (drawn, "")
+        if isinstance(picture, plt.Figure):
+            picture = _as_picture(picture)
+        self.picture = picture
+        self.caption = caption
+        self.words = ". ".join(part for part in (self.alt, caption) if part)
+        self._png = _as_base64(picture)
         self._view.value = (
-            f'{image}<div style="line-height:1.4">{html.escape(self.caption)}</div>'
+            f'<img alt="{html.escape(self.words)}" '
+            f'src="data:image/png;base64,{self._png}" style="max-width:100%;margin:0">'
+            f'<div style="line-height:1.4">{html.escape(caption)}</div>'
         )
 
-    def _repr_mimebundle_(self, **_):
-        view = {"version_major": 2, "version_minor": 0, "model_id": self._box.model_id}
-        return {
-            "application/vnd.jupyter.widget-view+json": view,
+    def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
+        """What Jupyter shows and saves: (data, metadata), each by type.
+
+        A page with a kernel shows the widget, any other page the picture.
+        """
+        data = {
+            "application/vnd.jupyter.widget-view+json": {
+                "version_major": 2,
+                "version_minor": 0,
+                "model_id": self._box.model_id,
+            },
             "image/png": self._png,
             "text/plain": self.words,
         }
+        return data, {"image/png": {"alt": self.words}}
+
+
+def _as_picture(figure: plt.Figure) -> Image.Image:
+    """Draw a figure of matplotlib as a PIL image, and close it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    plt.close(figure)
+    return Image.open(buffer).convert("RGB")
 
 
 def explore(
     draw: Callable, alt: str, start: Mapping = {}, **options: Sequence
 ) -> Instrument:
-    """An `Instrument` with a knob for each named list of options: a box to tick for (False, True), buttons for words, else a slider.
+    """Make an `Instrument` with a knob for each named list of options.
 
-    `draw` takes one option of each list and returns a PIL image or a figure, or (either, a caption); `alt` says in words what the picture is;
-    `start` names the options that are not the first of their lists. Raises ValueError for a start that is no option. Lesson 1."""
+    draw: takes one option of each list, by name; returns a PIL image or a figure, or
+    (either, a caption). alt: says in words what the picture is. start: {name: option},
+    for the knobs that do not start with the first of their options. options: (False,
+    True) gives a box to tick, words give buttons, anything else gives a slider. Raises
+    ValueError for a start that is no option.
+
+    Lesson 1.
+    """
+    wrong = {}
+    for name, value in start.items():
+        if value not in options.get(name, ()):
+            wrong[name] = value
+    if wrong:
+        raise ValueError(f"start has {wrong}; expected options of {options}")
+    knobs = {}
+    for name, values in options.items():
+        values = list(values)
+        knobs[name] = _knob(name, values, start.get(name, values[0]))
+    return Instrument(draw, alt, knobs)
+
+
+def _knob(name: str, values: list, value):
+    """The widget for a list of options, set to one of them."""
     import ipywidgets
 
-    if wrong := {
-        name: value
-        for name, value in start.items()
-        if value not in options.get(name, ())
-    }:
-        raise ValueError(f"start has {wrong}; expected options of {options}")
-
-    def knob(name: str, values: list):
-        common = {
-            "description": name.replace("_", " "),
-            "value": start.get(name, values[0]),
-            "style": {"description_width": "initial"},
-        }
-        if all(isinstance(value, bool) for value in values):
-            return ipywidgets.Checkbox(**common, indent=False)
-        kind = (
-            ipywidgets.ToggleButtons
-            if isinstance(values[0], str)
-            else functools.partial(ipywidgets.SelectionSlider, continuous_update=False)
-        )
-        return kind(**common, options=values)
-
-    return Instrument(
-        draw, alt, {name: knob(name, list(values)) for name, values in options.items()}
-    )
+    common = {
+        "description": name.replace("_", " "),
+        "style": {"description_width": "initial"},
+        "value": value,
+    }
+    if all(isinstance(option, bool) for option in values):
+        return ipywidgets.Checkbox(indent=False, **common)
+    if isinstance(values[0], str):
+        return ipywidgets.ToggleButtons(options=values, **common)
+    return ipywidgets.SelectionSlider(options=values, continuous_update=False, **common)
