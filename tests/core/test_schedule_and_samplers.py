@@ -634,6 +634,17 @@ def test_integer_context_is_accepted():
     assert torch.isfinite(x).all()
 
 
+def test_a_model_gets_its_context_in_the_dtype_of_the_pictures():
+    def note(x, time, context):
+        dtypes.append(context.dtype)
+        return x
+
+    dtypes = []
+    labels = torch.eye(5, dtype=torch.int64)[:2]
+    du.sample_ddim(note, TWENTY, x_T=doubles(*SHAPE), context=labels, steps=2)
+    assert dtypes == [torch.float64, torch.float64]
+
+
 @given(n=st.integers(1, 37), keep=st.integers(2, 40))
 def test_keep_a_number_of_frames_first_and_last_among_them(n, keep):
     x_T = doubles(1, 1, 2, 2)
