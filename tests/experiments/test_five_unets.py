@@ -1,341 +1,331 @@
-"""Lesson 7's networks, its training loop and the program that measures them: against PyTorch, a hand-made clock and what is shipped."""
+"""Lesson 7: its networks against PyTorch, its training against a clock made by hand.
+
+The program five_unets.py runs for a moment, and what it stored is compared with it.
+"""
 
 import json
 import types
 
+import five_networks
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
+from five_networks import DESIGNS, VARIANTS
 
 import diffusion_utilities as du
 
 NOTEBOOK = du.COURSE / "notebooks" / "07_five_unets.ipynb"
 STORED = json.loads((du.WEIGHTS / "five_unets.json").read_text(encoding="utf8"))
+EVERY = DESIGNS | VARIANTS
+SHIPPED = (
+    "time as a channel",
+    "no time",
+    "time at each level",
+    "residual",
+    "ContextUnet",
+)
+RUNS = [("mnist", "no time", 1), ("mnist", "residual without skips", 1)]
 
 
 @pytest.fixture
-def five_unets(program, monkeypatch):
-    monkeypatch.syspath_prepend(str(du.WEIGHTS))
+def five_unets(program):
     return program("five_unets")
-
-
-@pytest.fixture
-def lesson(five_unets):
-    return five_unets.lesson()
 
 
 @pytest.fixture
 def few(five_unets, monkeypatch):
     """The program with two runs, on 60 digits."""
-    whole = five_unets.lesson
-    monkeypatch.setattr(
-        five_unets,
-        "lesson",
-        lambda: types.SimpleNamespace(
-            **vars(whole()) | {"split": lambda rows: (rows[:40], rows[40:60])}
-        ),
-    )
-    monkeypatch.setattr(
-        five_unets,
-        "runs",
-        lambda names: [("mnist", "no time", 1), ("mnist", "residual without skips", 1)],
-    )
+
+    def split(rows):
+        return rows[:40], rows[40:60]
+
+    monkeypatch.setattr(five_unets, "split", split)
+    monkeypatch.setattr(five_unets, "planned_runs", lambda: RUNS)
     monkeypatch.setattr(five_unets, "floor", lambda *rest: {"FD": [1.0]})
     return five_unets
 
 
-def command(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["five_unets.py", *map(str, words)])
+def run(program, monkeypatch, *words):
+    words = ["five_unets.py", *map(str, words)]
+    monkeypatch.setattr("sys.argv", words)
+    program.main()
 
 
-def test_every_design_answers_in_the_shape_of_its_picture(lesson):
-    x, t = torch.randn(2, 1, 28, 28), torch.tensor([0.1, 0.9])
-    for name, (build, _) in (lesson.DESIGNS | lesson.VARIANTS).items():
-        assert build(1).eval()(x, t).shape == x.shape, name
+def built(name):
+    build, _ = EVERY[name]
+    return build(1)
 
 
-def test_all_but_two_designs_hear_the_time(lesson):
+# ---- The networks -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_design_answers_in_the_shape_of_its_picture(name):
+    x = torch.randn(2, 1, 28, 28)
+    answer = built(name).eval()(x, torch.tensor([0.1, 0.9]))
+    assert answer.shape == x.shape
+
+
+def test_all_but_two_designs_hear_the_time():
     x = torch.randn(1, 1, 28, 28)
     deaf = []
-    for name, (build, _) in (lesson.DESIGNS | lesson.VARIANTS).items():
-        network = build(1).eval()
-        deaf += [name] * torch.equal(
-            *(network(x, torch.tensor([t])) for t in (0.1, 0.9))
-        )
+    for name in EVERY:
+        network = built(name).eval()
+        early = network(x, torch.tensor([0.1]))
+        late = network(x, torch.tensor([0.9]))
+        if torch.equal(early, late):
+            deaf.append(name)
     assert deaf == ["no time", "residual without time"]
 
 
-def test_a_variant_differs_from_its_design_in_one_part(lesson):
-    whole = lesson.ResidualUNet()
-    keys = {
-        name: set(lesson.VARIANTS[f"residual without {name}"][0](1).state_dict())
-        for name in ("attention", "time", "skips")
-    }
-    own = set(whole.state_dict())
-    assert {key.split(".")[0] for key in own - keys["attention"]} == {"attention"}
-    assert all("time" in key or "embed" in key for key in own - keys["time"])
-    assert keys["skips"] <= own and {
-        key.split(".")[0] for key in own - keys["skips"]
-    } == {"up"}
-    plain = lesson.VARIANTS["residual, not residual"][0](1)
-    assert set(plain.state_dict()) == own and not any(
-        block.residual
-        for block in plain.modules()
-        if isinstance(block, lesson.ResidualBlock)
-    )
+def keys_of(name):
+    return set(built(name).state_dict())
 
 
-def test_a_residual_block_adds_its_input(lesson):
-    """With a last convolution of zeros nothing is left but the input; without the shortcut nothing at all."""
-    x, e = torch.randn(2, 16, 4, 4), torch.randn(2, 8)
-    for residual, right in ((True, x), (False, torch.zeros_like(x))):
-        block = lesson.ResidualBlock(16, 16, 8, 0.0, residual)
-        torch.nn.init.zeros_(block.conv2.weight)
-        torch.nn.init.zeros_(block.conv2.bias)
-        torch.testing.assert_close(block(x, e), right)
+def parts(keys):
+    return {key.split(".")[0] for key in keys}
 
 
-def test_attention_is_that_of_pytorch(lesson):
-    attention, x = lesson.SelfAttention(32, heads=2), torch.randn(3, 32, 5, 4)
-    q, k, v = (
-        attention.query_key_value(attention.norm(x))
-        .view(3, 3, 2, 16, 20)
-        .transpose(3, 4)
-        .unbind(1)
-    )
-    mixed = (
-        torch.nn.functional.scaled_dot_product_attention(q, k, v)
-        .transpose(2, 3)
-        .reshape(3, 32, 5, 4)
-    )
-    torch.testing.assert_close(
-        attention(x), x + attention.out(mixed), rtol=1e-4, atol=1e-5
-    )
+def test_a_variant_differs_from_its_design_in_one_part():
+    own = keys_of("residual")
+    assert parts(own - keys_of("residual without attention")) == {"attention"}
+    without_time = own - keys_of("residual without time")
+    assert all("time" in key or "embed" in key for key in without_time)
+    without_skips = keys_of("residual without skips")
+    assert without_skips <= own
+    assert parts(own - without_skips) == {"up"}
 
 
-def test_sinusoids_turn_by_the_same_angle_each_step(lesson):
-    """Each pair of sine and cosine lies on the unit circle, and a step of t turns it by its frequency, from 1 radian down."""
-    told = lesson.sinusoids(torch.arange(50.0), 16).double()
+def test_the_network_that_is_not_residual_has_the_same_parameters():
+    plain = built("residual, not residual")
+    assert set(plain.state_dict()) == keys_of("residual")
+    for block in plain.modules():
+        if isinstance(block, five_networks.ResidualBlock):
+            assert not block.residual
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_residual_block_adds_its_input(residual):
+    """With a last convolution of zeros, only the shortcut is left."""
+    x = torch.randn(2, 16, 4, 4)
+    block = five_networks.ResidualBlock(16, 16, 8, 0.0, residual)
+    torch.nn.init.zeros_(block.conv2.weight)
+    torch.nn.init.zeros_(block.conv2.bias)
+    right = x if residual else torch.zeros_like(x)
+    torch.testing.assert_close(block(x, torch.randn(2, 8)), right)
+
+
+def test_attention_is_that_of_pytorch():
+    attention = five_networks.SelfAttention(32, heads=2)
+    x = torch.randn(3, 32, 5, 4)
+    qkv = attention.query_key_value(attention.norm(x))
+    q, k, v = qkv.view(3, 3, 2, 16, 20).transpose(3, 4).unbind(1)
+    mixed = F.scaled_dot_product_attention(q, k, v)
+    mixed = mixed.transpose(2, 3).reshape(3, 32, 5, 4)
+    right = x + attention.out(mixed)
+    torch.testing.assert_close(attention(x), right, rtol=1e-4, atol=1e-5)
+
+
+def test_sinusoids_turn_by_the_same_angle_each_step():
+    """Each pair of sine and cosine lies on the unit circle.
+
+    A step of t turns it by its frequency, from 1 radian down.
+    """
+    told = five_networks.sinusoids(torch.arange(50.0), 16).double()
     turns = torch.complex(told[:, 8:], told[:, :8])
-    torch.testing.assert_close(
-        turns.abs(), torch.ones_like(turns.abs()), rtol=1e-5, atol=1e-5
-    )
+    lengths = turns.abs()
+    torch.testing.assert_close(lengths, torch.ones_like(lengths), rtol=1e-5, atol=1e-5)
     angles = (turns[1:] / turns[:-1]).angle()
-    torch.testing.assert_close(
-        angles,
-        (10_000.0 ** -(torch.arange(8.0) / 8)).double().expand(49, 8),
-        rtol=1e-3,
-        atol=1e-5,
-    )
+    frequencies = 10_000.0 ** -(torch.arange(8.0) / 8)
+    right = frequencies.double().expand(49, 8)
+    torch.testing.assert_close(angles, right, rtol=1e-3, atol=1e-5)
+
+
+# ---- Training and measuring ---------------------------------------------------------
 
 
 def test_training_ends_with_the_clock_and_a_learning_rate_of_nearly_nothing(
-    lesson, monkeypatch
+    monkeypatch,
 ):
-    """A clock that ticks once a look: ten steps in ten seconds, the rate up over fifty steps' worth and down to 0."""
-    rates, now = [], iter(range(1000))
-    monkeypatch.setattr(
-        torch.optim.Adam, "step", lambda self: rates.append(self.param_groups[0]["lr"])
-    )
-    network = lesson.TimeChannelNet(width=4)
-    before = [p.clone() for p in network.parameters()]
-    model, losses = lesson.train_for(
+    """The clock ticks at each look: ten steps in ten seconds."""
+    rates = []
+    ticks = iter(range(1000))
+
+    def step(self):
+        rates.append(self.param_groups[0]["lr"])
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    network = five_networks.TimeChannelNet(width=4)
+    before = [parameter.clone() for parameter in network.parameters()]
+    model, losses = five_networks.train_for(
         10,
         network,
         du.NoiseSchedule.linear(300),
         torch.zeros(20, 1, 8, 8),
-        clock=lambda: next(now),
+        clock=lambda: next(ticks),
     )
-    assert len(losses) == len(rates) == 10 and not model.training
-    torch.testing.assert_close(
-        rates[1:], [2e-3 * i / 50 * (1 - i / 10) for i in range(1, 10)]
-    )
-    assert all(
-        torch.equal(p, q) for p, q in zip(before, model.parameters())
-    )  # no step was taken, so the average is the start
+    assert len(losses) == len(rates) == 10
+    assert not model.training
+    right = [2e-3 * i / 50 * (1 - i / 10) for i in range(1, 10)]
+    torch.testing.assert_close(rates[1:], right)
+    for start, average in zip(before, model.parameters()):
+        assert torch.equal(start, average)  # `step` took none
 
 
-def test_levels_are_met_by_every_schedule(lesson):
-    for _, schedule in lesson.DESIGNS.values():
-        levels = schedule.ab[lesson.steps_at_levels(schedule)]
-        torch.testing.assert_close(
-            levels, torch.tensor(lesson.LEVELS, dtype=torch.float64), atol=0.01, rtol=0
-        )
-        assert all(1 <= t <= schedule.T for t in lesson.steps_throughout(schedule))
+@pytest.mark.parametrize("name", DESIGNS)
+def test_levels_are_met_by_every_schedule(name):
+    _, schedule = DESIGNS[name]
+    met = schedule.ab[five_networks.steps_at_levels(schedule)]
+    wanted = torch.tensor(five_networks.LEVELS, dtype=torch.float64)
+    torch.testing.assert_close(met, wanted, atol=0.01, rtol=0)
+    steps = five_networks.steps_throughout(schedule)
+    assert min(steps) >= 1
+    assert max(steps) <= schedule.T
 
 
-def test_a_split_keeps_rows_together_and_apart(lesson):
+def test_a_split_keeps_rows_together_and_apart():
     rows = torch.arange(50)
-    training, held_out = lesson.split(rows, 10)
-    assert (
-        len(held_out) == 10
-        and sorted([*training.tolist(), *held_out.tolist()]) == rows.tolist()
-    )
-    assert torch.equal(lesson.split(rows * 2, 10)[0], training * 2)
+    training, held_out = five_networks.split(rows, 10)
+    assert len(held_out) == 10
+    assert sorted([*training.tolist(), *held_out.tolist()]) == rows.tolist()
+    doubled, _ = five_networks.split(rows * 2, 10)
+    assert torch.equal(doubled, training * 2)
 
 
-def test_a_shift_moves_the_picture_and_brings_in_ground(five_unets):
+def test_a_shift_moves_the_picture_and_brings_in_background(five_unets):
     x = torch.full((1, 1, 28, 28), -1.0)
     x[0, 0, 14, 14] = 1
-    places = set()
+    distances = set()
     for seed in range(30):
         y = five_unets.shifted(x, torch.Generator().manual_seed(seed))
-        assert (
-            y.shape == x.shape
-            and int((y == 1).sum()) == 1
-            and int((y == -1).sum()) == 783
-        )
-        places.add(tuple((y[0, 0] == 1).nonzero()[0].tolist()))
-    assert {abs(place - 14) for pair in places for place in pair} == {0, 1, 2}
+        assert y.shape == x.shape
+        assert (y == -1).sum() == 783
+        [place] = (y[0, 0] == 1).nonzero().tolist()
+        distances |= {abs(place[0] - 14), abs(place[1] - 14)}
+    assert distances == {0, 1, 2}
 
 
-def test_the_digest_sees_code_and_nothing_else(five_unets):
-    one = five_unets.digest(["def f(x):\n    return x  # why\n", "y = 1"])
-    assert one == five_unets.digest(
-        ["y = 1", 'def f(x):\n    """Says."""\n    return x']
-    )
-    assert one != five_unets.digest(["y = 1", "def f(x):\n    return -x"])
+# ---- The program --------------------------------------------------------------------
+
+BRIEFLY = ("--seconds", 0.1, "--samples", 12, "--workers", 1)
 
 
-def test_a_notebook_without_definitions_is_refused(five_unets, tmp_path, monkeypatch):
-    path = tmp_path / "07.ipynb"
-    path.write_text(
-        json.dumps({"cells": [{"metadata": {}, "source": ["x = 1"]}]}), encoding="utf8"
-    )
-    monkeypatch.setattr(five_unets, "NOTEBOOK", path)
-    with pytest.raises(ValueError, match=r"07\.ipynb has no cell tagged 'definitions'"):
-        five_unets.lesson()
+def stored_in(folder):
+    return json.loads((folder / "five_unets.json").read_text(encoding="utf8"))
 
 
-def test_the_program_writes_rows_weights_and_samples_and_goes_on(
-    few, tmp_path, monkeypatch, capsys
-):
-    command(
-        monkeypatch,
-        "--out",
-        tmp_path,
-        "--seconds",
-        0.1,
-        "--samples",
-        12,
-        "--workers",
-        1,
-    )
-    few.main()
-    content = json.loads((tmp_path / "five_unets.json").read_text(encoding="utf8"))
-    assert [row["design"] for row in content["runs"]] == [
-        "no time",
-        "residual without skips",
-    ]
-    assert all(
-        row["steps"] >= 1 and row["FD"] > 0 and len(row["loss_at_levels"]) == 4
-        for row in content["runs"]
-    )
+def test_the_program_writes_rows_weights_and_samples(few, tmp_path, monkeypatch):
+    run(few, monkeypatch, "--out", tmp_path, *BRIEFLY)
+    rows = stored_in(tmp_path)["runs"]
+    assert [row["design"] for row in rows] == ["no time", "residual without skips"]
+    for row in rows:
+        assert row["steps"] >= 1
+        assert row["FD"] > 0
+        assert len(row["loss_at_levels"]) == 4
     assert {path.name for path in (tmp_path / "five_unets").iterdir()} == {
         "mnist_classifier.pth",
         "fashion_mnist_classifier.pth",
         "mnist_no_time.pth",
     }
     with np.load(tmp_path / "results" / "five_unets.npz") as samples:
-        assert {name: samples[name].shape for name in samples} == dict.fromkeys(
-            ("mnist: no time", "mnist: residual without skips"), (10, 28, 28)
-        )
-    monkeypatch.setattr(
-        few,
-        "runs",
-        lambda names: [
-            ("mnist", "no time", 1),
-            ("mnist", "residual without skips", 1),
-            ("mnist", "ContextUnet", 2),
-        ],
-    )
-    monkeypatch.setattr(
-        few, "train_classifier", None
-    )  # would fail if it were called again
-    few.main()
-    again = json.loads((tmp_path / "five_unets.json").read_text(encoding="utf8"))
-    assert (
-        again["runs"][:2] == content["runs"]
-        and again["runs"][2]["design"] == "ContextUnet"
-        and len(again["runs"]) == 3
-    )
-    command(monkeypatch, "--out", tmp_path, "--seconds", 0.2, "--samples", 12)
+        shapes = {name: samples[name].shape for name in samples}
+    assert shapes == {
+        "mnist: no time": (10, 28, 28),
+        "mnist: residual without skips": (10, 28, 28),
+    }
+
+
+def test_the_program_continues_where_it_stopped(few, tmp_path, monkeypatch):
+    options = types.SimpleNamespace(seconds=0.1, samples=12)
+    runs = [{"data": data, "design": name, "seed": seed} for data, name, seed in RUNS]
+    before = {
+        "settings": few.settings_of(options),
+        "real": {"mnist": {}, "fashion_mnist": {}},
+        "runs": runs,
+    }
+    (tmp_path / "five_unets.json").write_text(json.dumps(before), encoding="utf8")
+    longer = [*RUNS, ("mnist", "ContextUnet", 2)]
+    monkeypatch.setattr(few, "planned_runs", lambda: longer)
+    monkeypatch.setattr(few, "distance_to_training", lambda *rest: 1.0)
+    run(few, monkeypatch, "--out", tmp_path, *BRIEFLY)
+    *kept, new = stored_in(tmp_path)["runs"]
+    assert kept == runs
+    assert new["design"] == "ContextUnet"
+    assert not (tmp_path / "five_unets").exists()  # no classifier, no second seed
+
+
+def test_a_file_of_other_settings_is_refused(few, tmp_path, monkeypatch, capsys):
+    (tmp_path / "five_unets.json").write_text('{"settings": {}}', encoding="utf8")
     with pytest.raises(SystemExit):
-        few.main()
+        run(few, monkeypatch, "--out", tmp_path, *BRIEFLY)
     assert "has other settings" in capsys.readouterr().err
 
 
 def test_other_settings_do_not_overwrite_what_ships(few, monkeypatch, capsys):
-    command(monkeypatch, "--seconds", 1)
     with pytest.raises(SystemExit):
-        few.main()
-    assert "add --out FOLDER" in capsys.readouterr().err
+        run(few, monkeypatch, "--seconds", 1)
+    assert "add --out" in capsys.readouterr().err
 
 
-def test_the_shipped_rows_are_of_the_shown_code_and_all_there(five_unets, lesson):
-    assert STORED["settings"]["definitions"] == lesson.definitions
-    assert (
-        STORED["settings"]["seconds"] == five_unets.SECONDS
-        and STORED["settings"]["samples"] == five_unets.SAMPLES
+# ---- What is stored -----------------------------------------------------------------
+
+
+def test_the_shipped_rows_are_of_these_settings_and_all_there(five_unets):
+    options = types.SimpleNamespace(
+        seconds=five_unets.SECONDS, samples=five_unets.SAMPLES
     )
-    assert [
-        (row["data"], row["design"], row["seed"]) for row in STORED["runs"]
-    ] == five_unets.runs(lesson)
+    assert STORED["settings"] == five_unets.settings_of(options)
+    rows = [(row["data"], row["design"], row["seed"]) for row in STORED["runs"]]
+    assert rows == five_unets.planned_runs()
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["time as a channel", "no time", "time at each level", "residual", "ContextUnet"],
-)
-def test_shipped_weights_have_the_stored_losses(five_unets, lesson, name):
-    """On all held-out digits, at two of the four levels, to the digits that are stored."""
-    build, schedule = lesson.DESIGNS[name]
-    model = du.load_weights(
-        build(1), du.WEIGHTS / "five_unets" / five_unets.file_of("mnist", name)
-    )
-    held_out = lesson.split(du.load_digits()[0] * 2 - 1)[1]
-    row = next(
-        row
-        for row in STORED["runs"]
-        if (row["data"], row["design"], row["seed"]) == ("mnist", name, 1)
-    )
-    losses = (
-        du.denoising_losses(
-            model, held_out, schedule, steps=lesson.steps_at_levels(schedule)
-        )
-        .mean(1)
-        .tolist()
-    )
-    assert losses == pytest.approx(row["loss_at_levels"], abs=5e-4)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_have_the_stored_losses(five_unets, name):
+    """On all held-out digits, at each of the four levels, to the stored digits."""
+    build, schedule = DESIGNS[name]
+    path = du.WEIGHTS / "five_unets" / five_unets.file_of("mnist", name)
+    model = du.load_weights(build(1), path)
+    _, held_out = five_unets.pictures_of("mnist")
+    steps = five_networks.steps_at_levels(schedule)
+    losses = five_unets.mean_losses(model, held_out, schedule, steps)
+    [row] = [row for row in STORED["runs"] if is_first_seed(row, name)]
+    assert losses.tolist() == pytest.approx(row["loss_at_levels"], abs=5e-4)
 
 
-def test_the_floor_is_that_of_held_out_digits(five_unets, lesson):
-    assert five_unets.floor(lesson, "mnist", 500, du.WEIGHTS / "five_unets")[
-        "FD"
-    ] == pytest.approx(STORED["real"]["mnist"]["FD"], abs=0.01)
+def is_first_seed(row, name):
+    return (row["data"], row["design"], row["seed"]) == ("mnist", name, 1)
+
+
+def test_the_floor_is_that_of_held_out_digits(five_unets):
+    floor = five_unets.floor("mnist", 500, du.WEIGHTS / "five_unets")
+    stored = STORED["real"]["mnist"]["FD"]
+    assert floor["FD"] == pytest.approx(stored, abs=0.01)
+
+
+# ---- The lesson ---------------------------------------------------------------------
 
 
 class TestCifar:
-    """The lesson's cell with the switch, beside stand-ins for torchvision's data set."""
+    """The lesson's cell with the switch, beside stand-ins for CIFAR-10."""
 
     @pytest.fixture
-    def cell(self, lesson):
+    def cell(self):
+        """(the cell with the switch turned on, the names that it needs)."""
         cells = json.loads(NOTEBOOK.read_text(encoding="utf8"))["cells"]
-        source = next(
-            "".join(cell["source"])
-            for cell in cells
-            if "CIFAR, DOWNLOAD = " in "".join(cell["source"])
-        )
-        names = vars(lesson) | {
+        sources = ["".join(cell["source"]) for cell in cells]
+        off = "CIFAR, DOWNLOAD = False, False"
+        [source] = [source for source in sources if off in source]
+        names = vars(du) | vars(five_networks)
+        names |= {
             "device": torch.device("cpu"),
             "SECONDS": 0.1,
             "schedule": du.NoiseSchedule.linear(500),
             "display": lambda picture: None,
         }
-        return source.replace(
-            "CIFAR, DOWNLOAD = False, False", "CIFAR, DOWNLOAD = True, False"
-        ), names
+        return source.replace(off, "CIFAR, DOWNLOAD = True, False"), names
 
     def test_without_the_files_a_line_says_so(self, cell, monkeypatch, capsys):
         def missing(*rest, **options):
@@ -343,22 +333,18 @@ class TestCifar:
 
         monkeypatch.setattr(torchvision.datasets, "CIFAR10", missing)
         exec(*cell)
-        assert (
-            "CIFAR-10 is not in data/: set DOWNLOAD = True" in capsys.readouterr().out
-        )
+        said = capsys.readouterr().out
+        assert "CIFAR-10 is not in data/: set DOWNLOAD = True" in said
 
     def test_with_them_it_trains_and_draws(self, cell, monkeypatch, capsys):
-        photographs = np.random.default_rng(0).integers(
-            0, 256, (30, 32, 32, 3), dtype=np.uint8
-        )
-        monkeypatch.setattr(
-            torchvision.datasets,
-            "CIFAR10",
-            lambda *rest, **options: types.SimpleNamespace(data=photographs),
-        )
+        generator = np.random.default_rng(0)
+        photographs = generator.integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+
+        def found(*rest, **options):
+            return types.SimpleNamespace(data=photographs)
+
+        monkeypatch.setattr(torchvision.datasets, "CIFAR10", found)
         exec(*cell)
         out = capsys.readouterr().out
-        assert (
-            "32x32 in colour: (2, 3, 32, 32)" in out
-            and "steps; loss of the last 20" in out
-        )
+        assert "32x32 in colour: (2, 3, 32, 32)" in out
+        assert "steps; loss of the last 20" in out
