@@ -1,5 +1,9 @@
-"""Answers to lesson 1's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
-RIGHT ones that look otherwise than the solution: (exercise, their code)."""
+"""Answers to lesson 1's exercises.
+
+WRONG: answers that learners and published notebooks give, each as (exercise, code,
+what the check must say, a regular expression). RIGHT: correct answers that differ from
+the solution, as (exercise, code).
+"""
 
 FORWARD = """def {name}(model, x, without=()):
     skips = []
@@ -20,50 +24,160 @@ def forward(name="my_forward", store="x", which="", last="model.act(layer(x))"):
     return FORWARD.format(name=name, store=store, which=which, last=last)
 
 
+def corrupt(answer):
+    return f"def my_corrupt(x, amount, noise):\n    return {answer}"
+
+
+def noise(answer):
+    return f"def my_noise(x_a, x_0, a):\n    return {answer}"
+
+
+def step(answer):
+    return f"def my_step(x, prediction, amount, next_amount):\n    return {answer}"
+
+
 WRONG = [
-    ("1.1", "def my_corrupt(x, amount, noise):\n    return (1 - amount) * x + amount * noise", "RuntimeError.*three more axes"),
-    ("1.1", "def my_corrupt(x, amount, noise):\n    a = amount.view(-1, 1, 1, 1)\n    return a * x + (1 - a) * noise", "swapped"),
-    ("1.1", "def my_corrupt(x, amount, noise):\n    return x + amount.view(-1, 1, 1, 1) * noise",
-     r"mean brightness is 0\.6\d+, expected 0\.[45]\d*: .*full weight"),
-    ("1.1", "def my_corrupt(x, amount, noise):\n    a = amount.view(-1, 1, 1, 1)\n    return (1 - a).sqrt() * x + a.sqrt() * noise", "roots"),
-    ("1.2", forward(which="0"), "first in, first out"),  # ANCHORS.md, fault 14: the skips as a queue
+    (
+        "1.1",
+        corrupt("(1 - amount) * x + amount * noise"),
+        "RuntimeError.*three more axes",
+    ),
+    (
+        "1.1",
+        """
+        def my_corrupt(x, amount, noise):
+            a = amount.view(-1, 1, 1, 1)
+            return a * x + (1 - a) * noise
+        """,
+        "swapped",
+    ),
+    (
+        "1.1",
+        corrupt("x + amount.view(-1, 1, 1, 1) * noise"),
+        r"mean brightness is 0\.6\d+, expected 0\.[45]\d*: .*full weight",
+    ),
+    (
+        "1.1",
+        """
+        def my_corrupt(x, amount, noise):
+            a = amount.view(-1, 1, 1, 1)
+            return (1 - a).sqrt() * x + a.sqrt() * noise
+        """,
+        "roots",
+    ),
+    # a fault of published code: the skips as a queue
+    ("1.2", forward(which="0"), "first in, first out"),
     ("1.2", forward(store="0 * x"), "without its skips"),
-    ("1.2", forward(last="layer(x) if i == 2 else model.act(layer(x))"), "last SiLU is missing"),
-    ("1.2", "def my_forward(model, x):\n    for layer in [*model.down_layers, *model.up_layers]:\n        x = model.act(layer(x))\n    return x",
-     "expected"),
-    ("1.3", "def my_noise(x_a, x_0, a):\n    return x_a - (1 - a) * x_0", "divide by a"),
-    ("1.3", "def my_noise(x_a, x_0, a):\n    return (x_a - x_0) / a", "subtracted whole"),
-    ("1.3", "def my_noise(x_a, x_0, a):\n    return x_a - (1 - a) * x_0 / a", "you have|mean of your noise"),
+    (
+        "1.2",
+        forward(last="layer(x) if i == 2 else model.act(layer(x))"),
+        "last SiLU is missing",
+    ),
+    (
+        "1.2",
+        """
+        def my_forward(model, x):
+            for layer in [*model.down_layers, *model.up_layers]:
+                x = model.act(layer(x))
+            return x
+        """,
+        "expected",
+    ),
+    (
+        "1.2",
+        """
+        def my_forward(model, x):
+            skips = []
+            for i, layer in enumerate(model.down_layers):
+                x = model.act(layer(x))
+                if i < 2:
+                    x = model.downscale(x)
+                    skips.append(x)
+            for i, layer in enumerate(model.up_layers):
+                x = model.act(layer(x if i == 0 else model.upscale(x + skips.pop())))
+            return x
+        """,
+        "store before, add after doubling",
+    ),
+    ("1.3", noise("x_a - (1 - a) * x_0"), "divide by a"),
+    ("1.3", noise("(x_a - x_0) / a"), "subtracted whole"),
+    ("1.3", noise("x_a - (1 - a) * x_0 / a"), "you have|mean of your noise"),
     ("1.4", "my_guess = 0.0", "commonest value"),
     ("1.4", "my_guess = 0.5", "squared error of 0.205.*middle of the range"),
     ("1.4", "my_guess = 29", "outside the range"),
-    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    return (1 - next_amount) * prediction + next_amount * x",
-     "take the noise out of x first"),
-    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    return x + (prediction - x) * next_amount / amount", "swapped"),
-    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    noise = (x - (1 - amount) * prediction) / amount\n"
-            "    return (1 - next_amount) * x + next_amount * noise", "you spoilt x"),
+    (
+        "1.5",
+        step("(1 - next_amount) * prediction + next_amount * x"),
+        "take the noise out of x first",
+    ),
+    ("1.5", step("x + (prediction - x) * next_amount / amount"), "swapped"),
+    (
+        "1.5",
+        """
+        def my_step(x, prediction, amount, next_amount):
+            noise = (x - (1 - amount) * prediction) / amount
+            return (1 - next_amount) * x + next_amount * noise
+        """,
+        "you corrupted x",
+    ),
+    (
+        "1.5",
+        """
+        def my_step(x, prediction, amount, next_amount):
+            noise = (x - (1 - next_amount) * prediction) / next_amount
+            return (1 - next_amount) * prediction + next_amount * noise
+        """,
+        "you took it out by `next_amount`",
+    ),
+    (
+        "1.5",
+        """
+        def my_step(x, prediction, amount, next_amount):
+            noise = (x - (1 - next_amount) * prediction) / amount
+            return (1 - next_amount) * prediction + next_amount * noise
+        """,
+        "you took it out by `next_amount`",
+    ),
+    ("1.5", step("x"), "returned unchanged"),
+    (
+        "1.5",
+        """
+        def my_step(x, prediction, amount, next_amount):
+            noise = (x - (1 - amount) * prediction) / amount
+            return (1 - amount) * prediction + amount * noise
+        """,
+        "by `amount` again",
+    ),
     ("1.6", forward("my_forward_without"), "is `without` used"),
-    ("1.6", forward("my_forward_without", "torch.zeros_like(x) if 1 - i in without else x"), "mixed up"),
-    ("1.6", forward("my_forward_without").replace("            skips", "            x = 0 * x if i in without else x\n            skips"),
-     "went down the U"),
+    (
+        "1.6",
+        forward("my_forward_without", "torch.zeros_like(x) if 1 - i in without else x"),
+        "mixed up",
+    ),
+    (
+        "1.6",
+        forward("my_forward_without").replace(
+            "            skips",
+            "            x = 0 * x if i in without else x\n            skips",
+        ),
+        "went down the U",
+    ),
     ("1.7", "my_guess = 0", "leans more on the coarser"),
-    ("1.2", "def my_forward(model, x):\n    skips = []\n    for i, layer in enumerate(model.down_layers):\n        x = model.act(layer(x))\n"
-            "        if i < 2:\n            x = model.downscale(x)\n            skips.append(x)\n    for i, layer in enumerate(model.up_layers):\n"
-            "        x = model.act(layer(x if i == 0 else model.upscale(x + skips.pop())))\n    return x", "store before, add after doubling"),
-    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    noise = (x - (1 - next_amount) * prediction) / next_amount\n"
-            "    return (1 - next_amount) * prediction + next_amount * noise", "you took it out by `next_amount`"),
-    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    noise = (x - (1 - next_amount) * prediction) / amount\n"
-            "    return (1 - next_amount) * prediction + next_amount * noise", "you took it out by `next_amount`"),
-    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    return x", "returned unchanged"),
-    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    noise = (x - (1 - amount) * prediction) / amount\n"
-            "    return (1 - amount) * prediction + amount * noise", "by `amount` again"),
-]  # fmt: skip
+]
+
 
 RIGHT = [
-    ("1.1", "def my_corrupt(x, amount, noise):\n    return torch.stack([(1 - a) * p + a * u for p, a, u in zip(x, amount, noise)])"),
+    (
+        "1.1",
+        """
+        def my_corrupt(x, amount, noise):
+            pictures = zip(x, amount, noise)
+            return torch.stack([(1 - a) * p + a * u for p, a, u in pictures])
+        """,
+    ),
     ("1.4", "my_guess = torch.tensor(0.29)"),
     ("1.4", "my_guess = np.float32(0.3)"),
-    ("1.5", "def my_step(x, prediction, amount, next_amount):\n    return prediction + (x - prediction) * torch.tensor(next_amount / amount)"),
+    ("1.5", step("prediction + (x - prediction) * torch.tensor(next_amount / amount)")),
     ("1.7", "my_guess = 1.0"),
     ("1.7", "my_guess = torch.tensor(1)"),
-]  # fmt: skip
+]

@@ -1,59 +1,160 @@
-"""Answers to lesson 10's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
-RIGHT ones that look otherwise than the solution: (exercise, their code)."""
+"""Answers to lesson 10's exercises.
+
+WRONG: answers that learners and published notebooks give, each as (exercise, code,
+what the check must say, a regular expression). RIGHT: correct answers that differ from
+the solution, as (exercise, code).
+"""
+
+NOISE = """
+def my_ideal_noise(mixture, x, t, schedule):
+    ab = schedule.ab[t]
+    return {answer}
+"""
+
+HEUN = """
+def my_heun(velocity, x, a, lower):
+    h = {h}
+    first = velocity(x, a)
+    return {answer}
+"""
 
 
 def noise(answer):
-    return f"def my_ideal_noise(mixture, x, t, schedule):\n    ab = schedule.ab[t]\n    return {answer}"
+    return NOISE.format(answer=answer)
 
 
 def closeness(answer):
     return f"def my_closeness(x_t, X, a, s):\n    return {answer}"
 
 
-def step(answer):
-    return f"def my_heun(velocity, x, a, lower):\n    h = lower - a\n    first = velocity(x, a)\n    return {answer}"
+def step(answer, h="lower - a"):
+    return HEUN.format(answer=answer, h=h)
+
+
+def steps(answer):
+    return f"def my_steps(n):\n    return {answer}"
 
 
 WRONG = [
-    ("10.1", noise("(1 - ab).sqrt() * mixture.noised(t).score(x)"), r"t = 200, x = 1\.6: you have -1\.48\d*.*, expected 1\.48\d*: the sign"),
+    (
+        "10.1",
+        noise("(1 - ab).sqrt() * mixture.noised(t).score(x)"),
+        r"t = 200, x = 1\.6: you have -1\.48\d*.*, expected 1\.48\d*: the sign",
+    ),
     # a variance where the standard deviation belongs
-    ("10.1", noise("-(1 - ab) * mixture.noised(t).score(x)"), "is the square root missing"),
-    ("10.1", noise("-ab.sqrt() * mixture.noised(t).score(x)"), "alpha-bar is the picture's share"),
-    ("10.1", noise("-(1 - ab).sqrt() * mixture.score(x)"), "score of the clean mixture"),
+    (
+        "10.1",
+        noise("-(1 - ab) * mixture.noised(t).score(x)"),
+        "is the square root missing",
+    ),
+    (
+        "10.1",
+        noise("-ab.sqrt() * mixture.noised(t).score(x)"),
+        "alpha-bar is the picture's share",
+    ),
+    (
+        "10.1",
+        noise("-(1 - ab).sqrt() * mixture.score(x)"),
+        "score of the clean mixture",
+    ),
     ("10.1", noise("-mixture.noised(t).score(x) / (1 - ab).sqrt()"), "not a quotient"),
     ("10.2", "my_guess = 100", "second order would divide the error by a hundred"),
     ("10.2", "my_guess = 10 ** 0.5", "DDIM has no dice"),
     ("10.2", "my_guess = 0.1", "the error would grow"),
     ("10.2", "my_guess = True", "expected a number"),
-    ("10.3", "def my_steps(n):\n    return 10 * n, 100 * n", "fewer steps are needed"),
-    ("10.3", "def my_steps(n):\n    return 10 * n, int(10**0.5 * n)", "cut off"),
-    ("10.3", "def my_steps(n):\n    return 10 * n, 5 * n", "root of 10"),
-    ("10.3", "def my_steps(n):\n    return math.ceil(10**0.5 * n), 10 * n", "swapped"),
+    ("10.3", steps("10 * n, 100 * n"), "fewer steps are needed"),
+    ("10.3", steps("10 * n, int(10**0.5 * n)"), "cut off"),
+    ("10.3", steps("10 * n, 5 * n"), "root of 10"),
+    ("10.3", steps("math.ceil(10**0.5 * n), 10 * n"), "swapped"),
     ("10.4", "my_guess = 3", "Bell 3 is the nearest of the three to the other class"),
     ("10.4", "my_guess = 1", "Bell 1 is not the furthest"),
-    ("10.5", closeness("-(x_t - a**0.5 * X).square().sum(1) / (2 * (1 - a))"), "s is not used"),
-    ("10.5", closeness("-(x_t - a * X).square().sum(1) / (2 * (a * s**2 + 1 - a))"), "is the root missing"),
-    ("10.5", closeness("-(x_t - a**0.5 * X).square().sum(1) / (2 * (s**2 + 1 - a))"), "the cloud shrinks"),
-    ("10.5", closeness("-(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a) ** 0.5)"), "you divide by the standard deviation"),
-    ("10.5", closeness("(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))"), "the sign"),
-    ("10.5", closeness("(-(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))).softmax(0)"), "the weights themselves"),
+    (
+        "10.5",
+        closeness("-(x_t - a**0.5 * X).square().sum(1) / (2 * (1 - a))"),
+        "s is not used",
+    ),
+    (
+        "10.5",
+        closeness("-(x_t - a * X).square().sum(1) / (2 * (a * s**2 + 1 - a))"),
+        "is the root missing",
+    ),
+    (
+        "10.5",
+        closeness("-(x_t - a**0.5 * X).square().sum(1) / (2 * (s**2 + 1 - a))"),
+        "the cloud shrinks",
+    ),
+    (
+        "10.5",
+        closeness(
+            "-(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a) ** 0.5)"
+        ),
+        "you divide by the standard deviation",
+    ),
+    (
+        "10.5",
+        closeness("(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))"),
+        "the sign",
+    ),
+    (
+        "10.5",
+        """
+        def my_closeness(x_t, X, a, s):
+            logs = -(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))
+            return logs.softmax(0)
+        """,
+        "the weights themselves",
+    ),
+    (
+        "10.5",
+        closeness(
+            "(-(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))).exp()"
+        ),
+        "these are the weights themselves; the task asks for their logarithms",
+    ),
     ("10.6", step("x + h * first"), "Euler's step, of first order"),
-    ("10.6", step("x - h * (first + velocity(x - h * first, lower)) / 2"), "the step goes the wrong way"),
-    ("10.6", step("x + h * (first + velocity(x + h * first, a)) / 2"), "belongs to the amount `lower`"),
-    ("10.6", step("x + h * (first + velocity(x, lower)) / 2"), "asked at the old points"),
+    (
+        "10.6",
+        step("x - h * (first + velocity(x - h * first, lower)) / 2"),
+        "the step goes the wrong way",
+    ),
+    (
+        "10.6",
+        step("x + h * (first + velocity(x + h * first, a)) / 2"),
+        "belongs to the amount `lower`",
+    ),
+    (
+        "10.6",
+        step("x + h * (first + velocity(x, lower)) / 2"),
+        "asked at the old points",
+    ),
     ("10.6", step("x + h * (first + velocity(x + h * first, lower))"), "divide by 2"),
     ("10.6", step("x + h * velocity(x + h / 2 * first, a + h / 2)"), "midpoint method"),
-    ("10.5", closeness("(-(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))).exp()"),
-     "these are the weights themselves; the task asks for their logarithms"),
-]  # fmt: skip
+]
+
 
 RIGHT = [
-    ("10.1", noise("-(1 - ab).sqrt() * mixture.noised(t).score(x)").replace("schedule.ab[t]", "schedule.ab[t].float()")),
+    (
+        "10.1",
+        noise("-(1 - ab).sqrt() * mixture.noised(t).score(x)").replace(
+            "schedule.ab[t]", "schedule.ab[t].float()"
+        ),
+    ),
     ("10.2", "my_guess = torch.tensor(10.0)"),
     ("10.2", "my_guess = np.float32(10)"),
-    ("10.3", "def my_steps(n):\n    return np.ceil([10 * n, 10**0.5 * n])"),
+    ("10.3", steps("np.ceil([10 * n, 10**0.5 * n])")),
     ("10.4", "my_guess = torch.tensor(2)"),
     ("10.4", "my_guess = 2.0"),
-    ("10.5", closeness("-(x_t - a**0.5 * X).float().square().sum(1) / (2 * (a * s**2 + 1 - a))")),
-    ("10.6", step("x + torch.tensor(h) * (first + velocity(x + torch.tensor(h) * first, lower)) / 2")),
-]  # fmt: skip
+    (
+        "10.5",
+        closeness(
+            "-(x_t - a**0.5 * X).float().square().sum(1) / (2 * (a * s**2 + 1 - a))"
+        ),
+    ),
+    (
+        "10.6",
+        step(
+            "x + h * (first + velocity(x + h * first, lower)) / 2",
+            h="torch.tensor(lower - a)",
+        ),
+    ),
+]

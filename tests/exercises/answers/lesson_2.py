@@ -1,7 +1,12 @@
-"""Answers to lesson 2's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
-RIGHT ones that look otherwise than the solution: (exercise, their code)."""
+"""Answers to lesson 2's exercises.
 
-RESCALED = """def my_rescaled_betas(schedule, target):
+WRONG: answers that learners and published notebooks give, each as (exercise, code,
+what the check must say, a regular expression). RIGHT: correct answers that differ from
+the solution, as (exercise, code).
+"""
+
+RESCALED = """
+def my_rescaled_betas(schedule, target):
     r = {table}.sqrt()
     ab = (target + (r - r[-1]) * (r[1] - target) / (r[1] - r[-1])) ** 2
     ab[0] = 1
@@ -10,72 +15,249 @@ RESCALED = """def my_rescaled_betas(schedule, target):
     return b
 """
 
-POSTERIOR = """def my_posterior(t, schedule):
-    b, a, ab, before = (float(v) for v in (schedule.b[t], schedule.a[t], schedule.ab[t], schedule.ab[t - 1]))
+POSTERIOR = """
+def my_posterior(t, schedule):
+    tables = (schedule.b[t], schedule.a[t], schedule.ab[t], schedule.ab[t - 1])
+    b, a, ab, before = (float(v) for v in tables)
     tilde = b * (1 - before) / (1 - ab)
     return before**0.5 * b / (1 - ab), a**0.5 * (1 - before) / (1 - ab), tilde
 """
 
+
+def rescaled(table="schedule.ab", b="torch.zeros(len(ab))"):
+    return RESCALED.format(table=table, b=b)
+
+
+def alpha_bar(answer):
+    return f"def my_alpha_bar(b):\n    return {answer}"
+
+
 WRONG = [
-    ("2.1", "def my_alpha_bar(b):\n    return (1 - b[1:]).cumprod(0)", "put the 1"),
-    ("2.1", "def my_alpha_bar(b):\n    return (1 - b).cumsum(0)", "product"),
-    ("2.1", "def my_alpha_bar(b):\n    return 1 - b", "alpha-bar multiplies"),
-    # ANCHORS.md, fault 1: no root on the noise
-    ("2.2", "def my_perturb_input(x, t, noise, schedule):\n    ab = schedule.ab[t].float().view(-1, 1, 1, 1)\n"
-     "    return ab.sqrt() * x + (1 - ab) * noise",
-     r"at t = 50: your noise has std 0\.05\d+, expected 0\.23\d*: is the square root"),
-    ("2.2", "def my_perturb_input(x, t, noise, schedule):\n    ab = schedule.ab[t].float().view(-1, 1, 1, 1)\n"
-     "    return ab * x + (1 - ab).sqrt() * noise",
-     "square root on the picture"),
-    ("2.2", "def my_perturb_input(x, t, noise, schedule):\n    ab = schedule.ab[t].float()\n"
-     "    return ab.sqrt() * x + (1 - ab).sqrt() * noise", "stopped with RuntimeError"),
-    ("2.3", "def my_cosine_betas(T, s=0.008, largest=0.999):\n    t = torch.arange(T + 1, dtype=torch.float64)\n"
-     "    return torch.cos((t / T + s) / (1 + s) * math.pi / 2) ** 2",
-     "that is alpha-bar"),
-    ("2.4", "def my_rescaled_betas(schedule, target):\n    r = schedule.ab.sqrt()\n"
-     "    return target + (r - r[-1]) * (r[1] - target) / (r[1] - r[-1])", "before it became betas"),
-    ("2.5", "def my_posterior(t, schedule):\n    c0, ct, variance = posterior(t, schedule)\n    return c0, ct, variance ** 0.5", "variance"),
-    ("2.3", "def my_cosine_betas(T, s=0.008, largest=0.999):\n    return NoiseSchedule.cosine(T, s).b", "`largest` taken from the argument"),
-    ("2.4", RESCALED.format(table="schedule.ab", b="torch.zeros(len(ab))").replace("target", "0.001").replace("schedule, 0.001", "schedule, target"),
-     "for the target 0.3: .*is the target taken"),
-    ("2.4", RESCALED.format(table="schedule.ab", b="torch.zeros(len(ab))").replace("ab[0] = 1", "pass"), "at t = 0 must be 1 again"),
-    ("2.4", RESCALED.format(table="schedule.ab.float()", b="torch.zeros(len(ab))"), "right to single precision only: use float64"),
-    ("2.4", RESCALED.format(table="schedule.ab", b="torch.zeros(len(ab))").replace(".sqrt()", ".sqrt_()"), "changed its argument number 1 in place"),
-    ("2.5", "def my_posterior(t, schedule):\n    b, ab, before = schedule.b[t].float(), schedule.ab[t].float(), schedule.ab[t - 1].float()\n"
-            "    return before**0.5 * b / (1 - ab), (1 - b) ** 0.5 * (1 - before) / (1 - ab), b * (1 - before) / (1 - ab)", "use float64"),
-    # 8 % off is no rounding; but single precision is still named
-    ("2.4", RESCALED.format(table="schedule.ab", b="torch.zeros_like(schedule.b)").replace("r[1]", "r[0]"), "you took r at t = 0"),
-    ("2.4", RESCALED.format(table="schedule.ab.float()", b="torch.zeros_like(schedule.b)"), "right to single precision only: use float64"),
-    ("2.5", POSTERIOR.replace("* (1 - before) / (1 - ab)\n", "* (1 - ab) / (1 - before)\n"),
-     r"at t = 50, beta-tilde: you have 0\.00216919, expected 0\.0020137\d*: the fraction is upside down"),
-    ("2.5", POSTERIOR.replace("t - 1", "t"), "at t = 50, c_0: .*alpha-bar_t stands where .* in all three"),
-    ("2.5", POSTERIOR.replace("a**0.5 * (1 - before)", "a**0.5 * (1 - ab)"),
-     r"at t = 50, c_t: .*1 - alpha-bar_\{t-1\} stands on top: you have alpha-bar_t"),
-    ("2.5", POSTERIOR.replace("a**0.5 * (1 - before)", "ab**0.5 * (1 - before)"), "c_t: .*you have that of alpha-bar_t"),
+    ("2.1", alpha_bar("(1 - b[1:]).cumprod(0)"), "put the 1"),
+    ("2.1", alpha_bar("(1 - b).cumsum(0)"), "product"),
+    ("2.1", alpha_bar("1 - b"), "alpha-bar multiplies"),
+    ("2.1", alpha_bar("b[1:].cumprod(0)"), "product of the betas"),
+    (
+        "2.1",
+        alpha_bar("torch.cat((torch.ones(1), b[1:].cumprod(0)))"),
+        "product of the betas",
+    ),
+    ("2.1", alpha_bar("b.cumprod(0)"), "product of the betas"),
+    ("2.1", alpha_bar("[(1 - b).prod()] * len(b)"), "runs to T in every entry"),
+    (
+        "2.1",
+        alpha_bar("[1.0] + [float((1 - b).prod())] * (len(b) - 1)"),
+        "runs to T in every entry",
+    ),
+    # a fault of published code: no root on the noise
+    (
+        "2.2",
+        """
+        def my_perturb_input(x, t, noise, schedule):
+            ab = schedule.ab[t].float().view(-1, 1, 1, 1)
+            return ab.sqrt() * x + (1 - ab) * noise
+        """,
+        (
+            r"at t = 50: your noise has std 0\.05\d+, expected 0\.23\d*: is the "
+            "square root"
+        ),
+    ),
+    (
+        "2.2",
+        """
+        def my_perturb_input(x, t, noise, schedule):
+            ab = schedule.ab[t].float().view(-1, 1, 1, 1)
+            return ab * x + (1 - ab).sqrt() * noise
+        """,
+        "square root on the picture",
+    ),
+    (
+        "2.2",
+        """
+        def my_perturb_input(x, t, noise, schedule):
+            ab = schedule.ab[t].float()
+            return ab.sqrt() * x + (1 - ab).sqrt() * noise
+        """,
+        "stopped with RuntimeError",
+    ),
+    (
+        "2.2",
+        """
+        def my_perturb_input(x, t, noise, schedule):
+            ab = schedule.ab[t].float()
+            return ab.sqrt() * x + (1 - ab).sqrt() * noise
+        """,
+        r"RuntimeError.*`schedule\.ab\[t\]` is \(B,\): give it three more axes",
+    ),
+    (
+        "2.3",
+        """
+        def my_cosine_betas(T, s=0.008, largest=0.999):
+            t = torch.arange(T + 1, dtype=torch.float64)
+            return torch.cos((t / T + s) / (1 + s) * math.pi / 2) ** 2
+        """,
+        "that is alpha-bar",
+    ),
+    (
+        "2.3",
+        """
+        def my_cosine_betas(T, s=0.008, largest=0.999):
+            return NoiseSchedule.cosine(T, s).b
+        """,
+        "`largest` taken from the argument",
+    ),
+    (
+        "2.3",
+        """
+        def my_cosine_betas(T, s=0.008, largest=0.999):
+            t = torch.arange(T + 1, dtype=torch.float64)
+            f = torch.cos((t / T + s) / (1 + s) * math.pi) ** 2
+            return torch.cat((torch.zeros(1), (1 - f[1:] / f[:-1]).clamp(max=largest)))
+        """,
+        "a share of pi / 2, not of pi",
+    ),
+    (
+        "2.4",
+        """
+        def my_rescaled_betas(schedule, target):
+            r = schedule.ab.sqrt()
+            return target + (r - r[-1]) * (r[1] - target) / (r[1] - r[-1])
+        """,
+        "before it became betas",
+    ),
+    (
+        "2.4",
+        rescaled()
+        .replace("target", "0.001")
+        .replace("schedule, 0.001", "schedule, target"),
+        "for the target 0.3: .*is the target taken",
+    ),
+    (
+        "2.4",
+        rescaled().replace("ab[0] = 1", "pass"),
+        "at t = 0 must be 1 again",
+    ),
+    (
+        "2.4",
+        rescaled("schedule.ab.float()"),
+        "right to single precision only: use float64",
+    ),
+    (
+        "2.4",
+        rescaled().replace(".sqrt()", ".sqrt_()"),
+        "changed its argument number 1 in place",
+    ),
+    # a difference of 8 % is not rounding; single precision is still named
+    (
+        "2.4",
+        rescaled(b="torch.zeros_like(schedule.b)").replace("r[1]", "r[0]"),
+        "you took r at t = 0",
+    ),
+    (
+        "2.4",
+        rescaled("schedule.ab.float()", "torch.zeros_like(schedule.b)"),
+        "right to single precision only: use float64",
+    ),
+    (
+        "2.4",
+        rescaled("schedule.ab.float()", "torch.zeros_like(schedule.b)").replace(
+            ".sqrt()", ".sqrt().double()"
+        ),
+        "right to single precision only: use float64",
+    ),
+    (
+        "2.5",
+        """
+        def my_posterior(t, schedule):
+            c0, ct, variance = posterior(t, schedule)
+            return c0, ct, variance ** 0.5
+        """,
+        "variance",
+    ),
+    (
+        "2.5",
+        """
+        def my_posterior(t, schedule):
+            b = schedule.b[t].float()
+            ab = schedule.ab[t].float()
+            before = schedule.ab[t - 1].float()
+            c_0 = before**0.5 * b / (1 - ab)
+            c_t = (1 - b) ** 0.5 * (1 - before) / (1 - ab)
+            return c_0, c_t, b * (1 - before) / (1 - ab)
+        """,
+        "use float64",
+    ),
+    (
+        "2.5",
+        POSTERIOR.replace("* (1 - before) / (1 - ab)\n", "* (1 - ab) / (1 - before)\n"),
+        (
+            r"at t = 50, beta-tilde: you have 0\.00216919, expected 0\.0020137\d*: "
+            "the fraction is upside down"
+        ),
+    ),
+    (
+        "2.5",
+        POSTERIOR.replace("t - 1", "t"),
+        "at t = 50, c_0: .*alpha-bar_t stands where .* in all three",
+    ),
+    (
+        "2.5",
+        POSTERIOR.replace("a**0.5 * (1 - before)", "a**0.5 * (1 - ab)"),
+        (
+            r"at t = 50, c_t: .*1 - alpha-bar_\{t-1\} stands on top: you have "
+            "alpha-bar_t"
+        ),
+    ),
+    (
+        "2.5",
+        POSTERIOR.replace("a**0.5 * (1 - before)", "ab**0.5 * (1 - before)"),
+        "c_t: .*you have that of alpha-bar_t",
+    ),
     ("2.5", POSTERIOR.replace("before**0.5", "before"), "c_0: .*root missing"),
-    ("2.5", POSTERIOR.replace("[t]", "[t].float()").replace("1]", "1].float()"), "use float64"),
+    (
+        "2.5",
+        POSTERIOR.replace("[t]", "[t].float()").replace("1]", "1].float()"),
+        "use float64",
+    ),
     ("2.5", POSTERIOR.replace("float(v)", "float(v.float())"), "use float64"),
-    ("2.2", "def my_perturb_input(x, t, noise, schedule):\n    ab = schedule.ab[t].float()\n"
-     "    return ab.sqrt() * x + (1 - ab).sqrt() * noise", r"RuntimeError.*`schedule\.ab\[t\]` is \(B,\): give it three more axes"),
-    ("2.1", "def my_alpha_bar(b):\n    return b[1:].cumprod(0)", "product of the betas"),
-    ("2.1", "def my_alpha_bar(b):\n    return torch.cat((torch.ones(1), b[1:].cumprod(0)))", "product of the betas"),
-    ("2.1", "def my_alpha_bar(b):\n    return b.cumprod(0)", "product of the betas"),
-    ("2.1", "def my_alpha_bar(b):\n    return [(1 - b).prod()] * len(b)", "runs to T in every entry"),
-    ("2.1", "def my_alpha_bar(b):\n    return [1.0] + [float((1 - b).prod())] * (len(b) - 1)", "runs to T in every entry"),
-    ("2.3", "def my_cosine_betas(T, s=0.008, largest=0.999):\n    t = torch.arange(T + 1, dtype=torch.float64)\n"
-     "    f = torch.cos((t / T + s) / (1 + s) * math.pi) ** 2\n"
-     "    return torch.cat((torch.zeros(1), (1 - f[1:] / f[:-1]).clamp(max=largest)))", "a share of pi / 2, not of pi"),
-    ("2.4", RESCALED.format(table="schedule.ab.float()", b="torch.zeros_like(schedule.b)").replace(".sqrt()", ".sqrt().double()"),
-     "right to single precision only: use float64"),
-]  # fmt: skip
+]
+
 
 RIGHT = [
-    ("2.1", "def my_alpha_bar(b):\n    ab = torch.ones(len(b))\n    for t in range(1, len(b)):\n        ab[t] = ab[t - 1] * (1 - b[t])\n"
-            "    return ab"),
-    ("2.1", "def my_alpha_bar(b):\n    products = [1.0]\n    for beta in b[1:].tolist():\n        products.append(products[-1] * (1 - beta))\n"
-            "    return torch.tensor(products)"),
-    ("2.3", "def my_cosine_betas(T, s=0.008, largest=0.999):\n    f = torch.cos((torch.arange(T + 1) / T + s) / (1 + s) * math.pi / 2) ** 2\n"
-            "    return torch.cat((torch.zeros(1), (1 - f[1:] / f[:-1]).clamp(max=largest)))"),
-    ("2.4", RESCALED.format(table="schedule.ab", b="torch.zeros(len(ab))")),
-    ("2.5", "def my_posterior(t, schedule):\n    return torch.tensor([*posterior(t, schedule)])"),
-]  # fmt: skip
+    (
+        "2.1",
+        """
+        def my_alpha_bar(b):
+            ab = torch.ones(len(b))
+            for t in range(1, len(b)):
+                ab[t] = ab[t - 1] * (1 - b[t])
+            return ab
+        """,
+    ),
+    (
+        "2.1",
+        """
+        def my_alpha_bar(b):
+            products = [1.0]
+            for beta in b[1:].tolist():
+                products.append(products[-1] * (1 - beta))
+            return torch.tensor(products)
+        """,
+    ),
+    (
+        "2.3",
+        """
+        def my_cosine_betas(T, s=0.008, largest=0.999):
+            f = torch.cos((torch.arange(T + 1) / T + s) / (1 + s) * math.pi / 2) ** 2
+            return torch.cat((torch.zeros(1), (1 - f[1:] / f[:-1]).clamp(max=largest)))
+        """,
+    ),
+    ("2.4", rescaled()),
+    (
+        "2.5",
+        """
+        def my_posterior(t, schedule):
+            return torch.tensor([*posterior(t, schedule)])
+        """,
+    ),
+]

@@ -1,100 +1,265 @@
-"""Answers to lesson 5's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
-RIGHT ones that look otherwise than the solution: (exercise, their code)."""
+"""Answers to lesson 5's exercises.
 
-STEP = """def my_ddim_step(x, t, s, noise, schedule, eta=0.0, z=0.0):
+WRONG: answers that learners and published notebooks give, each as (exercise, code,
+what the check must say, a regular expression). RIGHT: correct answers that differ from
+the solution, as (exercise, code).
+"""
+
+STEP = """
+def my_ddim_step(x, t, s, noise, schedule, eta=0.0, z=0.0):
     ab, ab_s = schedule.ab[t], schedule.ab[s]
     sigma = {sigma}
     x0 = {x0}
     return ab_s.sqrt() * x0 + {left} * noise + sigma * z
 """
 
+DDPM = """
+def my_ddpm(denoiser, schedule, x_T, steps, seed):
+    g = torch.Generator().manual_seed(seed)
+    {before}
+    return sample_ddpm(denoiser, schedule, x_T=x_T, steps=steps, {arguments})[0]
+"""
+
+EULER = """
+def my_euler_step(x, t, s, noise, schedule):
+    root, rho = schedule.ab.sqrt(), (1 / schedule.ab - 1).sqrt()
+    return {answer}
+"""
+
+SLERP = """
+def my_slerp(a, b, w):
+    theta = torch.arccos({cosine})
+    return {answer}
+"""
+
 
 def step(
-    sigma="eta * posterior(t, schedule, s)[2] ** 0.5",
+    sigma="eta * posterior(t, schedule, t_prev=s)[2] ** 0.5",
     x0="(x - (1 - ab).sqrt() * noise) / ab.sqrt()",
     left="(1 - ab_s - sigma**2).sqrt()",
 ):
     return STEP.format(sigma=sigma, x0=x0, left=left)
 
 
-def steps(body):
-    return f"def my_sampling_steps(n, T):\n    return {body}"
+def steps(answer):
+    return f"def my_sampling_steps(n, T):\n    return {answer}"
 
 
 def ddpm(arguments, before="pass"):
-    return f"""def my_ddpm(denoiser, schedule, x_T, steps, seed):
-    g = torch.Generator().manual_seed(seed)
-    {before}
-    return sample_ddpm(denoiser, schedule, x_T=x_T, steps=steps, {arguments})[0]
-"""
+    return DDPM.format(arguments=arguments, before=before)
 
 
-def euler(body):
-    return f"""def my_euler_step(x, t, s, noise, schedule):
-    root, rho = schedule.ab.sqrt(), (1 / schedule.ab - 1).sqrt()
-    return {body}
-"""
+def euler(answer):
+    return EULER.format(answer=answer)
 
 
-THETA = "theta = torch.arccos((a * b).sum() / (a.norm() * b.norm()))"
+def slerp(answer, cosine="(a * b).sum() / (a.norm() * b.norm())"):
+    return SLERP.format(answer=answer, cosine=cosine)
 
 
-def slerp(body, theta=THETA):
-    return f"def my_slerp(a, b, w):\n    {theta}\n    return {body}"
+def average(answer):
+    return f"def my_average(now, before):\n    return {answer}"
 
 
 WRONG = [
-    ("5.1", step(left="(1 - ab_s).sqrt()"), r"with eta = 0\.5.*sigma\^2 is not subtracted under the root"),
-    ("5.1", step(left="(1 - ab_s - sigma).clamp(min=0).sqrt()"), r"with eta = 0\.5.*it should be sigma\^2"),
-    # ANCHORS.md, fault 14: a variance written as a standard deviation
-    ("5.1", step(sigma="eta * posterior(t, schedule, s)[2]"), "sigma is a standard deviation"),
-    ("5.1", step(x0="(x - (1 - ab) * noise) / ab.sqrt()"), "the implied picture lacks a root"),
-    ("5.1", step().replace("schedule.ab[", "schedule.a["), "alpha stands where alpha-bar belongs"),
-    ("5.1", step(left="(1 - ab_s - sigma**2)"), "is the square root missing before the noise"),
-    ("5.1", "def my_ddim_step(x, t, s, noise, schedule, eta=0.0, z=0.0):\n    c0, ct, _ = posterior(t, schedule, s)\n"
-     "    return c0 * predict_x0(x, t, noise, schedule) + ct * x", "DDPM's mean"),
-    ("5.1", "def my_ddim_step(x, t, s, noise, schedule, eta=0.0, z=0.0):\n    return denoise_ddim(x, t, s, noise, schedule)", "always 0 here"),
-    # ANCHORS.md, fault 6: the stride is rounded first, and runs past 0
-    ("5.2", steps("[*range(T, 0, -(T // n)), 0]"), r"for n = 30, T = 500: these are 32 strides, expected 30: was the stride rounded first"),
-    ("5.2", steps("[*range(T, -(T // n), -(T // n))]"),
-     r"for n = 30, T = 500: a step is -12\. .* table\[-12\] is table\[489\], and the noise is back"),
-    ("5.2", steps("[T - i * (T // n) for i in range(n + 1)]"), "runs from 500 to 20, expected from 500 to 0"),
-    ("5.2", steps("[T * i / n for i in range(n, -1, -1)]"), "no whole number"),
-    ("5.2", steps("[round(T * i / n) for i in range(n + 1)]"), "T stands first and 0 last"),
-    ("5.2", steps("[round(500 * i / n) for i in range(n, -1, -1)]"), "for n = 1, T = 60: the list runs from 500 to 0, expected from 60 to 0"),
-    ("5.2", steps("[round(T * i / n) for i in range(n, 0, -1)]"), "the 0 at the end is missing"),
+    (
+        "5.1",
+        step(left="(1 - ab_s).sqrt()"),
+        r"with eta = 0\.5.*sigma\^2 is not subtracted under the root",
+    ),
+    (
+        "5.1",
+        step(left="(1 - ab_s - sigma).clamp(min=0).sqrt()"),
+        r"with eta = 0\.5.*it should be sigma\^2",
+    ),
+    # a fault of published code: a variance written as a standard deviation
+    (
+        "5.1",
+        step(sigma="eta * posterior(t, schedule, t_prev=s)[2]"),
+        "sigma is a standard deviation",
+    ),
+    (
+        "5.1",
+        step(x0="(x - (1 - ab) * noise) / ab.sqrt()"),
+        "the implied picture lacks a root",
+    ),
+    (
+        "5.1",
+        step().replace("schedule.ab[", "schedule.a["),
+        "alpha stands where alpha-bar belongs",
+    ),
+    (
+        "5.1",
+        step(left="(1 - ab_s - sigma**2)"),
+        "is the square root missing before the noise",
+    ),
+    (
+        "5.1",
+        """
+        def my_ddim_step(x, t, s, noise, schedule, eta=0.0, z=0.0):
+            c0, ct, _ = posterior(t, schedule, t_prev=s)
+            return c0 * predict_x0(x, t, noise, schedule) + ct * x
+        """,
+        "DDPM's mean",
+    ),
+    (
+        "5.1",
+        """
+        def my_ddim_step(x, t, s, noise, schedule, eta=0.0, z=0.0):
+            return denoise_ddim(x, t, s, noise, schedule)
+        """,
+        "always 0 here",
+    ),
+    # a fault of published code: the stride is rounded first, and runs past 0
+    (
+        "5.2",
+        steps("[*range(T, 0, -(T // n)), 0]"),
+        (
+            "for n = 30, T = 500: these are 32 strides, expected 30: was the stride "
+            "rounded first"
+        ),
+    ),
+    (
+        "5.2",
+        steps("[*range(T, -(T // n), -(T // n))]"),
+        (
+            r"for n = 30, T = 500: a step is -12\. .* table\[-12\] is table\[489\], "
+            "and the noise is back"
+        ),
+    ),
+    (
+        "5.2",
+        steps("[T - i * (T // n) for i in range(n + 1)]"),
+        "runs from 500 to 20, expected from 500 to 0",
+    ),
+    ("5.2", steps("[T * i / n for i in range(n, -1, -1)]"), "not a whole number"),
+    (
+        "5.2",
+        steps("[round(T * i / n) for i in range(n + 1)]"),
+        "T stands first and 0 last",
+    ),
+    (
+        "5.2",
+        steps("[round(500 * i / n) for i in range(n, -1, -1)]"),
+        "for n = 1, T = 60: the list runs from 500 to 0, expected from 60 to 0",
+    ),
+    (
+        "5.2",
+        steps("[round(T * i / n) for i in range(n, 0, -1)]"),
+        "the 0 at the end is missing",
+    ),
     ("5.3", ddpm("generator=g"), "eta = 1 is beta-tilde"),
     ("5.3", ddpm('variance="beta_tilde"'), "no generator is given"),
-    ("5.3", ddpm('generator=g, variance="beta_tilde"', "x = torch.randn(x_T.shape, generator=g)"), "drawn from the generator before"),
-    ("5.3", ddpm('generator=g, variance="beta_tilde"').replace(")[0]", ")"), "returned a tuple"),
-    ("5.4", "my_guess = 5", "48% of the sprites are kept: many, and not yet four in five"),
+    (
+        "5.3",
+        ddpm(
+            'generator=g, variance="beta_tilde"',
+            "x = torch.randn(x_T.shape, generator=g)",
+        ),
+        "drawn from the generator before",
+    ),
+    (
+        "5.3",
+        ddpm('generator=g, variance="beta_tilde"').replace(")[0]", ")"),
+        "returned a tuple",
+    ),
+    (
+        "5.3",
+        ddpm('generator=g, variance="beta_tilde"').replace(
+            "manual_seed(seed)", "manual_seed(seed + 1)"
+        ),
+        "another seed: the two must share the fresh noise",
+    ),
+    (
+        "5.3",
+        ddpm('generator=g, variance="beta_tilde"').replace(
+            "manual_seed(seed)", "manual_seed(0)"
+        ),
+        "another seed: the two must share",
+    ),
+    (
+        "5.4",
+        "my_guess = 5",
+        "48% of the sprites are kept: many, and not yet four in five",
+    ),
     ("5.4", "my_guess = 100", "fewer steps do"),
-    ("5.5", "def my_average(now, before):\n    return now + (now - before)", "at the end of the stride"),
-    ("5.5", "def my_average(now, before):\n    return (now + before) / 2", "the stride that lies behind"),
-    ("5.5", "def my_average(now, before):\n    return now", "DDIM's guess"),
+    ("5.5", average("now + (now - before)"), "at the end of the stride"),
+    ("5.5", average("(now + before) / 2"), "the stride that lies behind"),
+    ("5.5", average("now"), "DDIM's guess"),
     ("5.6", 'my_guess = "ipndm"', r"number 4 of the four, 0\.097 from a legal sprite"),
     ("5.6", 'my_guess = "DDIM"', "number 3 of the four"),
-    ("5.7", slerp("(1 - w) * a + w * b"), r"at w = 0\.3: your result has the length 24, expected 28: that is the straight line\."),
-    ("5.7", slerp("a.norm() * ((1 - w) * a + w * b) / ((1 - w) * a + w * b).norm()"), "even pace"),
-    ("5.7", slerp("torch.sin((1 - w) * theta) * a + torch.sin(w * theta) * b"), "division by sin"),
-    ("5.7", slerp("torch.sin((1 - w) * theta) * a + torch.sin(w * theta) * b", "theta = torch.arccos((a * b).sum())"), "a . b by both lengths"),
-    ("5.8", euler("root[s] * (x / root[t] + (rho[t] - rho[s]) * noise)"), "the sign is turned"),
-    ("5.8", euler("x / root[t] + (rho[s] - rho[t]) * noise"), "this is still x-bar"),
-    ("5.8", euler("root[s] * (x / root[t] + (rho[s] ** 2 - rho[t] ** 2) * noise)"), "root of rho missing"),
-    ("5.8", euler("denoise_ddim(x, t, s, noise, schedule)"), r"stopped with ValueError: t=100, t_prev=300"),
     ("5.6", 'my_guess = "euler"', "one of these words: 'ddpm', 'ddim'"),
-    ("5.3", ddpm('generator=g, variance="beta_tilde"').replace("manual_seed(seed)", "manual_seed(seed + 1)"),
-     "another seed: the two must share the fresh noise"),
-    ("5.3", ddpm('generator=g, variance="beta_tilde"').replace("manual_seed(seed)", "manual_seed(0)"), "another seed: the two must share"),
-]  # fmt: skip
+    (
+        "5.7",
+        slerp("(1 - w) * a + w * b"),
+        (
+            r"at w = 0\.3: your result has the length 24, expected 28: that is the "
+            r"straight line\."
+        ),
+    ),
+    (
+        "5.7",
+        slerp("a.norm() * ((1 - w) * a + w * b) / ((1 - w) * a + w * b).norm()"),
+        "even pace",
+    ),
+    (
+        "5.7",
+        slerp("torch.sin((1 - w) * theta) * a + torch.sin(w * theta) * b"),
+        "division by sin",
+    ),
+    (
+        "5.7",
+        slerp(
+            "torch.sin((1 - w) * theta) * a + torch.sin(w * theta) * b",
+            "(a * b).sum()",
+        ),
+        "a . b by both lengths",
+    ),
+    (
+        "5.8",
+        euler("root[s] * (x / root[t] + (rho[t] - rho[s]) * noise)"),
+        "the sign is reversed",
+    ),
+    ("5.8", euler("x / root[t] + (rho[s] - rho[t]) * noise"), "this is still x-bar"),
+    (
+        "5.8",
+        euler("root[s] * (x / root[t] + (rho[s] ** 2 - rho[t] ** 2) * noise)"),
+        "root of rho missing",
+    ),
+    (
+        "5.8",
+        euler("denoise_ddim(x, t, s, noise, schedule)"),
+        "stopped with ValueError: t=100, t_prev=300",
+    ),
+]
+
 
 RIGHT = [
-    ("5.1", step().replace("schedule.ab[t], schedule.ab[s]", "schedule.ab.float()[t], schedule.ab.float()[s]")),
+    (
+        "5.1",
+        step().replace(
+            "schedule.ab[t], schedule.ab[s]",
+            "schedule.ab.float()[t], schedule.ab.float()[s]",
+        ),
+    ),
     ("5.4", "my_guess = 20.0"),
     ("5.4", "my_guess = torch.tensor(20)"),
     ("5.4", "my_guess = np.int32(20)"),
-    ("5.5", "def my_average(now, before):\n    return 1.5 * now.float() - 0.5 * before.float()"),
+    ("5.5", average("1.5 * now.float() - 0.5 * before.float()")),
     ("5.6", "my_guess = 'DDPM'"),
-    ("5.7", slerp("((torch.sin((1 - w) * theta) * a + torch.sin(w * theta) * b) / torch.sin(theta)).float()")),
-    ("5.8", euler("root[s] * (x / root[t] + (rho[s] - rho[t]) * noise)").replace("schedule.ab", "schedule.ab.float()")),
-]  # fmt: skip
+    (
+        "5.7",
+        """
+        def my_slerp(a, b, w):
+            theta = torch.arccos((a * b).sum() / (a.norm() * b.norm()))
+            mixed = torch.sin((1 - w) * theta) * a + torch.sin(w * theta) * b
+            return (mixed / torch.sin(theta)).float()
+        """,
+    ),
+    (
+        "5.8",
+        euler("root[s] * (x / root[t] + (rho[s] - rho[t]) * noise)").replace(
+            "schedule.ab", "schedule.ab.float()"
+        ),
+    ),
+]

@@ -1,24 +1,34 @@
-"""Answers to lesson 7's exercises. WRONG ones that learners and published notebooks give: (exercise, their code, what the check must say);
-RIGHT ones that look otherwise than the solution: (exercise, their code)."""
+"""Answers to lesson 7's exercises.
+
+WRONG: answers that learners and published notebooks give, each as (exercise, code,
+what the check must say, a regular expression). RIGHT: correct answers that differ from
+the solution, as (exercise, code).
+"""
 
 DEFINED = """
 class ResidualUNet(nn.Module):  # stands for the lesson's: what an answer builds on
     def __init__(self, width=16):
         super().__init__()
-        self.net, self.time = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(1, 1)
+        self.net = nn.Conv2d(1, 1, 3, padding=1)
+        self.time = nn.Linear(1, 1)
 
     def forward(self, x, t):
         return self.net(x) + self.time(t.view(-1, 1))[..., None, None]
 """
-NETWORK = """def my_network():
+
+NETWORK = """
+def my_network():
     class Small(nn.Module):
         def __init__(self):
             super().__init__()
-            self.first, self.time, self.last = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(1, 8), nn.Conv2d(8, 1, 3, padding=1)
+            self.first = nn.Conv2d(1, 8, 3, padding=1)
+            self.time = nn.Linear(1, 8)
+            self.last = nn.Conv2d(8, 1, 3, padding=1)
             {made}
 
         def forward(self, x, t):
-            y = self.last(nn.functional.silu(self.first(x) + self.time(({t}).view(-1, 1))[..., None, None]))
+            time = self.time(({t}).view(-1, 1))[..., None, None]
+            y = self.last(nn.functional.silu(self.first(x) + time))
             return {end}
     return Small()
 """
@@ -28,48 +38,135 @@ def network(end="y", t="t", made="pass"):
     return NETWORK.format(end=end, t=t, made=made)
 
 
+def field(answer):
+    return f"def my_field(layers):\n    return {answer}"
+
+
+def answers(answer):
+    return f"def my_answers():\n    return {answer}"
+
+
+def price(answer):
+    return f"def my_price(height, width, channels):\n    return {answer}"
+
+
 WRONG = [
-    ("7.1", "def my_field(layers):\n    return 1 + sum(kernel for kernel, stride in layers)", "kernel - 1"),
-    ("7.1", "def my_field(layers):\n    return 1 + sum(kernel - 1 for kernel, stride in layers)", "strides are missing"),
-    ("7.1", "def my_field(layers):\n    field, pixel = 1, 1\n    for kernel, stride in layers:\n        pixel *= stride\n"
-     "        field += (kernel - 1) * pixel\n    return field",
-     "own stride widens only"),
-    ("7.2", "def my_answers():\n    return 2, 3", "7 becomes 15"),
-    ("7.2", "def my_answers():\n    return 1, 2", "3 becomes 5"),
-    ("7.3", "def my_price(height, width, channels):\n    return (height * width) ** 2 * channels", "weighted sum of v"),
-    ("7.3", "def my_price(height, width, channels):\n    return 2 * height * width * channels", "squared"),
-    ("7.4", "my_guess = 'residual'", r"ends at 0\.045; the lowest of the five is 0\.041"),
+    ("7.1", field("1 + sum(kernel for kernel, stride in layers)"), "kernel - 1"),
+    (
+        "7.1",
+        field("1 + sum(kernel - 1 for kernel, stride in layers)"),
+        "strides are missing",
+    ),
+    (
+        "7.1",
+        """
+        def my_field(layers):
+            field, pixel = 1, 1
+            for kernel, stride in layers:
+                pixel *= stride
+                field += (kernel - 1) * pixel
+            return field
+        """,
+        "own stride widens only",
+    ),
+    ("7.2", answers("2, 3"), "7 becomes 15"),
+    ("7.2", answers("1, 2"), "3 becomes 5"),
+    ("7.3", price("(height * width) ** 2 * channels"), "weighted sum of v"),
+    ("7.3", price("2 * height * width * channels"), "squared"),
+    (
+        "7.4",
+        "my_guess = 'residual'",
+        r"ends at 0\.045; the lowest of the five is 0\.041",
+    ),
     ("7.4", "my_guess = 'the first'", "expected one of these names: time as a channel"),
-    ("7.5", "def my_network():\n    class NoTime(nn.Module):\n        def __init__(self):\n            super().__init__()\n"
-     "            self.net = nn.Conv2d(1, 1, 3, padding=1)\n"
-     "        def forward(self, x, t):\n            return self.net(x)\n    return NoTime()", "is t used at all"),
-    ("7.5", "def my_network():\n    class Narrow(nn.Module):\n        def __init__(self):\n            super().__init__()\n"
-     "            self.net = nn.Conv2d(1, 4, 3)\n"
-     "        def forward(self, x, t):\n            return self.net(x) + t.view(-1, 1, 1, 1)\n    return Narrow()", r"returned \(4, 4, 26, 26\)"),
-    ("7.5", "def my_network():\n    return BasicUNet()", "stopped with TypeError"),
-    ("7.5", network(end="torch.sigmoid(y)"), "between 0.00 and 1: your network ends in a sigmoid"),
+    (
+        "7.5",
+        """
+        def my_network():
+            class NoTime(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.net = nn.Conv2d(1, 1, 3, padding=1)
+                def forward(self, x, t):
+                    return self.net(x)
+            return NoTime()
+        """,
+        "is t used at all",
+    ),
+    (
+        "7.5",
+        """
+        def my_network():
+            class Narrow(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.net = nn.Conv2d(1, 4, 3)
+                def forward(self, x, t):
+                    return self.net(x) + t.view(-1, 1, 1, 1)
+            return Narrow()
+        """,
+        r"returned \(4, 4, 26, 26\)",
+    ),
+    (
+        "7.5",
+        """
+        def my_network():
+            return BasicUNet()
+        """,
+        "stopped with TypeError",
+    ),
+    (
+        "7.5",
+        network(end="torch.sigmoid(y)"),
+        "between 0.00 and 1: your network ends in a sigmoid",
+    ),
     ("7.5", network(end="torch.relu(y)"), "ends in a ReLU"),
     ("7.5", network(end="nn.functional.silu(y)"), "ends in a SiLU"),
-    ("7.5", network(end="nn.functional.silu(y)", made="self.last.weight.data *= 1e-3"), "ends in a SiLU"),
+    (
+        "7.5",
+        network(end="nn.functional.silu(y)", made="self.last.weight.data *= 1e-3"),
+        "ends in a SiLU",
+    ),
     ("7.5", network(end="y.tanh()"), "ends in a tanh"),
     ("7.5", network(t="t[:1]"), "every picture got the first one's t"),
     ("7.5", network(t="0 * t"), "is t used at all"),
     ("7.5", network(end="y + torch.randn_like(y)"), "gives two answers"),
     ("7.5", network(end="y - y.mean(0)"), "depends on the others in its batch"),
-]  # fmt: skip
+]
+
 
 RIGHT = [
-    ("7.2", "def my_answers():\n    return torch.tensor([2, 2])"),
+    ("7.2", answers("torch.tensor([2, 2])")),
     ("7.4", "my_guess = 'Time at each LEVEL'"),
     ("7.5", network()),
     # a last layer that starts at zero; and one that starts small
-    ("7.5", network(made="nn.init.zeros_(self.last.weight); nn.init.zeros_(self.last.bias)")),
+    (
+        "7.5",
+        network(
+            made="nn.init.zeros_(self.last.weight); nn.init.zeros_(self.last.bias)"
+        ),
+    ),
     ("7.5", network(made="self.last.weight.data *= 1e-3; self.last.bias.data *= 1e-3")),
-    ("7.5", network(made="nn.init.zeros_(self.time.weight); nn.init.zeros_(self.time.bias)")),
+    (
+        "7.5",
+        network(
+            made="nn.init.zeros_(self.time.weight); nn.init.zeros_(self.time.bias)"
+        ),
+    ),
     # a SiLU that is registered last, and not used last
     ("7.5", network(made="self.act = nn.SiLU()")),
     ("7.5", network(made="self.double()")),
-    ("7.5", "def my_network():\n    class Wrapped(nn.Module):\n        def __init__(self):\n            super().__init__()\n"
-            "            self.net = ContextUnet(1, 8, 5, 28)\n"
-            "        def forward(self, x, t):\n            return self.net(x, t)\n    return Wrapped()"),
-]  # fmt: skip
+    (
+        "7.5",
+        """
+        def my_network():
+            class Wrapped(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.net = ContextUnet(1, 8, 5, 28)
+                def forward(self, x, t):
+                    return self.net(x, t)
+            return Wrapped()
+        """,
+    ),
+]
