@@ -1,4 +1,4 @@
-"""A lesson's pictures are in its saved notebook and on the page that nbconvert makes."""
+"""A lesson's pictures are in its notebook and on the page that nbconvert makes."""
 
 import ast
 import re
