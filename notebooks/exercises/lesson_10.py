@@ -124,12 +124,9 @@ def ideal_noise(attempt):
         ("at t = 350, points in 2 dimensions", plane, drawn(7, 2, seed=0), 350),
     )
     for where, mixture, x, t in cases:
-        compare(
-            tried(attempt, mixture, x, t, SCHEDULE),
-            noise_by_bells(mixture, x, t),
-            noise_mistakes(mixture, x, t),
-            where,
-        )
+        mine = tried(attempt, mixture, x, t, SCHEDULE)
+        right = noise_by_bells(mixture, x, t)
+        compare(mine, right, noise_mistakes(mixture, x, t), where)
 
 
 # ---- 10.2 ----------------------------------------------------------------------------
@@ -234,13 +231,8 @@ def number_mistakes(n):
 def how_many_steps(attempt):
     for n in (5, 50, 7):  # 15.8, 158.1, 22.1: cut off first, then rounded
         right = (10 * n, math.ceil(10**0.5 * n))
-        compare(
-            tried(attempt, n),
-            right,
-            number_mistakes(n),
-            where=f"for n = {n}",
-            tolerance=1e-9,
-        )
+        mine = tried(attempt, n)
+        compare(mine, right, number_mistakes(n), where=f"for n = {n}", tolerance=1e-9)
 
 
 # ---- 10.4 ----------------------------------------------------------------------------
@@ -466,9 +458,6 @@ def heun(attempt):
             *direction_mistakes(x, a, lower),
             *step_mistakes(x, h, first, mean),
         ]
-        compare(
-            tried(attempt, velocity, x, a, lower),
-            x + h * mean,
-            mistakes,
-            where=f"from a = {a} to {lower}",
-        )
+        mine = tried(attempt, velocity, x, a, lower)
+        right = x + h * mean
+        compare(mine, right, mistakes, where=f"from a = {a} to {lower}")

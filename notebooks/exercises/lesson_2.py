@@ -128,9 +128,11 @@ def jump(attempt):
             tolerance=1e-4,
             number=shown_std("your noise has std"),
         )
+        mine = tried(attempt, ones, t, 0 * noise, schedule)
+        right = ab.sqrt() * ones
         compare(
-            tried(attempt, ones, t, 0 * noise, schedule),
-            ab.sqrt() * ones,
+            mine,
+            right,
             jump_picture_mistakes(ab, ones),
             where,
             tolerance=1e-4,
@@ -171,25 +173,25 @@ def cosine_mistakes(T, right):
     "Plot it beside the linear one on a logarithmic scale: where do they differ most?",
 )
 def cosine_betas(attempt):
-    right = NoiseSchedule.cosine(200).b
+    usual = NoiseSchedule.cosine(200).b
+    mine = tried(attempt, 200)
+    mistakes = cosine_mistakes(200, usual)
+    compare(mine, usual, mistakes, where="for T = 200", tolerance=5e-5)
+    mine = tried(attempt, 50, s=0.05)
+    right = NoiseSchedule.cosine(50, 0.05).b
     compare(
-        tried(attempt, 200),
+        mine,
         right,
-        cosine_mistakes(200, right),
-        where="for T = 200",
-        tolerance=5e-5,
-    )
-    compare(
-        tried(attempt, 50, s=0.05),
-        NoiseSchedule.cosine(50, 0.05).b,
         {"is s taken from the argument?": NoiseSchedule.cosine(50).b},
         where="for T = 50 and s = 0.05",
         tolerance=5e-5,
     )
+    mine = tried(attempt, 200, largest=0.5)
+    right = NoiseSchedule.cosine(200, max_beta=0.5).b
     compare(
-        tried(attempt, 200, largest=0.5),
-        NoiseSchedule.cosine(200, max_beta=0.5).b,
-        {"is `largest` taken from the argument?": right},
+        mine,
+        right,
+        {"is `largest` taken from the argument?": usual},
         where="for T = 200 and largest = 0.5",
         tolerance=5e-5,
     )

@@ -692,13 +692,9 @@ def update_average(attempt):
 # ---- 3.9 -----------------------------------------------------------------------------
 
 
-def scores_mistakes(mine, prior, far, variance):
-    """Mistakes with the right distance `far`: in the scores or after them."""
+def likelihood_mistakes(prior, far, variance):
+    """Mistakes in the exponent -far / (2 variance), or after it."""
     likelihood = -far / (2 * variance)
-    yield (
-        "the shares of the colours are missing: add log_share.",
-        likelihood.softmax(0),
-    )
     yield (
         "the 2 under the fraction is missing.",
         (prior - far / variance).softmax(0),
@@ -728,6 +724,14 @@ def scores_mistakes(mine, prior, far, variance):
     yield (
         "the probabilities do not add up to 1: divide by their sum (softmax does).",
         scores.exp(),
+    )
+
+
+def prior_mistakes(mine, prior, likelihood):
+    """Mistakes with the shares of the colours; `likelihood` is the exponent."""
+    yield (
+        "the shares of the colours are missing: add log_share.",
+        likelihood.softmax(0),
     )
     product = prior * likelihood.exp()
     forms = product, product.softmax(0), product / product.sum()
@@ -772,6 +776,7 @@ def pixel_probabilities(attempt):
         right = (log_share - far / (2 * (1 - ab))).softmax(0)
         mistakes = [
             *palette_mistakes(log_share, pixel, palette, ab),
-            *scores_mistakes(mine, log_share, far, 1 - ab),
+            *likelihood_mistakes(log_share, far, 1 - ab),
+            *prior_mistakes(mine, log_share, -far / (2 * (1 - ab))),
         ]
         compare(mine, right, mistakes, where=f"at t = {t}", tolerance=1e-4)

@@ -41,24 +41,30 @@ def step_mean(x, t, noise, schedule):
     return (x - b / (1 - ab) ** 0.5 * noise) / a**0.5
 
 
-def mean_mistakes(x, t, noise, schedule):
-    """Mistakes in the mean of one step."""
+def divisor_mistakes(x, t, noise, schedule):
+    """Mistakes in what the mean of one step is divided by."""
     a = schedule.a[t].item()
-    b = schedule.b[t].item()
     ab = schedule.ab[t].item()
-    std = (1 - ab) ** 0.5
-    undivided = x - b / std * noise
+    undivided = a**0.5 * step_mean(x, t, noise, schedule)
     yield (
         "alpha-bar stands where alpha belongs: one step divides by the root of alpha.",
         undivided / ab**0.5,
     )
+    yield "is the division by the root of alpha missing?", undivided
+    yield "this divides by alpha, not by its root.", undivided / a
+
+
+def noise_mistakes(x, t, noise, schedule):
+    """Mistakes in the predicted noise that the mean of one step removes."""
+    a = schedule.a[t].item()
+    b = schedule.b[t].item()
+    ab = schedule.ab[t].item()
+    std = (1 - ab) ** 0.5
     yield (
         "the root under the predicted noise is missing: "
         "beta is divided by the root of 1 - alpha-bar.",
         (x - b / (1 - ab) * noise) / a**0.5,
     )
-    yield "is the division by the root of alpha missing?", undivided
-    yield "this divides by alpha, not by its root.", undivided / a
     yield (
         "beta has a root here: in the mean it has none.",
         (x - b**0.5 / std * noise) / a**0.5,
@@ -119,12 +125,12 @@ def one_step(attempt):
     x, noise, z = torch.randn(3, 4, 3, 16, 16, generator=seeded(0))
     for t in (300, 40, 1):
         mean = step_mean(x, t, noise, schedule)
-        compare(
-            tried(attempt, x, t, noise, 0 * z, schedule),
-            mean,
-            mean_mistakes(x, t, noise, schedule),
-            where=f"at t = {t} with z = 0",
-        )
+        mine = tried(attempt, x, t, noise, 0 * z, schedule)
+        mistakes = [
+            *divisor_mistakes(x, t, noise, schedule),
+            *noise_mistakes(x, t, noise, schedule),
+        ]
+        compare(mine, mean, mistakes, where=f"at t = {t} with z = 0")
         fresh = as_numbers(tried(attempt, x, t, noise, z, schedule)) - mean
         if t > 1:
             compare(
@@ -191,9 +197,11 @@ def beta_tilde_mistakes(t, schedule):
 def beta_tilde(attempt):
     schedule = NoiseSchedule.linear()
     for t in (100, 500, 2):
+        mine = tried(attempt, t, schedule)
+        right = posterior(t, schedule)[2]
         compare(
-            tried(attempt, t, schedule),
-            posterior(t, schedule)[2],
+            mine,
+            right,
             beta_tilde_mistakes(t, schedule),
             where=f"at t = {t}",
             tolerance=1e-6,
@@ -252,9 +260,11 @@ def implied_picture(attempt):
     clean, noise = torch.randn(2, 4, 3, 16, 16, generator=seeded(2))
     for t in (250, 1):
         x = perturb_input(clean, t, noise, schedule)
+        mine = tried(attempt, x, t, noise, schedule)
+        right = predict_x0(x, t, noise, schedule)
         compare(
-            tried(attempt, x, t, noise, schedule),
-            predict_x0(x, t, noise, schedule),
+            mine,
+            right,
             picture_mistakes(x, t, noise, schedule),
             where=f"at t = {t}",
             tolerance=1e-4,
@@ -640,9 +650,11 @@ def paired(attempt):
     for first, second in cases:
         n = len(first)
         d = (first - second).double()
+        mine = tried(attempt, first, second)
+        right = _pair(d.mean(), d.std() / n**0.5)
         compare(
-            tried(attempt, first, second),
-            _pair(d.mean(), d.std() / n**0.5),
+            mine,
+            right,
             paired_mistakes(first.double(), second.double()),
             where=f"for {n} sprites",
         )

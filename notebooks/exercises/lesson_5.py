@@ -47,8 +47,8 @@ def family(x, t, s, noise, z, schedule):
     return member
 
 
-def mean_mistakes(x, t, s, noise, schedule, member, sigma):
-    """Mistakes that show without any fresh noise, too."""
+def picture_mistakes(x, t, s, noise, schedule, member, sigma):
+    """Mistakes in the implied picture, and other formulas than this one."""
     ab = schedule.ab[t].item()
     ab_s = schedule.ab[s].item()
     a = schedule.a[t].item()
@@ -68,21 +68,12 @@ def mean_mistakes(x, t, s, noise, schedule, member, sigma):
         member(sigma, picture=1),
     )
     yield (
-        "is the square root missing before the noise? "
-        "It is the root of 1 - alpha-bar_s - sigma^2.",
-        member(sigma, left=1 - ab_s - sigma**2),
-    )
-    yield (
         "the implied picture is not divided by the root of alpha-bar_t.",
         member(sigma, x0=x - (1 - ab) ** 0.5 * noise),
     )
     yield (
         "the implied picture lacks a root, that of 1 - alpha-bar_t.",
         member(sigma, x0=(x - (1 - ab) * noise) / ab**0.5),
-    )
-    yield (
-        "the second part has alpha-bar_t; it leads to s, so it needs alpha-bar_s.",
-        member(sigma, left=(1 - ab - sigma**2) ** 0.5),
     )
     x0 = predict_x0(x, t, noise, schedule)
     yield (
@@ -96,12 +87,21 @@ def mean_mistakes(x, t, s, noise, schedule, member, sigma):
     )
 
 
-def sigma_mistakes(t, s, z, schedule, member, eta):
-    """Mistakes in the fresh noise, for an eta above 0."""
+def second_part_mistakes(t, s, schedule, member, sigma):
+    """Mistakes in the factor of the predicted noise."""
     ab = schedule.ab[t].item()
     ab_s = schedule.ab[s].item()
-    tilde = posterior(t, schedule, t_prev=s)[2]
-    sigma = eta * tilde**0.5
+    yield (
+        "is the square root missing before the noise? "
+        "It is the root of 1 - alpha-bar_s - sigma^2.",
+        member(sigma, left=1 - ab_s - sigma**2),
+    )
+    yield (
+        "the second part has alpha-bar_t; it leads to s, so it needs alpha-bar_s.",
+        member(sigma, left=(1 - ab - sigma**2) ** 0.5),
+    )
+    if not sigma:
+        return
     yield (
         "sigma^2 is not subtracted under the root, so the result holds too much noise.",
         member(sigma, left=(1 - ab_s) ** 0.5),
@@ -110,6 +110,14 @@ def sigma_mistakes(t, s, z, schedule, member, eta):
         "sigma is subtracted under the root, and it should be sigma^2.",
         member(sigma, left=max(1 - ab_s - sigma, 0.0) ** 0.5),
     )
+
+
+def sigma_mistakes(t, s, z, schedule, member, eta):
+    """Mistakes in the fresh noise, for an eta above 0."""
+    ab = schedule.ab[t].item()
+    ab_s = schedule.ab[s].item()
+    tilde = posterior(t, schedule, t_prev=s)[2]
+    sigma = eta * tilde**0.5
     yield (
         "sigma is a standard deviation: the root of beta-tilde, times eta.",
         member(eta * tilde),
@@ -156,15 +164,15 @@ def ddim_step(attempt):
     for t, s, eta in cases:
         member = family(x, t, s, noise, z, schedule)
         sigma = eta * posterior(t, schedule, t_prev=s)[2] ** 0.5
-        mistakes = [*mean_mistakes(x, t, s, noise, schedule, member, sigma)]
+        mistakes = [
+            *picture_mistakes(x, t, s, noise, schedule, member, sigma),
+            *second_part_mistakes(t, s, schedule, member, sigma),
+        ]
         if eta:
             mistakes += sigma_mistakes(t, s, z, schedule, member, eta)
-        compare(
-            tried(attempt, x, t, s, noise, schedule, eta, z),
-            member(sigma),
-            mistakes,
-            where=f"from t = {t} to {s} with eta = {eta}",
-        )
+        mine = tried(attempt, x, t, s, noise, schedule, eta, z)
+        right = member(sigma)
+        compare(mine, right, mistakes, where=f"from t = {t} to {s} with eta = {eta}")
     mine = as_numbers(tried(attempt, x, 300, 100, noise, schedule))
     if not torch.allclose(mine, denoise_ddim(x, 300, 100, noise, schedule), atol=1e-4):
         raise Wrong(
@@ -440,8 +448,9 @@ def average_of_the_next_stride(attempt):
     }
     for name, answers in lines.items():
         before, now, middle, end = answers
+        mine = tried(attempt, now, before)
         compare(
-            tried(attempt, now, before),
+            mine,
             middle,
             average_mistakes(before, now, end),
             where=f"for answers {name}, asked at 150 and 100",
@@ -593,9 +602,11 @@ def euler_step(attempt):
     x, noise = normal(2, 4, 3, 16, 16, seed=14, dtype=torch.float64)
     for t, s in ((300, 100), (25, 0), (100, 300)):
         x0 = predict_x0(x, t, noise, schedule)
+        mine = tried(attempt, x, t, s, noise, schedule)
+        right = perturb_input(x0, s, noise, schedule)
         compare(
-            tried(attempt, x, t, s, noise, schedule),
-            perturb_input(x0, s, noise, schedule),
+            mine,
+            right,
             euler_mistakes(x, t, s, noise, schedule),
             where=f"from t = {t} to {s}",
         )

@@ -94,9 +94,11 @@ def modulated(attempt):
     for b, channels, size in ((4, 4, 4), (2, 6, 8)):
         h = torch.randn(b, channels, size, size, generator=generator)
         factor, summand = torch.randn(2, b, channels, generator=generator)
+        mine = tried(attempt, h, factor, summand)
+        right = factor[..., None, None] * h + summand[..., None, None]
         compare(
-            tried(attempt, h, factor, summand),
-            factor[..., None, None] * h + summand[..., None, None],
+            mine,
+            right,
             modulation_mistakes(h, factor, summand),
             where=f"for h of shape {tuple(h.shape)}",
         )
@@ -167,13 +169,9 @@ def guided(attempt):
             *guidance_mistakes(null, context, w),
             *base_mistakes(network, x, t, c, w),
         ]
-        compare(
-            tried(predict, x, t, c),
-            null + w * (context - null),
-            mistakes,
-            where=f"at w = {w:g}",
-            tolerance=1e-4,
-        )
+        mine = tried(predict, x, t, c)
+        right = null + w * (context - null)
+        compare(mine, right, mistakes, where=f"at w = {w:g}", tolerance=1e-4)
 
 
 # ---- 6.3 -----------------------------------------------------------------------------
@@ -224,12 +222,9 @@ def in_one_call(attempt):
     right = null + w * (network(x, t, c) - null)
     mistakes = [*one_call_mistakes(network, x, t, c, w)]
     predict = made(attempt, network, w)
+    mine = tried(predict, x, t[0], c)
     compare(
-        tried(predict, x, t[0], c),
-        right,
-        mistakes,
-        where="at w = 3, with one number as t",
-        tolerance=1e-4,
+        mine, right, mistakes, where="at w = 3, with one number as t", tolerance=1e-4
     )
     network.calls.clear()
     mine = tried(predict, x, t, c)
@@ -440,9 +435,11 @@ def composed(attempt):
     both = network(x, t, one + other - plain)
     null = network(x, t)
     for w in (2.0, 1.0):
+        mine = tried(attempt, network, x, t, plain, one, other, w)
+        right = base + w * (a - base) + w * (b - base)
         compare(
-            tried(attempt, network, x, t, plain, one, other, w),
-            base + w * (a - base) + w * (b - base),
+            mine,
+            right,
             composition_mistakes(base, a, b, both, null, w),
             where=f"at w = {w:g}",
             tolerance=1e-4,

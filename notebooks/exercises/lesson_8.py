@@ -74,12 +74,9 @@ def leak_mistakes(scheduler):
 def leak(attempt):
     for T in (500, 1000):
         scheduler = DDPMScheduler(T)
-        compare(
-            tried(attempt, scheduler),
-            scheduler.alphas_cumprod[-1].double().sqrt(),
-            leak_mistakes(scheduler),
-            where=f"for {T:,} steps",
-        )
+        mine = tried(attempt, scheduler)
+        right = scheduler.alphas_cumprod[-1].double().sqrt()
+        compare(mine, right, leak_mistakes(scheduler), where=f"for {T:,} steps")
 
 
 # ---- 8.2 -----------------------------------------------------------------------------
@@ -134,17 +131,21 @@ def add_noise(attempt):
         t = torch.tensor(steps)
         ab = right_alpha_bar(table, t)
         where = at_steps(steps)
+        mine = tried(attempt, theirs, 0 * ones, noise, t)
+        right = (1 - ab).sqrt() * noise
         compare(
-            tried(attempt, theirs, 0 * ones, noise, t),
-            (1 - ab).sqrt() * noise,
+            mine,
+            right,
             noise_mistakes(table, t, noise),
             where,
             tolerance=1e-4,
             number=shown_std("your noise has std"),
         )
+        mine = tried(attempt, theirs, ones, 0 * noise, t)
+        right = ab.sqrt() * ones
         compare(
-            tried(attempt, theirs, ones, 0 * noise, t),
-            ab.sqrt() * ones,
+            mine,
+            right,
             picture_mistakes(ab, ones),
             where,
             tolerance=1e-4,
@@ -237,9 +238,11 @@ def ddim_step(attempt):
     table = torch.cat((theirs.alphas_cumprod, torch.ones(1))).double()
     for n, k in ((20, 249), (50, 249), (30, 249), (20, 24), (30, 16)):
         theirs.set_timesteps(n)
+        mine = tried(attempt, theirs, x, k, noise, n)
+        right = theirs.step(noise, k, x).prev_sample
         compare(
-            tried(attempt, theirs, x, k, noise, n),
-            theirs.step(noise, k, x).prev_sample,
+            mine,
+            right,
             step_mistakes(table, x, k, noise, n),
             where=f"from k = {k} with n = {n}",
             tolerance=1e-3,
@@ -455,9 +458,11 @@ def steps_of(attempt):
         scheduler.set_timesteps(n)
         visited = [int(k) for k in scheduler.timesteps]
         fresh = DDIMScheduler(**settings)
+        mine = tried(attempt, fresh, n)
+        right = [k + 1 for k in visited] + [0]
         compare(
-            tried(attempt, fresh, n),
-            [k + 1 for k in visited] + [0],
+            mine,
+            right,
             steps_mistakes(visited, n),
             where=f"for {spacing} in {n} steps",
             tolerance=1e-9,

@@ -37,7 +37,8 @@ def padded(picture):
     return [wide[y : y + 16, x : x + 16] for y in range(3) for x in range(3)]
 
 
-def distance_mistakes(figure, moved):
+def move_mistakes(figure, moved):
+    """Other moves than the nine."""
     steps = (-1, 0, 1)
     nine = [rms(figure, copy) for copy in shifted(moved, steps, steps)]
     yield "this is the distance without any shift.", rms(figure, moved)
@@ -47,6 +48,21 @@ def distance_mistakes(figure, moved):
         "There are nine: one to the side and one up or down count together.",
         min(without_diagonals),
     )
+    yield (
+        "you fill up with white, "
+        "and `np.roll` brings what leaves on one side back on the other.",
+        min(rms(figure, copy) for copy in padded(moved)),
+    )
+    one_way = shifted(moved, range(3), range(3))
+    yield (
+        "the nine moves are a pixel each way, -1 to 1; do yours go from 0 to 2?",
+        min(rms(figure, copy) for copy in one_way),
+    )
+
+
+def rms_mistakes(figure, copies):
+    """Other numbers than the smallest RMS of the nine copies."""
+    nine = [rms(figure, copy) for copy in copies]
     yield (
         "is the root missing? RMS is the root of the mean square.",
         min(nine) ** 2,
@@ -62,23 +78,13 @@ def distance_mistakes(figure, moved):
         np.mean(nine),
     )
     wrapped = []
-    for copy in shifted(moved, steps, steps):
+    for copy in copies:
         difference = (figure - copy) / 255  # of whole numbers of 8 bits
         wrapped.append(np.sqrt(np.square(difference).mean()))
     yield (
         "is that the difference of whole numbers of 8 bits? "
         "3 - 5 is 254 there: divide by 255 before you subtract.",
         min(wrapped),
-    )
-    yield (
-        "you fill up with white, "
-        "and `np.roll` brings what leaves on one side back on the other.",
-        min(rms(figure, copy) for copy in padded(moved)),
-    )
-    one_way = shifted(moved, range(3), range(3))
-    yield (
-        "the nine moves are a pixel each way, -1 to 1; do yours go from 0 to 2?",
-        min(rms(figure, copy) for copy in one_way),
     )
 
 
@@ -105,10 +111,12 @@ def distance(attempt):
     for where, shift in cases.items():
         moved = np.roll(figure, shift, axis=(0, 1))
         copies = shifted(moved, (-1, 0, 1), (-1, 0, 1))
+        mine = tried(attempt, figure, moved)
+        right = min(rms(figure, copy) for copy in copies)
         compare(
-            tried(attempt, figure, moved),
-            min(rms(figure, copy) for copy in copies),
-            distance_mistakes(figure, moved),
+            mine,
+            right,
+            [*move_mistakes(figure, moved), *rms_mistakes(figure, copies)],
             where=f"a figure and its copy, {where}",
             number=shown_distance,
         )
@@ -174,8 +182,9 @@ def split_by_artist(attempt):
     for names in lists:
         artists = np.array(names.split())
         _, right = held_out(artists, list(dict.fromkeys(artists.tolist())))
+        mine = tried(attempt, artists)
         compare(
-            tried(attempt, artists),
+            mine,
             right,
             split_mistakes(artists),
             where=f"for the artists {', '.join(artists)}",
@@ -289,23 +298,13 @@ def background(white, found, diagonal=False, rounds=1000):
     return found
 
 
-def background_mistakes(picture):
-    white = is_white(picture)
+def growth_mistakes(white):
+    """The right white pixels, and another way from the border inwards."""
     start = on_the_border(white)
-    right = background(white, start)
     yield (
         "diagonal steps are not allowed: "
         "the background leaks through a corner of the outline.",
         background(white, start, diagonal=True),
-    )
-    yield (
-        "you make all white transparent, and eyes, teeth and highlights become holes.",
-        white,
-    )
-    yield "this is the mask of what stays; the background is what goes.", ~right
-    yield (
-        "this is white outside and inside swapped: you return what is enclosed.",
-        white & ~right,
     )
     yield (
         "only the border itself is found: "
@@ -322,6 +321,19 @@ def background_mistakes(picture):
         "you start from one corner, and a sprite can cut the border in two: "
         "start from all its white.",
         background(white, corner),
+    )
+
+
+def white_mistakes(picture, white, right):
+    """Other white pixels than those of the background."""
+    yield (
+        "you make all white transparent, and eyes, teeth and highlights become holes.",
+        white,
+    )
+    yield "this is the mask of what stays; the background is what goes.", ~right
+    yield (
+        "this is white outside and inside swapped: you return what is enclosed.",
+        white & ~right,
     )
     bright = (picture >= 250).all(2)
     yield (
@@ -395,10 +407,12 @@ def background_of_a_picture(attempt):
     }
     for where, picture in pictures.items():
         white = is_white(picture)
+        mine = tried(attempt, picture)
+        right = background(white, on_the_border(white))
         compare(
-            tried(attempt, picture),
-            background(white, on_the_border(white)),
-            background_mistakes(picture),
+            mine,
+            right,
+            [*growth_mistakes(white), *white_mistakes(picture, white, right)],
             where,
             tolerance=0,
             number=shown_sum("the pixels of background are"),
@@ -452,9 +466,11 @@ def share_of_a_batch(attempt):
         batch = whole[:n]
         end = n // processes * processes
         for rank in range(processes):
+            mine = as_numbers(tried(attempt, batch, rank, processes))
+            right = batch[rank:end:processes]
             compare(
-                as_numbers(tried(attempt, batch, rank, processes)),
-                batch[rank:end:processes],
+                mine,
+                right,
                 share_mistakes(batch, rank, processes),
                 where=f"process {rank} of {processes}, a batch of {n} rows",
                 tolerance=0,
