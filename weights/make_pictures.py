@@ -1,4 +1,7 @@
-"""Draw the README's pictures and the model card's sheets from the shipped weights: `python weights/make_pictures.py` (a minute)."""
+"""Draw the pictures of README and model card: `python weights/make_pictures.py`.
+
+It takes a minute, and needs only the shipped weights and the stored results.
+"""
 
 import base64
 import io
@@ -12,245 +15,270 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-from make_results import network  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "experiments"))
+from shipped import ddim, shipped_network
 
-import diffusion_utilities as du  # noqa: E402  (found beside this folder)
+import diffusion_utilities as du  # found beside this folder
 
-OUT = HERE / "pictures"
+OUT = du.WEIGHTS / "pictures"
+RESULTS = du.WEIGHTS / "results"
 SCHEDULE = du.NoiseSchedule.linear()
+GRASS = (70, 120, 90)
 
 
 def sheet(name: str) -> np.ndarray:
-    with np.load(HERE / "results" / f"{name}.npz") as file:
+    """The pictures (64, 16, 16, 3) uint8 of a stored sheet."""
+    with np.load(RESULTS / f"{name}.npz") as file:
         return file["pictures"]
 
 
-def save(name: str, picture) -> None:
-    with du._written_whole(OUT / f"{name}.png") as temporary:
+def normal(*shape: int, seed: int) -> torch.Tensor:
+    """Normal noise, always the same."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def save(name: str, picture: Image.Image) -> None:
+    """Write a picture with a palette, which makes it small."""
+    with du.written_whole(OUT / f"{name}.png") as temporary:
         picture.quantize(256).save(temporary, "PNG", optimize=True)
 
 
-def lesson_1():
+# ---- A picture a lesson -------------------------------------------------------------
+
+
+def lesson_1() -> Image.Image:
     """Digits, corrupted more and more, and what the BasicUNet makes of each."""
     digits, _ = du.load_digits("mnist")
     x = digits[4507:4508].expand(8, -1, -1, -1)
-    noised = du.corrupt(x, torch.linspace(0, 1, 8), torch.Generator().manual_seed(1))
+    amounts = torch.linspace(0, 1, 8)
+    noised = du.corrupt(x, amounts, torch.Generator().manual_seed(1))
+    network = du.load_weights(du.BasicUNet(), du.WEIGHTS / "basic_unet.pth")
     with torch.no_grad():
-        guesses = du.load_weights(du.BasicUNet(), HERE / "basic_unet.pth")(noised)
-    return du.show_images(
-        torch.cat((noised, guesses)), columns=8, zoom=2, value_range=(0, 1)
-    )
+        guesses = network(noised)
+    pictures = torch.cat((noised, guesses))
+    return du.show_images(pictures, columns=8, zoom=2, value_range=(0, 1))
 
 
-def lesson_2():
+def lesson_2() -> Image.Image:
     """Two sprites, noised by the DDPM schedule."""
     x = du.load_sprites("test").x[[3, 10]].repeat_interleave(8, 0)
     t = torch.linspace(0, SCHEDULE.T, 8).round().long().repeat(2)
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
-    return du.show_images(du.perturb_input(x, t, noise, SCHEDULE), columns=8, zoom=3)
+    noised = du.perturb_input(x, t, normal(*x.shape, seed=2), SCHEDULE)
+    return du.show_images(noised, columns=8, zoom=3)
 
 
-def lesson_3():
+def lesson_3() -> Image.Image:
     """The same noise, drawn by epochs 0, 4, 12 and 31."""
-    return du.show_images(
-        np.concatenate([sheet(f"model_{epoch}")[:8] for epoch in (0, 4, 12, 31)]),
-        columns=8,
-        zoom=3,
-    )
+    rows = [sheet(f"model_{epoch}")[:8] for epoch in (0, 4, 12, 31)]
+    return du.show_images(np.concatenate(rows), columns=8, zoom=3)
 
 
-def lesson_4():
+def lesson_4() -> Image.Image:
     """Sprites that appear out of noise: five moments of sampling."""
-    x_T = torch.randn((8, 3, 16, 16), generator=torch.Generator().manual_seed(4))
     _, frames = du.sample_ddim(
-        network("model_trained"),
+        shipped_network("model_trained"),
         SCHEDULE,
-        x_T=x_T,
+        x_T=normal(8, 3, 16, 16, seed=4),
         steps=50,
         keep=[500, 200, 100, 50, 0],
     )
     return du.show_images(frames.flatten(0, 1), columns=8, zoom=3)
 
 
-def lesson_5():
+def lesson_5() -> Image.Image:
     """DDPM with 500, 20 and 5 steps, and DDIM with 20 and 5, from the same noise."""
-    rows = {
+    sheets = {
         "DDPM-500": "model_trained",
         "DDPM-20": "ddpm_20",
         "DDPM-5": "ddpm_5",
         "DDIM-20": "ddim_20",
         "DDIM-5": "ddim_5",
     }
-    return du.filmstrip(
-        {label: sheet(name)[:8] for label, name in rows.items()}, zoom=3
-    )
-
-
-def lesson_6():
-    """From a hero to a piece of food: contexts between the two, three starts."""
-    share, hero, food = (
-        torch.tensor([0, 0.25, 0.4, 0.5, 0.6, 0.75, 1])[:, None],
-        torch.eye(5)[0],
-        torch.eye(5)[2],
-    )
-    x_T = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(6))[
-        :3
-    ].repeat_interleave(len(share), 0)
-    context = ((1 - share) * hero + share * food).repeat(3, 1)
-    return du.show_images(
-        du.sample_ddim(
-            network("best_trained"),
-            SCHEDULE,
-            x_T=x_T,
-            context=context,
-            steps=50,
-            keep=0,
-        )[0],
-        columns=len(share),
-        zoom=3,
-    )
-
-
-def lesson_7():
-    """The same noise, drawn by five networks that were trained for the same seconds."""
-    with np.load(HERE / "results" / "five_unets.npz") as file:
-        rows = [
-            file[f"mnist: {name}"]
-            for name in (
-                "time as a channel",
-                "no time",
-                "time at each level",
-                "residual",
-                "ContextUnet",
-            )
-        ]
-    return du.show_images(
-        np.repeat(np.concatenate(rows)[..., None], 3, 3), columns=len(rows[0]), zoom=2
-    )
-
-
-def lesson_8():
-    """The same network and noise in 10 steps with three samplers of diffusers."""
-    from diffusers import (
-        DDIMScheduler,
-        DPMSolverMultistepScheduler,
-        UniPCMultistepScheduler,
-    )
-
-    rows, model = {}, network("model_trained")
-    for label, scheduler in (
-        ("DDIM", DDIMScheduler),
-        ("DPM++ 2M", DPMSolverMultistepScheduler),
-        ("UniPC", UniPCMultistepScheduler),
-    ):
-        solver = scheduler(
-            SCHEDULE.T,
-            trained_betas=SCHEDULE.b[1:].numpy(),
-            timestep_spacing="trailing",
-        )
-        solver.set_timesteps(10)
-        x = torch.randn((8, 3, 16, 16), generator=torch.Generator().manual_seed(4))
-        for k in solver.timesteps:
-            with torch.no_grad():
-                x = solver.step(model(x, (k + 1) / SCHEDULE.T), k, x).prev_sample
-        rows[label] = x
+    rows = {label: sheet(name)[:8] for label, name in sheets.items()}
     return du.filmstrip(rows, zoom=3)
 
 
-def lesson_9():
-    """Heroes with pairs of colours that training lacks, their ground taken away, on the ground of a game."""
-    sprites, board = (
-        du.load_sprites("compositional"),
-        Image.new("RGB", (8 * 18, 2 * 18), (70, 120, 90)),
+def lesson_6() -> Image.Image:
+    """From a hero to a piece of food: contexts between the two, three starts."""
+    share = torch.tensor([0, 0.25, 0.4, 0.5, 0.6, 0.75, 1])[:, None]
+    hero, food = torch.eye(5)[[0, 2]]
+    context = (1 - share) * hero + share * food
+    starts = normal(6, 3, 16, 16, seed=6)[:3]
+    pictures = ddim(
+        shipped_network("best_trained"),
+        SCHEDULE,
+        x_T=starts.repeat_interleave(len(share), 0),
+        context=context.repeat(3, 1),
+        steps=50,
     )
-    heroes = [
-        image
-        for image, row in zip(sprites.images, sprites.factors)
-        if row["class"] == "hero"
-    ][:16]
-    for i, hero in enumerate(heroes):
-        framed = Image.fromarray(
-            np.pad(hero, ((1, 1), (1, 1), (0, 0)), constant_values=255)
-        )
-        ImageDraw.floodfill(
-            framed, (0, 0), (70, 120, 90)
-        )  # from the corner: white inside stays
-        board.paste(framed, (i % 8 * 18, i // 8 * 18))
-    return board.resize((board.width * 3, board.height * 3), Image.Resampling.NEAREST)
+    return du.show_images(pictures, columns=len(share), zoom=3)
 
 
-def lesson_10():
-    """A mixture of three Gaussians, its density at every step: it melts into one bell."""
-    x, ab = np.linspace(3, -3, 120)[:, None], SCHEDULE.ab.numpy()[::2]
-    density = 0
+def lesson_7() -> Image.Image:
+    """The same noise, drawn by five networks that were trained for the same seconds."""
+    names = (
+        "time as a channel",
+        "no time",
+        "time at each level",
+        "residual",
+        "ContextUnet",
+    )
+    with np.load(RESULTS / "five_unets.npz") as file:
+        rows = [file[f"mnist: {name}"] for name in names]
+    grey = np.concatenate(rows)[..., None]
+    return du.show_images(np.repeat(grey, 3, axis=3), columns=len(rows[0]), zoom=2)
+
+
+def lesson_8() -> Image.Image:
+    """The same network and noise in 10 steps with three samplers of diffusers."""
+    import diffusers
+
+    samplers = {
+        "DDIM": diffusers.DDIMScheduler,
+        "DPM++ 2M": diffusers.DPMSolverMultistepScheduler,
+        "UniPC": diffusers.UniPCMultistepScheduler,
+    }
+    model = shipped_network("model_trained")
+    rows = {label: by_diffusers(model, kind) for label, kind in samplers.items()}
+    return du.filmstrip(rows, zoom=3)
+
+
+@torch.no_grad()
+def by_diffusers(model: torch.nn.Module, kind: type) -> torch.Tensor:
+    """Eight pictures in 10 steps with one of the schedulers of diffusers."""
+    betas = SCHEDULE.b[1:].numpy()
+    solver = kind(SCHEDULE.T, trained_betas=betas, timestep_spacing="trailing")
+    solver.set_timesteps(10)
+    x = normal(8, 3, 16, 16, seed=4)
+    for k in solver.timesteps:
+        pred_noise = model(x, (k + 1) / SCHEDULE.T)
+        x = solver.step(pred_noise, k, x).prev_sample
+    return x
+
+
+def lesson_9() -> Image.Image:
+    """Heroes with pairs of colours that training lacks, on the grass of a game."""
+    sprites = du.load_sprites("compositional")
+    heroes = []
+    for image, row in zip(sprites.images, sprites.factors):
+        if row["class"] == "hero":
+            heroes.append(image)
+    board = Image.new("RGB", (8 * 18, 2 * 18), GRASS)
+    for i, hero in enumerate(heroes[:16]):
+        framed = np.pad(hero, ((1, 1), (1, 1), (0, 0)), constant_values=255)
+        tile = Image.fromarray(framed)
+        # from the corner: white inside the hero stays
+        ImageDraw.floodfill(tile, (0, 0), GRASS)
+        board.paste(tile, (i % 8 * 18, i // 8 * 18))
+    size = (board.width * 3, board.height * 3)
+    return board.resize(size, Image.Resampling.NEAREST)
+
+
+def lesson_10() -> Image.Image:
+    """The density of a mixture of three Gaussians at every step, as a heat map."""
+    x = np.linspace(3, -3, 120)[:, None]
+    ab = SCHEDULE.ab.numpy()[::2]
+    density = np.zeros((len(x), len(ab)))
     for weight, mean, std in ((0.3, -1.2, 0.15), (0.5, 0.1, 0.25), (0.2, 1.1, 0.1)):
         variance = ab * std**2 + 1 - ab
-        density += (
-            weight
-            * np.exp(-((x - ab**0.5 * mean) ** 2) / (2 * variance))
-            / variance**0.5
-        )
-    return Image.fromarray(
-        (matplotlib.colormaps["magma"](density / density.max(0))[..., :3] * 255).astype(
-            np.uint8
-        )
-    )
+        exponent = -((x - ab**0.5 * mean) ** 2) / (2 * variance)
+        density += weight * np.exp(exponent) / variance**0.5
+    colours = matplotlib.colormaps["magma"](density / density.max(0))[..., :3]
+    return Image.fromarray((colours * 255).astype(np.uint8))
+
+
+def lesson_11() -> Image.Image:
+    """The clinic's eight patients, a column each.
+
+    The first hero and the first piece of food of each sheet.
+    """
+    clinic = json.loads((du.WEIGHTS / "clinic.json").read_text(encoding="utf8"))
+    numbers = clinic["numbers"]
+    patients = sorted(numbers, key=numbers.get)
+    with np.load(RESULTS / "clinic.npz") as file:
+        sheets = [file[f"{patient}: sheet"] for patient in patients]
+    heroes = [some[0] for some in sheets]
+    food = [some[10] for some in sheets]
+    return du.show_images(np.stack(heroes + food), columns=8, zoom=3)
+
+
+def instrument() -> Image.Image:
+    """What lesson 2's instrument shows without a kernel: its saved output."""
+    path = du.COURSE / "notebooks" / "02_the_ddpm_noise_schedule.ipynb"
+    lesson = json.loads(path.read_text(encoding="utf8"))
+    pictures = []
+    for cell in lesson["cells"]:
+        source = "".join(cell["source"])
+        if "explore(" in source and "noise_dials" in source:
+            pictures += [output["data"]["image/png"] for output in cell["outputs"]]
+    png = base64.b64decode("".join(pictures[0]))
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
+# ---- The front page -----------------------------------------------------------------
 
 
 @cache
-def walk_of_the_front():
-    """What the best weights draw with plain DDPM, the classes in turn, at some steps: the first 48 of a batch of 64, (steps, 48, 3, 16, 16)."""
-    asked, generator = (
-        torch.eye(5)[torch.arange(64) % 5],
-        torch.Generator().manual_seed(4),
-    )
+def walk_of_the_front() -> torch.Tensor:
+    """What the best weights draw with plain DDPM, the classes in turn, at some steps.
+
+    Returns the first 48 of a batch of 64: (steps, 48, 3, 16, 16).
+    """
     steps = (500, 400, 320, 260, 220, 190, 160, 130, 100, 70, 40, 20, 0)
     _, frames = du.sample_ddpm(
-        network("best_trained"),
+        shipped_network("best_trained"),
         SCHEDULE,
         shape=(64, 3, 16, 16),
-        x_T=None,
-        context=asked,
-        generator=generator,
+        context=torch.eye(5)[torch.arange(64) % 5],
+        generator=torch.Generator().manual_seed(4),
         keep=steps,
     )
     return frames[:, :48]
 
 
-def front():
-    """The sprites that `drawing` ends with, for who wants no motion."""
+def front() -> Image.Image:
+    """The sprites that `drawing` ends with, for readers who want no motion."""
     return du.show_images(walk_of_the_front()[-1], columns=16)
 
 
-def save_drawing(zoom: int = 3) -> None:
-    """From noise to sprites, as an animated PNG that waits at its end; a viewer that plays nothing shows the end.
+def shared_palette(frames: np.ndarray, noise: int = 32) -> np.ndarray:
+    """A palette (colours, 3) for all frames (N, H, W, 3).
 
-    One palette for all frames: every colour of the last one, exactly, and 32 for the noise before it, where nobody can tell."""
-    frames = np.stack(
-        [
-            np.asarray(du.show_images(frame, columns=16, zoom=1))
-            for frame in walk_of_the_front()
-        ]
-    ).astype(int)
-    rest = (
-        Image.fromarray(np.concatenate(frames[:-1]).astype(np.uint8))
-        .quantize(32)
-        .getpalette()[: 3 * 32]
-    )
-    palette = np.concatenate(
-        (np.unique(frames[-1].reshape(-1, 3), axis=0), np.reshape(rest, (-1, 3)))
-    )
-    pictures = []
-    for (
-        frame
-    ) in frames:  # the nearest colour by hand: Pillow looks it up in a coarse table
-        nearest = ((frame[:, :, None] - palette) ** 2).sum(3).argmin(2).astype(np.uint8)
-        pictures.append(Image.fromarray(nearest.repeat(zoom, 0).repeat(zoom, 1)))
-        pictures[-1].putpalette(palette.astype(np.uint8).tobytes())
+    It has every colour of the last frame, exactly, and `noise` colours for the noise
+    before it, where nobody can tell.
+    """
+    before = Image.fromarray(np.concatenate(frames[:-1]).astype(np.uint8))
+    rest = before.quantize(noise).getpalette()[: 3 * noise]
+    exact = np.unique(frames[-1].reshape(-1, 3), axis=0)
+    return np.concatenate((exact, np.reshape(rest, (-1, 3))))
+
+
+def with_palette(frame: np.ndarray, palette: np.ndarray, zoom: int) -> Image.Image:
+    """A frame (H, W, 3) in the nearest colours of a palette, enlarged.
+
+    By hand, because Pillow looks the nearest colour up in a coarse table.
+    """
+    distances = ((frame[:, :, None] - palette) ** 2).sum(3)
+    nearest = distances.argmin(2).astype(np.uint8)
+    picture = Image.fromarray(nearest.repeat(zoom, 0).repeat(zoom, 1))
+    picture.putpalette(palette.astype(np.uint8).tobytes())
+    return picture
+
+
+def save_drawing(zoom: int = 3) -> None:
+    """From noise to sprites, as an animated PNG that waits at its end.
+
+    A viewer that plays no animations shows the end.
+    """
+    sheets = [
+        du.show_images(frame, columns=16, zoom=1) for frame in walk_of_the_front()
+    ]
+    frames = np.stack([np.asarray(one) for one in sheets]).astype(int)
+    palette = shared_palette(frames)
+    pictures = [with_palette(frame, palette, zoom) for frame in frames]
     milliseconds = [600] + [160] * (len(pictures) - 2) + [4000]
-    with du._written_whole(OUT / "drawing.png") as temporary:
+    with du.written_whole(OUT / "drawing.png") as temporary:
         pictures[-1].save(
             temporary,
             "PNG",
@@ -263,54 +291,34 @@ def save_drawing(zoom: int = 3) -> None:
         )
 
 
-def lesson_11():
-    """The clinic's eight patients, a column each: the first hero and the first piece of food of their sheets."""
-    numbers = json.loads((HERE / "clinic.json").read_text(encoding="utf8"))["numbers"]
-    with np.load(HERE / "results" / "clinic.npz") as file:
-        sheets = [
-            file[f"{patient}: sheet"] for patient in sorted(numbers, key=numbers.get)
-        ]
-    return du.show_images(
-        np.stack([sheet[i] for i in (0, 10) for sheet in sheets]), columns=8, zoom=3
-    )
+# ---- All pictures -------------------------------------------------------------------
 
-
-def instrument():
-    """What lesson 2's instrument shows where there is no kernel: its saved output."""
-    lesson = json.loads(
-        (HERE.parent / "notebooks" / "02_the_ddpm_noise_schedule.ipynb").read_text(
-            encoding="utf8"
-        )
-    )
-    outputs = [
-        output
-        for cell in lesson["cells"]
-        if "explore(noise_dials" in "".join(cell["source"])
-        for output in cell["outputs"]
-    ]
-    return Image.open(
-        io.BytesIO(base64.b64decode("".join(outputs[0]["data"]["image/png"])))
-    ).convert("RGB")
+PICTURES = (
+    front,
+    instrument,
+    lesson_1,
+    lesson_2,
+    lesson_3,
+    lesson_4,
+    lesson_5,
+    lesson_6,
+    lesson_7,
+    lesson_8,
+    lesson_9,
+    lesson_10,
+    lesson_11,
+)
+SHEETS = {"restarts": 16, "model_trained": 16, "context_model_trained": 15}  # columns
 
 
 def main() -> None:
-    for name in (
-        "front",
-        "instrument",
-        *(f"lesson_{number}" for number in range(1, 12)),
-    ):
-        save(name, globals()[name]())
+    for draw in PICTURES:
+        save(draw.__name__, draw())
     save_drawing()
     for epoch in (0, 4, 12, 31):
-        save(
-            f"epoch_{epoch}",
-            du.show_images(sheet(f"model_{epoch}"), columns=16, zoom=3),
-        )
-    for name, columns in (
-        ("restarts", 16),
-        ("model_trained", 16),
-        ("context_model_trained", 15),
-    ):
+        picture = du.show_images(sheet(f"model_{epoch}"), columns=16, zoom=3)
+        save(f"epoch_{epoch}", picture)
+    for name, columns in SHEETS.items():
         save(name, du.show_images(sheet(name), columns=columns, zoom=3))
 
 

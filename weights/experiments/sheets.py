@@ -115,7 +115,7 @@ def stored_sheet(path: Path, sheet: Sheet) -> dict[str, np.ndarray]:
         "seconds": np.array(seconds),
         "drawn_with": np.array(wanted),
     }
-    with du._written_whole(path) as temporary:
+    with du.written_whole(path) as temporary:
         np.savez_compressed(temporary, **content)
     print(f"{path.name}: {seconds:.0f} s", flush=True)
     return content

@@ -269,7 +269,7 @@ def as_json(content: dict, width: int = 150) -> str:
 
 def write_json(path: Path, content: dict) -> None:
     """Write a JSON file, whole or not at all."""
-    with du._written_whole(path) as temporary:
+    with du.written_whole(path) as temporary:
         Path(temporary).write_text(as_json(content), encoding="utf8")
 
 
@@ -280,5 +280,5 @@ def add_samples(path: Path, pictures: Mapping[str, np.ndarray]) -> None:
         with np.load(path) as stored:
             every = dict(stored)
     every |= pictures
-    with du._written_whole(path) as temporary:
+    with du.written_whole(path) as temporary:
         np.savez_compressed(temporary, **every)
