@@ -134,11 +134,10 @@ class Opened:
 
     def reach(self, knob) -> None:
         """Go from the notebook's cell to a knob by the Tab key."""
-        target = knob.element_handle()
         self.cell.focus()
         for _ in range(60):
             self.page.keyboard.press("Tab")
-            if target.evaluate("knob => knob === document.activeElement"):
+            if knob.evaluate("knob => knob === document.activeElement"):
                 return
         raise AssertionError(f"Tab does not reach {knob}")
 
@@ -206,9 +205,8 @@ class TestInstruments:
             opened.press("Space")
             opened.press("Space")
         for row in opened.rows_of_buttons():
-            others = row.locator("button:not(.mod-active)").element_handles()
-            for _ in others:
-                opened.reach(row.locator("button:not(.mod-active)").first)
+            for button in row.locator("button:not(.mod-active)").element_handles():
+                opened.reach(button)
                 opened.press("Enter")
         assert not opened.page.errors
 
