@@ -88,6 +88,11 @@ for _lesson in NOTEBOOKS:
     RIGHT += getattr(answers(_lesson), "RIGHT", [])
 
 
+def ids(answers):
+    """A name for each test: the exercise and a running number."""
+    return [f"{number}-{i}" for i, (number, *_) in enumerate(answers)]
+
+
 def attempt(number, source):
     """What the learner's cell would pass to check.
 
@@ -143,13 +148,13 @@ def test_the_solution_passes(number):
     assert len(answer) > 30
 
 
-@pytest.mark.parametrize("number, source", RIGHT)
+@pytest.mark.parametrize("number, source", RIGHT, ids=ids(RIGHT))
 def test_another_right_answer_passes(number, source):
     answer = told(number, source)
     assert answer.startswith("well done. "), answer
 
 
-@pytest.mark.parametrize("number, source, words", WRONG)
+@pytest.mark.parametrize("number, source, words", WRONG, ids=ids(WRONG))
 def test_a_usual_mistake_is_named(number, source, words):
     answer = told(number, source)
     assert answer.startswith("not yet. ")
