@@ -1,8 +1,7 @@
-"""The benchmark's instruments on things whose answers are known, and its shipped results against its program and the model card."""
+"""The benchmark's instruments on things whose answers are known, and its results."""
 
 import json
 import time
-from pathlib import Path
 
 import benchmark
 import matplotlib.image
@@ -10,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = json.loads((ROOT / "weights" / "benchmark.json").read_text(encoding="utf8"))
+import diffusion_utilities as du
+
+SHIPPED = json.loads((du.WEIGHTS / "benchmark.json").read_text(encoding="utf8"))
+MINUTES = (2, 5, 10)
+NAMES = [*benchmark.CONTENDERS]
 
 
 class Line(torch.nn.Module):
-    """One matrix product a picture: its cost is known."""
+    """One matrix product for each picture: its cost is known."""
 
     def __init__(self):
         super().__init__()
@@ -25,57 +27,78 @@ class Line(torch.nn.Module):
         return self.layer(x.flatten(1))
 
 
-def contender(**changes):
-    options = {
-        "build": Line,
-        "loss": lambda network, x: network(x).square().mean(),
-        "ddim": lambda steps: None,
-        "batch": 20,
-    }
-    return benchmark.Contender(**options | changes)
+def mean_square(network, x):
+    return network(x).square().mean()
+
+
+def slow_mean_square(network, x):
+    time.sleep(0.02)
+    return mean_square(network, x)
+
+
+def contender(loss=mean_square, helped=True):
+    return benchmark.Contender(
+        build=Line,
+        loss=loss,
+        ddim=lambda steps: None,
+        batch=20,
+        helped=helped,
+    )
+
+
+def parsed(*arguments):
+    return benchmark.parsed(benchmark.command_line(), [*arguments])
+
+
+# ---- The instruments -----------------------------------------------------------------
 
 
 def test_operations_of_a_step_are_those_of_its_matrix_products():
-    # forward, and backward for the weights; the input needs no gradient
+    """Forward, and backward for the weights; the input needs no gradient."""
     assert benchmark.step_flops(contender(), Line()) == 2 * (2 * 768 * 10)
 
 
 def test_training_stops_by_the_clock_and_keeps_the_weights_of_each_moment():
-    slow = contender(
-        loss=lambda network, x: time.sleep(0.02) or network(x).square().mean()
-    )
-    network, log, states = benchmark.train(slow, (0.005, 0.01))
+    network, log, states = benchmark.train(contender(slow_mean_square), (0.005, 0.01))
     assert [entry["minutes"] for entry in log] == [0.005, 0.01]
     for entry in log:
-        assert (
-            60 * entry["minutes"] <= entry["seconds"] < 60 * entry["minutes"] + 5
-        )  # a busy machine's last step may be long
-        assert (
-            entry["pictures"] % 20 == 0
-            and entry["pictures"] <= 20 * entry["seconds"] / 0.02
-        )
+        assert entry["seconds"] >= 60 * entry["minutes"]
+        assert entry["pictures"] % 20 == 0
+        assert entry["pictures"] <= 20 * entry["seconds"] / 0.02
     assert log[0]["pictures"] < log[1]["pictures"]
-    assert not torch.equal(states[0]["layer.weight"], states[1]["layer.weight"])
-    assert not torch.equal(
-        states[1]["layer.weight"], network.state_dict()["layer.weight"]
-    )  # an average, since it is helped
+    early, late = (state["layer.weight"] for state in states)
+    assert not torch.equal(early, late)
+    # an average, because this contender is helped
+    assert not torch.equal(late, network.state_dict()["layer.weight"])
 
 
-def test_what_was_published_gets_no_help():
-    plain = contender(helped=False)
-    network, _, states = benchmark.train(plain, (0.005,))
-    assert torch.equal(states[0]["layer.weight"], network.state_dict()["layer.weight"])
+def test_a_contender_that_is_not_helped_has_no_average():
+    network, _, [state] = benchmark.train(contender(helped=False), (0.005,))
+    assert torch.equal(state["layer.weight"], network.state_dict()["layer.weight"])
+
+
+def test_the_published_recipe_is_as_published():
     published = benchmark.CONTENDERS["published recipe"]
-    assert (
-        published.helped,
-        published.batch,
-        published.rate,
-        published.clip,
-        published.channels_last,
-    ) == (False, 100, 1e-3, None, False)
-    network, x = published.build().eval(), torch.randn(2, 3, 16, 16)
-    with torch.no_grad():
-        assert not torch.equal(network(x, 0.5), network(x, 0.5))  # the random shortcut
+    assert not published.helped
+    assert not published.channels_last
+    assert published.batch == 100
+    assert published.rate == 1e-3
+    assert published.clip is None
+
+
+@torch.no_grad()
+def test_the_published_network_has_the_random_shortcut():
+    network = benchmark.published_unet().eval()
+    x = torch.randn(2, 3, 16, 16)
+    assert not torch.equal(network(x, 0.5), network(x, 0.5))
+
+
+def test_the_course_s_palette_net_is_trained_as_train_py_does(program):
+    palette = program("train").PALETTE
+    own = benchmark.CONTENDERS["this course, PaletteNet"]
+    assert own.rate == palette["learning_rate"]
+    assert own.betas == (0.9, palette["beta2"])
+    assert own.clip == palette["clip"]
 
 
 def test_memory_is_what_the_block_adds():
@@ -88,74 +111,79 @@ def test_memory_is_what_the_block_adds():
 
 def test_medians_are_of_calls_that_take_turns():
     calls = []
-    seconds = benchmark.median_seconds(
-        {
-            "a": lambda: calls.append("a"),
-            "b": lambda: calls.append("b") or time.sleep(0.02),
-        },
-        3,
-    )
-    assert [{*calls[i : i + 2]} for i in range(0, 8, 2)] == [{"a", "b"}] * 4 and len(
-        calls
-    ) == 8
-    assert seconds["a"] < 0.01 <= seconds["b"]
 
+    def quick():
+        calls.append("quick")
 
-def test_settings_that_would_overwrite_the_results_are_refused(capsys):
-    for arguments in (["--minutes", "1"], ["--samples", "40"], ["--rate", "0.1"]):
-        with pytest.raises(SystemExit):
-            benchmark.parsed(arguments)
-        assert "--out" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        benchmark.parsed(["--out", "elsewhere", "--minutes", "2", "1"])
+    def slow():
+        calls.append("slow")
+        time.sleep(0.02)
 
-
-def test_the_shipped_results_are_whole():
-    assert [*SHIPPED["contenders"]] == [*benchmark.CONTENDERS]
-    assert SHIPPED["settings"] == {
-        "minutes": [2, 5, 10],
-        "samples": 1000,
-        "sampler": "DDIM-50",
-        "seed": benchmark.SEED,
-    }
-    with np.load(ROOT / "weights" / "results" / "benchmark.npz") as sprites:
-        assert {name: sprites[name].shape for name in sprites} == dict.fromkeys(
-            benchmark.CONTENDERS, (12, 16, 16, 3)
-        )
-    for name, row in SHIPPED["contenders"].items():
-        assert (row["rate"], row["batch"]) == (
-            benchmark.CONTENDERS[name].rate,
-            benchmark.CONTENDERS[name].batch,
-        )
-        assert 0 < row["share_of_peak"] < 1
-        for score, minutes in zip(row["scores"], (2, 5, 10), strict=True):
-            assert (
-                score["minutes"] == minutes
-                and 60 * minutes <= score["seconds"] < 60 * minutes + 5
-            )
-            assert all(
-                low <= value <= high
-                for value, low, high in (
-                    score[key] for key in ("legal", "coverage", "FD")
-                )
-            )
+    seconds = benchmark.median_seconds({"quick": quick, "slow": slow}, 3)
+    assert len(calls) == 8
+    for turn in range(0, 8, 2):
+        assert set(calls[turn : turn + 2]) == {"quick", "slow"}
+    assert seconds["quick"] < seconds["slow"]
 
 
 @pytest.mark.parametrize(
-    "name", [*benchmark.CONTENDERS][:4]
-)  # the other libraries are not among the tests' packages
+    "words", [("--minutes", "1"), ("--samples", "40"), ("--rate", "0.1")]
+)
+def test_settings_that_would_overwrite_the_results_are_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        parsed(*words)
+    assert "add --out" in capsys.readouterr().err
+
+
+def test_minutes_that_do_not_rise_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        parsed("--out", "elsewhere", "--minutes", "2", "1")
+    assert "expected rising numbers above 0" in capsys.readouterr().err
+
+
+# ---- The shipped results -------------------------------------------------------------
+
+
+def test_the_shipped_results_are_of_these_settings_and_data():
+    assert SHIPPED["settings"] == benchmark.settings_of(parsed())
+    assert [*SHIPPED["contenders"]] == NAMES
+
+
+def test_twelve_samples_of_each_contender_ship():
+    with np.load(du.WEIGHTS / "results" / "benchmark.npz") as sprites:
+        shapes = {name: sprites[name].shape for name in sprites}
+    assert shapes == dict.fromkeys(NAMES, (12, 16, 16, 3))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stored_row_has_its_settings_and_plausible_numbers(name):
+    row = SHIPPED["contenders"][name]
+    assert row["rate"] == benchmark.CONTENDERS[name].rate
+    assert row["batch"] == benchmark.CONTENDERS[name].batch
+    assert 0 < row["share_of_peak"] < 1
+    for score, minutes in zip(row["scores"], MINUTES, strict=True):
+        assert score["minutes"] == minutes
+        assert 60 * minutes <= score["seconds"] < 60 * minutes + 5
+        for measure in ("legal", "coverage", "FD"):
+            value, low, high = score[measure]
+            assert low <= value <= high
+
+
+@pytest.mark.parametrize("name", NAMES[:4])
 def test_networks_are_those_that_were_trained(name):
-    assert SHIPPED["contenders"][name]["parameters"] == benchmark.du.count_parameters(
-        benchmark.CONTENDERS[name].build()
-    )
+    """The other two libraries are not among the tests' packages."""
+    network = benchmark.CONTENDERS[name].build()
+    parameters = SHIPPED["contenders"][name]["parameters"]
+    assert du.count_parameters(network) == parameters
 
 
-def test_the_card_has_the_table_as_measured():
-    card = (ROOT / "weights" / "README.md").read_text(encoding="utf8")
-    assert benchmark.table(SHIPPED) in card and benchmark.speed_table(SHIPPED) in card
-    assert (
-        matplotlib.image.imread(ROOT / "weights" / "pictures" / "benchmark.png").shape[
-            1
-        ]
-        == 1100
-    )
+def test_the_diary_has_the_tables_as_measured():
+    path = du.WEIGHTS / "experiments" / "LOG.md"
+    diary = path.read_text(encoding="utf8")
+    assert benchmark.table(SHIPPED) in diary
+    assert benchmark.speed_table(SHIPPED) in diary
+
+
+def test_the_picture_has_its_width():
+    picture = matplotlib.image.imread(du.WEIGHTS / "pictures" / "benchmark.png")
+    assert picture.shape[1] == 1100
