@@ -103,9 +103,11 @@ class TestSaved:
 
     def test_every_listing_is_the_present_source(self, path):
         """If this fails: execute the lesson again."""
+        names = names_in(read(path))
         for cell in code_of(read(path)):
             saved = listings_in(cell)
-            assert saved == present_listings(cell)
+            shown = [eval(call, names).data for call in calls_of_show_source(cell)]
+            assert saved == shown
             for listing in saved:
                 ast.parse(listing.removeprefix("```python\n").removesuffix("\n```"))
 
@@ -116,14 +118,26 @@ def listings_in(cell):
     return [text for text in texts if text and "```python" in text]
 
 
-def present_listings(cell):
-    """What the calls of show_source in a cell give today, as Markdown."""
-    names = vars(diffusion_utilities) | {"diffusion_utilities": diffusion_utilities}
-    listings = []
-    for node in ast.walk(syntax(cell.source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "show_source":
-            listings.append(eval(ast.unparse(node), names).data)
-    return listings
+def calls_of_show_source(cell):
+    """The calls of show_source in a cell, as text, from top to bottom."""
+    nodes = [
+        node for node in ast.walk(syntax(cell.source)) if isinstance(node, ast.Call)
+    ]
+    calls = [node for node in nodes if ast.unparse(node.func) == "show_source"]
+    calls.sort(key=lambda node: node.lineno)
+    return [ast.unparse(node) for node in calls]
+
+
+def names_in(notebook):
+    """The names that a lesson has from the helper, and those that it imports."""
+    names = dict(vars(diffusion_utilities))
+    cells = code_of(notebook)
+    if any(calls_of_show_source(cell) for cell in cells):
+        statements = [one for cell in cells for one in syntax(cell.source).body]
+        for statement in statements:
+            if isinstance(statement, (ast.Import, ast.ImportFrom)):
+                exec(ast.unparse(statement), names)
+    return names
 
 
 def test_nothing_but_loopback_can_be_reached_while_notebooks_run():

@@ -1,17 +1,18 @@
-"""Python imports this by itself at start-up where PYTHONPATH names this folder: nothing but this machine can be reached from then on.
+"""From here on nothing but this machine can be reached.
 
-What is asked for beyond loopback fails as it does on a laptop without network, with an OSError.
+Python imports this module by itself at its start, where PYTHONPATH names this folder.
+What is asked for beyond loopback fails as it does on a laptop without a network, with
+an OSError.
 """
 
 import errno
 import socket
 
 LOCAL = ("", "localhost", "::1", "::", "0.0.0.0")
-_connect, _connect_ex, _getaddrinfo = (
-    socket.socket.connect,
-    socket.socket.connect_ex,
-    socket.getaddrinfo,
-)
+INTERNET = (socket.AF_INET, socket.AF_INET6)
+_connect = socket.socket.connect
+_connect_ex = socket.socket.connect_ex
+_getaddrinfo = socket.getaddrinfo
 
 
 def is_local(host) -> bool:
@@ -19,14 +20,12 @@ def is_local(host) -> bool:
     return host is None or host in LOCAL or host.startswith("127.")
 
 
-def _may_connect(connection: socket.socket, address) -> bool:
-    return connection.family not in (socket.AF_INET, socket.AF_INET6) or is_local(
-        address[0]
-    )
+def may_connect(connection: socket.socket, address) -> bool:
+    return connection.family not in INTERNET or is_local(address[0])
 
 
 def connect(self, address):
-    if not _may_connect(self, address):
+    if not may_connect(self, address):
         raise OSError(
             errno.ENETUNREACH,
             f"the tests run offline: the connection to {address} is blocked",
@@ -35,9 +34,9 @@ def connect(self, address):
 
 
 def connect_ex(self, address):
-    return (
-        _connect_ex(self, address) if _may_connect(self, address) else errno.ENETUNREACH
-    )
+    if not may_connect(self, address):
+        return errno.ENETUNREACH
+    return _connect_ex(self, address)
 
 
 def getaddrinfo(host, *arguments, **options):
@@ -49,8 +48,6 @@ def getaddrinfo(host, *arguments, **options):
     return _getaddrinfo(host, *arguments, **options)
 
 
-socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = (
-    connect,
-    connect_ex,
-    getaddrinfo,
-)
+socket.socket.connect = connect
+socket.socket.connect_ex = connect_ex
+socket.getaddrinfo = getaddrinfo
