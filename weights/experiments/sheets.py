@@ -46,10 +46,19 @@ class Sheet:
     options: dict = field(default_factory=dict)
 
 
+EPOCH_SHEETS = {f"model_{epoch}": Sheet(f"model_{epoch}") for epoch in EPOCHS}
+WEIGHT_SHEETS = {
+    **EPOCH_SHEETS,
+    "model_trained": Sheet("model_trained"),
+    "context_model_trained": Sheet("context_model_trained"),
+}
+
+
 def sampler_sheets() -> dict[str, Sheet]:
     """The sheets of lesson 5: several samplers in 500 to 5 steps.
 
-    The multistep samplers are made for few steps, and draw with 50 at most.
+    The multistep samplers are made for few steps, and draw with 50 at most. DDPM in
+    500 steps is the sheet of `model_trained` itself.
     """
     labels = {
         "ddpm": ("DDPM", {}),
@@ -64,21 +73,16 @@ def sampler_sheets() -> dict[str, Sheet]:
             if sampler != "multistep" or steps <= 50:
                 sheet = Sheet("model_trained", sampler, {**options, "steps": steps})
                 sheets[f"{label}_{steps}"] = sheet
+    sheets["ddpm_500"] = WEIGHT_SHEETS["model_trained"]
     return sheets
 
 
-EPOCH_SHEETS = {f"model_{epoch}": Sheet(f"model_{epoch}") for epoch in EPOCHS}
-WEIGHT_SHEETS = {
-    **EPOCH_SHEETS,
-    "model_trained": Sheet("model_trained"),
-    "context_model_trained": Sheet("context_model_trained"),
-}
 RESTARTS_SHEET = Sheet("model_31", "DDPM", RESTARTS)
 SAMPLER_SHEETS = sampler_sheets()
 
 
 def file_name(name: str) -> str:
-    """The file of a sheet, without its ending: DDPM-500 is `model_trained` itself."""
+    """The file of a sheet, without its ending."""
     return "model_trained" if name == "ddpm_500" else name
 
 
