@@ -5,8 +5,8 @@ sampling; then data and measuring; then pictures, animations and instruments. Ea
 docstring ends with the lesson that explains the function.
 
 Pictures are tensors (N, channels, height, width) with values in [-1, 1] unless a
-docstring says otherwise. `t` is an integer step from 1 (least noise) to T (most);
-index 0 is the clean picture.
+docstring says otherwise. Noise is counted in steps t, whole numbers from 1 (least
+noise) to T (most); t = 0 is the clean picture. Networks are told the share t / T.
 
 Papers, by arXiv number:
 [CFG] Ho & Salimans 2022, 2207.12598.
@@ -171,8 +171,8 @@ torch.set_flush_denormal(True)
 def seed_everything(seed: int) -> Generator:
     """Seed Python, NumPy and torch.
 
-    Returns a CPU generator with that seed, for samplers: it draws the same noise
-    whatever the device.
+    Returns a CPU generator with that seed, for samplers. Noise is always drawn on the
+    CPU, so that it is the same on every device.
 
     Lesson 1.
     """
@@ -226,7 +226,7 @@ def _convolution_seconds(repeats: int = 6) -> tuple[float, float]:
 
     The two take turns, so that other work on the machine slows both.
     """
-    # ones, because random numbers drawn here would shift everyone else's
+    # Ones: drawing random numbers here would change the numbers that others draw.
     weight = torch.ones(64, 64, 3, 3, requires_grad=True)
     pictures = torch.ones(50, 64, 16, 16).to(memory_format=torch.channels_last)
     pictures.requires_grad_()
@@ -362,7 +362,7 @@ def _check_steps(T: int) -> None:
 def _at(table: Tensor, t: Tensor | int, like: Tensor) -> Tensor:
     """table[t] in the dtype and on the device of `like`, ready to multiply it.
 
-    For t of shape (B,) the result has shape (B, 1, 1, 1), one value a picture.
+    For t of shape (B,) the result is (B, 1, ..., 1), with as many dimensions as `like`.
     """
     t = torch.as_tensor(t)
     if t.numel():
@@ -517,7 +517,8 @@ class UnetDown(nn.Module):
 class UnetUp(nn.Module):
     """Join with the skip connection, double height and width, two convolution blocks.
 
-    x, skip: together (B, in_channels, H, W). Returns (B, out_channels, 2H, 2W).
+    x, skip: (B, C, H, W) and (B, C', H, W), with C + C' = in_channels.
+    Returns (B, out_channels, 2H, 2W).
 
     Lesson 3.
     """
@@ -538,7 +539,7 @@ class UnetUp(nn.Module):
 class EmbedFC(nn.Module):
     """A two-layer network that embeds a time or a context.
 
-    x: anything that reshapes to (-1, input_dim). Returns (-1, emb_dim).
+    x: anything that reshapes to (rows, input_dim). Returns (rows, emb_dim).
 
     Lesson 3.
     """
@@ -558,13 +559,16 @@ class EmbedFC(nn.Module):
 
 
 def _context(c: Tensor | None, x: Tensor, n_cfeat: int) -> Tensor:
-    """The context of each picture in x, (B or 1, n_cfeat); all zero for None."""
+    """The context as the network wants it: (B, n_cfeat), or (1, n_cfeat) for all.
+
+    None becomes zeros.
+    """
     if c is None:
         return x.new_zeros(len(x), n_cfeat)
     if c.ndim != 2 or c.shape[1] != n_cfeat or len(c) not in (1, len(x)):
         raise ValueError(
-            f"c has shape {tuple(c.shape)}; expected ({len(x)}, {n_cfeat}), one-hot "
-            "for labels: set n_cfeat= when you build the network"
+            f"c has shape {tuple(c.shape)}; expected ({len(x)}, {n_cfeat}), a row for "
+            "each picture. n_cfeat= is set when the network is built"
         )
     return c.to(x)
 
@@ -572,12 +576,14 @@ def _context(c: Tensor | None, x: Tensor, n_cfeat: int) -> Tensor:
 class ContextUnet(nn.Module):
     """The course's network: predicts the noise in x_t, given t / T and a context.
 
-    in_channels: 3 for colour. n_feat: width, a multiple of 8. n_cfeat: length of a
-    context. height (and width) of the pictures: from 8 to 64, divisible by 4.
+    in_channels: of the pictures, 3 for colour or 1 for grey.
+    n_feat: how many channels the full resolution has, a multiple of 8.
+    n_cfeat: the length of a context.
+    height: of the pictures, which are square; from 8 to 64, a multiple of 4.
 
-    The embedded context multiplies and the embedded time is added, at two resolutions.
-    Only `init_conv` is residual. This and every name are kept as they were published,
-    because published weights load here strictly.
+    At two resolutions the activations are multiplied by the embedded context, and the
+    embedded time is added. Only `init_conv` is residual, as in the published code. The
+    layers keep their published names, so that published weights load strictly.
 
     Lesson 3.
     """
@@ -588,41 +594,41 @@ class ContextUnet(nn.Module):
         super().__init__()
         if height % 4 or not 8 <= height <= 64:
             raise ValueError(
-                f"height={height}; expected a height from 8 to 64 that 4 divides "
-                "(28 for digits, 16 for sprites)"
+                f"height={height}; expected a multiple of 4 from 8 to 64 (28 for "
+                "digits, 16 for sprites)"
             )
         if n_feat % 8:
             raise ValueError(
-                f"n_feat={n_feat}; expected a multiple of 8, for the group norms of "
-                "8 groups"
+                f"n_feat={n_feat}; expected a multiple of 8, because the group norms "
+                "have 8 groups"
             )
         self.in_channels = in_channels
         self.n_feat = n_feat
         self.n_cfeat = n_cfeat
         self.h = height
         wide = 2 * n_feat
-        quarter = height // 4
+        low = height // 4
 
-        # Down. Behind each layer: channels x height of its output.
+        # Down. The comments give channels x height of each output; h is the height.
         self.init_conv = ResidualConvBlock(
             in_channels, n_feat, is_res=True
         )  # n_feat x h
         self.down1 = UnetDown(n_feat, n_feat)  # n_feat x h/2
         self.down2 = UnetDown(n_feat, wide)  # wide x h/4
         self.to_vec = nn.Sequential(
-            nn.AvgPool2d(quarter),  # wide x 1
+            nn.AvgPool2d(low),  # wide x 1
             nn.GELU(),
         )
 
-        # What the network is told.
-        self.timeembed1 = EmbedFC(1, wide)
-        self.timeembed2 = EmbedFC(1, n_feat)
-        self.contextembed1 = EmbedFC(n_cfeat, wide)
-        self.contextembed2 = EmbedFC(n_cfeat, n_feat)
+        # Embeddings of time and context, for the channels at h/4 and at h/2.
+        self.timeembed1 = EmbedFC(1, wide)  # wide
+        self.timeembed2 = EmbedFC(1, n_feat)  # n_feat
+        self.contextembed1 = EmbedFC(n_cfeat, wide)  # wide
+        self.contextembed2 = EmbedFC(n_cfeat, n_feat)  # n_feat
 
-        # Up. Each input is what comes from below, joined with its skip connection.
+        # Up. Each input is the activation from below and its skip connection, joined.
         self.up0 = nn.Sequential(
-            nn.ConvTranspose2d(wide, wide, quarter, quarter),  # wide x h/4
+            nn.ConvTranspose2d(wide, wide, low, low),  # wide x h/4
             nn.GroupNorm(8, wide),
             nn.ReLU(),
         )
@@ -636,15 +642,19 @@ class ContextUnet(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
-        """The noise predicted in x, in the shape of x.
+        """Predict the noise in x.
 
-        x: (B, in_channels, height, height). t: step / T in [0, 1], as (B,),
-        (B, 1, 1, 1) or one number. c: (B, n_cfeat), or None for all zero.
+        x: (B, in_channels, height, height).
+        t: step / T in [0, 1], as (B,), (B, 1, 1, 1) or one number.
+        c: (B, n_cfeat), (1, n_cfeat) for all pictures, or None for zeros.
+
+        Returns the noise, in the shape of x.
         """
         if x.shape[1:] != (self.in_channels, self.h, self.h):
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; expected (B, {self.in_channels}, "
-                f"{self.h}, {self.h}): set height= when you build the network"
+                f"{self.h}, {self.h}), as the network was built: "
+                f"in_channels={self.in_channels}, height={self.h}"
             )
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         c = _context(c, x, self.n_cfeat)
@@ -667,7 +677,8 @@ class ContextUnet(nn.Module):
 class BasicUNet(nn.Module):
     """A small U-Net that is not told the time.
 
-    x: (B, in_channels, H, W), where 4 divides H and W. Returns (B, out_channels, H, W).
+    x: (B, in_channels, H, W), where H and W are multiples of 4.
+    Returns (B, out_channels, H, W).
 
     The last SiLU bounds the output from below, at -0.28. That suits pictures in [0, 1],
     but not noise.
@@ -677,7 +688,7 @@ class BasicUNet(nn.Module):
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1) -> None:
         super().__init__()
-        # Behind each layer: channels x height of its output.
+        # The comments give channels x height of each output.
         self.down_layers = nn.ModuleList(
             [
                 nn.Conv2d(in_channels, 32, 5, padding=2),  # 32 x H
@@ -722,7 +733,7 @@ class PaletteNet(nn.Module):
     trust: above 0, `forward` believes the whole picture more, and each noisy pixel
         less, than training found right: the scores are multiplied by 1 + trust ab_t^2.
 
-    Raises ValueError for other pictures. Runs in float32 or under autocast.
+    Raises ValueError for pictures of another kind. Runs in float32 or under autocast.
 
     Lesson 3.
     """
@@ -748,9 +759,9 @@ class PaletteNet(nn.Module):
                 f"images: {images.dtype} {images.shape}, {len(colours)} colours; "
                 "expected uint8 (N, H, W, 3), 1024 at most"
             )
-        height, wide = images.shape[1:3]
-        size = height * wide
-        self.shape = (3, height, wide)
+        _, rows, columns, _ = images.shape
+        size = rows * columns
+        self.shape = (3, rows, columns)
         self.n_cfeat = n_cfeat
         self.trust = trust
         self._table("palette", colours / 127.5 - 1)
@@ -780,15 +791,15 @@ class PaletteNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.rows = nn.Linear(width, 24 * slots)
         self.score = nn.Linear(24, len(colours), bias=False)
-        self._start()
+        self._initialise()
 
     def _table(self, name: str, values: np.ndarray | Tensor) -> None:
         """A constant in float32; it is not saved, as half precision would round it."""
         values = torch.as_tensor(values, dtype=torch.float32)
         self.register_buffer(name, values, persistent=False)
 
-    def _start(self) -> None:
-        """An untrained pixel has only its evidence and the shares of the colours."""
+    def _initialise(self) -> None:
+        """Begin with the evidence and the shares of the colours alone."""
         nn.init.normal_(self.score.weight)
         nn.init.zeros_(self.own.weight)
         nn.init.zeros_(self.rows.weight)
@@ -836,8 +847,8 @@ class PaletteNet(nn.Module):
         """
         if x.shape[1:] != self.shape:
             raise ValueError(
-                f"x has shape {tuple(x.shape)}; expected (B, {str(self.shape)[1:]}, "
-                "the size of the training pictures"
+                f"x has shape {tuple(x.shape)}; expected the size of the training "
+                f"pictures, {self.shape}, for each"
             )
         log_snr = self._log_snr(x, t)
         c = _context(c, x, self.n_cfeat)
@@ -905,7 +916,9 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def drop_context(c: Tensor, p: float, generator: Generator | None = None) -> Tensor:
-    """Set each row of c to zero with probability p: the network also learns "anything".
+    """Set each row of c to zero with probability p, for classifier-free guidance.
+
+    The network then also learns to draw without a context.
 
     c: (B, n_cfeat). p: from 0 to 1. Returns (B, n_cfeat).
 
@@ -927,18 +940,24 @@ def diffusion_loss(
     min_snr: float | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """The simple loss: add noise, ask for the noise, take the mean squared error.
+    """The DDPM loss: add noise, predict it, take the mean squared error.
 
-    Each picture gets a random step t. A network with a `loss` method brings its own
-    error: it is called with the clean pictures, as model(x_t, t / T, c, clean=x).
+    Each picture gets its own random step t.
 
-    x: clean pictures (B, C, H, W). c: contexts (B, n_cfeat), or None.
+    x: clean pictures (B, C, H, W).
+    c: contexts (B, n_cfeat), or None.
+    generator: a CPU generator for steps and noise; None uses torch's global one.
     min_snr: gamma > 0 multiplies each error by min(gamma / SNR(t), 1), so that almost
         clean steps count less.
-    weights: (T + 1,) on the CPU, 0 at t = 0. The mean is that of weights[t] * error,
-        with steps drawn as often as the roots of the weights say.
+    weights: one weight for each step, (T + 1,) on the CPU, with weights[0] = 0. Steps
+        are drawn with probability proportional to sqrt(weights[t]), and the errors are
+        rescaled: the expected loss is the mean of weights[t] * error over all steps.
 
-    Returns one number. Raises ValueError for other weights, or for both kinds at once.
+    A network can define its own error. If it has a `loss` method, it is called as
+    model(x_t, t / T, c, clean=x) and must return the error, (B, ...).
+
+    Returns one number. Raises ValueError for weights that do not fit the schedule, and
+    for min_snr and weights together.
 
     Sources: [DDPM] eq. 14, [Min-SNR] section 3.4.
 
@@ -956,26 +975,29 @@ def diffusion_loss(
         error = model(x_t, t / schedule.T, c, clean=x)
     else:
         predicted = model(x_t, t / schedule.T, c)
-        error = (predicted.to(noise.dtype) - noise).square()
+        predicted = predicted.to(noise.dtype)  # autocast may return bfloat16
+        error = (predicted - noise).square()
     if min_snr is not None:
         error = _at(_min_snr_weights(schedule, min_snr), t, error) * error
     if weights is not None:
-        error = _at(_weights_left(weights), t, error) * error
+        error = _at(_importance(weights), t, error) * error
     return error.mean()
 
 
 def _check_weighting(
     schedule: NoiseSchedule, min_snr: float | None, weights: Tensor | None
 ) -> None:
-    """Raise ValueError unless at most one kind of weights is given, and is right."""
-    right = min_snr is None or min_snr > 0
-    if weights is not None:
-        fits = len(weights) == len(schedule.b) and weights[0] == 0
-        right = fits and min_snr is None
-    if not right:
+    """Raise ValueError for a wrong `min_snr` or wrong `weights` of `diffusion_loss`."""
+    if min_snr is not None and weights is not None:
+        raise ValueError("min_snr and weights are both given; give one of them")
+    if min_snr is not None and min_snr <= 0:
+        raise ValueError(f"min_snr={min_snr}; expected a number above 0, such as 5")
+    if weights is None:
+        return
+    if len(weights) != len(schedule.b) or weights[0] != 0:
         raise ValueError(
-            f"min_snr={min_snr}; expected None (no weights) or a number above 0, such "
-            "as 5; or instead weights (T + 1,), 0 at t = 0"
+            f"weights has length {len(weights)} and begins with {float(weights[0])}; "
+            f"expected T + 1 = {len(schedule.b)} weights, of which the first is 0"
         )
 
 
@@ -985,27 +1007,27 @@ def _min_snr_weights(schedule: NoiseSchedule, gamma: float) -> Tensor:
 
 
 def _draw_steps(weights: Tensor, n: int, generator: Generator | None) -> Tensor:
-    """n random steps (n,), each as often as the root of its weight says."""
+    """Draw n steps (n,), with probability proportional to sqrt(weights[t])."""
     return torch.multinomial(weights.sqrt(), n, replacement=True, generator=generator)
 
 
-def _weights_left(weights: Tensor) -> Tensor:
-    """What is left to multiply the error by, when `_draw_steps` has drawn its steps."""
+def _importance(weights: Tensor) -> Tensor:
+    """weights[t] / (T * probability of t), for the steps that `_draw_steps` draws."""
     root = weights.sqrt()
     return root * root[1:].mean()
 
 
 def _has_own_loss(model: nn.Module) -> bool:
-    """Whether the network has a `loss` method, under whatever wraps it.
+    """Whether the network, or the network inside a wrapper, has a `loss` method.
 
-    DataParallel, DistributedDataParallel and AveragedModel call the network inside
-    `module`, torch.compile calls it `_orig_mod`.
+    DataParallel, DistributedDataParallel and AveragedModel keep the network as
+    `module`, and torch.compile keeps it as `_orig_mod`.
     """
-    inner = model
-    while inner is not None:
-        if callable(getattr(inner, "loss", None)):
+    while model is not None:
+        if callable(getattr(model, "loss", None)):
             return True
-        inner = getattr(inner, "module", getattr(inner, "_orig_mod", None))
+        compiled = getattr(model, "_orig_mod", None)
+        model = getattr(model, "module", compiled)
     return False
 
 
@@ -1049,7 +1071,8 @@ def train_steps(
     train mode.
 
     batches: pairs of pictures (B, C, H, W) and contexts (B, n_cfeat) or None.
-    p_drop: the share of contexts that is dropped; None trains without contexts.
+    p_drop: the share of contexts that is dropped, from 0 to 1. With None the network
+        is trained without contexts, even if the batches have them.
     average: from `average_weights`; it follows each step.
     generator, min_snr, weights: as in `diffusion_loss`.
 
@@ -1120,7 +1143,7 @@ def save_weights(
     """Write a model's state dict, whole or not at all.
 
     model: a network, or a state dict. half: write in half precision, which halves the
-    file; `load_state_dict` widens it again.
+    file; loading it into a network turns the numbers into float32 again.
 
     Lesson 3.
     """
@@ -1169,7 +1192,8 @@ def load_state(path: str | os.PathLike) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     """Load a file of weights into a model, strictly; returns the model in eval mode.
 
-    Raises ValueError that counts missing, surplus and misshapen entries.
+    Raises ValueError for a file of another network; it counts the missing, the surplus
+    and the misshapen entries, and names one of each.
 
     Lesson 4.
     """
@@ -1181,13 +1205,21 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     misshapen = [name for name in shared if own[name].shape != state[name].shape]
     if missing or surplus or misshapen:
         raise ValueError(
-            f"{path} does not fit this {type(model).__name__}: {len(missing)} entries "
-            f"missing, {len(surplus)} surplus, {len(misshapen)} of another shape; "
-            "build the network it was trained as (model_*, context_*: "
-            "ContextUnet(3, 64, 5, 16); others: weights/README.md)"
+            f"{path} does not fit this {type(model).__name__}: "
+            f"{_count(missing)} missing, {_count(surplus)} surplus, "
+            f"{_count(misshapen)} of another shape. Build the network as it was built "
+            "for training: ContextUnet(3, 64, 5, 16) for the files model_*.pth and "
+            "context_model_*.pth; weights/README.md lists the others"
         )
     model.load_state_dict(state)
     return model.eval()
+
+
+def _count(names: Sequence[str]) -> str:
+    """How many entries, with the name of one, as in "3 entries (out.0.bias ...)"."""
+    if not names:
+        return "0 entries"
+    return f"{len(names)} entries ({min(names)} ...)"
 
 
 # ---- Sampling ------------------------------------------------------------------------
@@ -1195,7 +1227,8 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
 # Samplers combine two kinds of function:
 # model(x, time, context) returns the noise that it predicts in x (B, C, H, W);
 #     time = t / T is (B,), and context is (B, n_cfeat) or None.
-# step(x, t, t_prev, pred_noise, z) returns x at t_prev; z is fresh noise like x.
+# step(x, t, t_prev, pred_noise, z) returns x at t_prev, the step below t that the
+#     sampler goes to next; z is fresh noise, shaped like x.
 
 
 def sampling_steps(steps: int | Sequence[int], T: int) -> list[int]:
@@ -1222,8 +1255,8 @@ def _checked_path(steps: Sequence[int], T: int) -> list[int]:
     path = list(steps) if hasattr(steps, "__iter__") else []
     if not _leads_to_0(path, T):
         raise ValueError(
-            f"steps={str(steps)[:60]}; expected a whole number, or several that start "
-            f"with T = {T} and come to 0 at the end only"
+            f"steps={str(steps)[:60]}; expected a whole number, or a list of whole "
+            f"numbers that starts with T = {T} and reaches 0 only at its end"
         )
     return [int(t) for t in path]
 
@@ -1243,15 +1276,17 @@ def restart_steps(
     stride: int = 8,
     round_stride: int = 6,
 ) -> list[int]:
-    """A restart schedule: at each `low`, jump up to `high` and denoise again.
+    """A restart schedule: at a low step, add noise again up to a high one, and repeat.
 
-    rounds: (high, low, times) for each place, from the highest `low` to the lowest.
-        The jump is made `times` times.
-    stride, round_stride: the length of a step on the way down, and in the rounds.
-        Where a stride does not fit, its last step is shorter.
+    rounds: (high, low, times) for each place where the sampler restarts, from the
+        noisiest place to the cleanest. It arrives at `low`, jumps up to `high` and
+        denoises down to `low` again, `times` times.
+    stride, round_stride: the length of a step on the way down, and in the rounds. The
+        last step before a `low` is shorter where the stride does not fit.
 
-    Returns the list of steps from T to 0, for a sampler's `steps`. The defaults make
-    495 calls of the network. Raises ValueError for rounds that go nowhere.
+    Returns the list of steps from T to 0, for a sampler's `steps`. The default list
+    calls the network 495 times. Raises ValueError for rounds that overlap or leave the
+    range from 0 to T.
 
     Source: [Restart] algorithm 1.
 
@@ -1263,18 +1298,18 @@ def restart_steps(
             "1 or more"
         )
     path = []
-    at = T
+    reached = T
     for high, low, times in rounds:
-        if not (0 < low < high <= T and low < at and times >= 0):
+        if not (0 < low < high <= T and low < reached and times >= 0):
             raise ValueError(
-                f"round {(high, low, times)} after step {at}; expected 0 < low < high "
-                f"<= T = {T}, each low below the last, times >= 0"
+                f"round {(high, low, times)} after step {reached}; expected "
+                f"0 < low < high <= T = {T}, each low below the last, times >= 0"
             )
-        path += range(at, low, -stride)
-        one_round = [low, *range(high, low, -round_stride)]
-        path += one_round * times
-        at = low
-    path += range(at, 0, -stride)
+        path += range(reached, low, -stride)
+        up_and_down = [low, *range(high, low, -round_stride)]
+        path += up_and_down * times
+        reached = low
+    path += range(reached, 0, -stride)
     path.append(0)
     return path
 
@@ -1374,44 +1409,47 @@ def evaluating(model: Callable) -> Iterator[None]:
 def walk(
     model, schedule, *, x, steps, step, context=None, generator=None
 ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-    """Walk x along a list of steps, and yield (t, x_t, predicted noise) after each.
+    """Take x from step to step along a list, and yield after each of them.
 
-    Where the list goes up, x gets the noise that it lacks there; the model is not
-    called, and the predicted noise is None. A network is called in eval mode; a plain
-    function must see to that itself.
+    It yields (t_prev, x at t_prev, the noise predicted at t), where t_prev is the step
+    just reached and t the one before it in the list. Where the list goes up, fresh
+    noise brings x to the noise level of the higher step; the model is not called, and
+    the predicted noise is None. A network is called in eval mode. A plain function must
+    do that itself.
 
     model: any function model(x, time, context) that returns the predicted noise.
     x: where to start, (N, C, H, W).
-    steps: the list, such as [500, 250, 0].
-    step: the function step(x, t, t_next, pred_noise, z) that goes down once; z is fresh
-        noise.
+    steps: the list, such as [500, 250, 0]; `sampling_steps` makes and checks it.
+    step: the function step(x, t, t_prev, pred_noise, z) that takes x from t down to
+        t_prev; z is fresh noise.
     context: (N, n_cfeat), or None.
-    generator: a CPU generator, whatever the device. It draws one z for each step,
-        needed or not, so that the same seed gives every model the same noise.
+    generator: a CPU generator. It draws one z for each step, needed or not, so that the
+        same seed gives every model the same noise.
 
     Lesson 4.
     """
-    for t, t_next in zip(steps[:-1], steps[1:]):
+    for t, t_prev in zip(steps[:-1], steps[1:]):
         z = torch.randn(x.shape, generator=generator).to(x)
-        if t_next > t:  # up: add noise
+        if t_prev > t:  # up: add noise
             pred_noise = None
-            share = float(schedule.ab[t_next] / schedule.ab[t])
-            x = share**0.5 * x + (1 - share) ** 0.5 * z
+            kept = float(schedule.ab[t_prev] / schedule.ab[t])  # of x's variance
+            x = kept**0.5 * x + (1 - kept) ** 0.5 * z
         else:  # down: predict the noise, then take one step
             time = x.new_full((len(x),), t / schedule.T)
-            with evaluating(model):
+            with evaluating(model):  # the caller may train between two steps
                 pred_noise = model(x, time, context)
-            x = step(x, t, t_next, pred_noise, z)
-        yield t_next, x, pred_noise
+            x = step(x, t, t_prev, pred_noise, z)
+        yield t_prev, x, pred_noise
 
 
-def _start(model, shape, x_T, context, generator) -> tuple[Tensor, Tensor | None]:
+def _starting_point(
+    model, shape, x_T, context, generator
+) -> tuple[Tensor, Tensor | None]:
     """x_T, drawn unless it is given, and the context: on the model's device."""
-    if (shape is None) == (x_T is None):
-        found = "None" if x_T is None else "given"
-        raise ValueError(
-            f"give either shape=(N, C, H, W) or x_T; got shape={shape} and x_T {found}"
-        )
+    if shape is None and x_T is None:
+        raise ValueError("give shape=(N, C, H, W), or the noise to start from as x_T=")
+    if shape is not None and x_T is not None:
+        raise ValueError(f"shape={shape} and x_T are both given; give one of them")
     x = x_T
     if x is None:
         x = torch.randn(shape, generator=generator)
@@ -1420,8 +1458,8 @@ def _start(model, shape, x_T, context, generator) -> tuple[Tensor, Tensor | None
         return x, None
     if len(context) != len(x):
         raise ValueError(
-            f"context has {len(context)} rows for {len(x)} pictures; "
-            "give (N, n_cfeat), one row for each"
+            f"context has {len(context)} row(s) for {len(x)} picture(s); give "
+            "(N, n_cfeat), one row for each picture"
         )
     return x, context.to(x)
 
@@ -1439,6 +1477,7 @@ def _like_weights(x: Tensor, model: Callable) -> Tensor:
 def _places_to_keep(keep: int | Sequence[int], path: list[int]) -> set[int]:
     """The places in a list of steps that a sampler's `keep` asks for."""
     if isinstance(keep, (int, np.integer)):
+        # From the end, so that one frame is the result.
         evenly = np.linspace(len(path) - 1, 0, min(keep, len(path)))
         return {round(place) for place in evenly}
     unknown = set(keep) - set(path)
@@ -1457,10 +1496,10 @@ def _sample(
     if steps is None:
         steps = schedule.T
     path = sampling_steps(steps, schedule.T)
-    x, context = _start(model, shape, x_T, context, generator)
+    x, context = _starting_point(model, shape, x_T, context, generator)
     kept = _places_to_keep(keep, path)
     frames = []
-    if 0 in kept:
+    if 0 in kept:  # place 0 of the list is x_T
         frames.append(x.cpu())
     trip = walk(
         model,
@@ -1477,7 +1516,7 @@ def _sample(
     for place, (_, x, _) in enumerate(bar, start=1):
         if place in kept:
             frames.append(x.cpu())
-    if not frames:
+    if not frames:  # keep=0
         return x, x.new_zeros((0, *x.shape), device="cpu")
     return x, torch.stack(frames)
 
@@ -1497,21 +1536,24 @@ def sample_ddpm(
     noise_scale=1.0,
     progress=False,
 ) -> tuple[Tensor, Tensor]:
-    """Draw pictures with DDPM.
+    """Sample pictures with DDPM: `walk` from x_T to step 0 with `denoise_add_noise`.
 
-    shape, x_T: give one of them: the shape (N, C, H, W) of the noise to start from, or
-        the noise itself.
+    shape, x_T: give one of the two: the shape (N, C, H, W) of the noise to start from,
+        or that noise itself.
     context: what to ask for, (N, n_cfeat), or None.
-    steps: None for all T of them, or fewer for longer strides (lesson 5), or a list of
-        steps such as that of `restart_steps`.
+    steps: None for all T steps; a whole number for fewer, longer strides (lesson 5); or
+        a list such as that of `restart_steps`.
     generator: a CPU generator, which draws all noise.
-    keep: how many frames to keep, or a list of steps to keep a frame at every visit.
-    variance, clip: as in `denoise_add_noise`.
-    noise_scale: a factor for the added noise. 0 leaves the noise out, which is a fault.
+    keep: how many frames to keep, evenly spaced from x_T to the result (one frame is
+        the result); or a list of steps t, each kept as often as it is visited.
+    variance: of the added noise, "beta" or the smaller "beta_tilde".
+    clip: whether to clip the implied x_0 to [-1, 1].
+    noise_scale: a factor for the added noise. Only 1 is right; lesson 4 shows why.
     progress: whether to show a progress bar.
 
     Returns (samples, frames): (N, C, H, W), and (frames, N, C, H, W) on the CPU. Raises
-    ValueError for arguments that do not fit together.
+    ValueError for steps that do not lead from T to 0, for a context with another number
+    of rows, and for kept steps that are never visited.
 
     Source: [DDPM] algorithm 2.
 
@@ -1558,7 +1600,7 @@ def sample_ddim(
     clip=False,
     progress=False,
 ) -> tuple[Tensor, Tensor]:
-    """Draw pictures with DDIM, in any number of steps from 1 to T or along a list.
+    """Sample pictures with DDIM, in any number of steps from 1 to T or along a list.
 
     eta, clip: as in `denoise_ddim`.
 
@@ -1667,7 +1709,7 @@ def sample_multistep(
     clip=False,
     progress=False,
 ) -> tuple[Tensor, Tensor]:
-    """Draw pictures in few steps by remembering what the network predicted before.
+    """Sample pictures in few steps by remembering what the network predicted before.
 
     solver: "2m" for `SecondOrder`, or "ipndm" for `AdamsBashforth`. Both are
         deterministic, and each step calls the network once.
@@ -1871,8 +1913,8 @@ def load_sprites(part: str = "train", root: str | os.PathLike = DATA) -> Sprites
         values that train lacks).
     root: the folder of the files.
 
-    Raises ValueError for another part or for files that do not belong together, and
-    FileNotFoundError where a file is missing.
+    Raises ValueError if there is no such part, or if the files do not belong together,
+    and FileNotFoundError where a file is missing.
 
     Lesson 3.
     """
@@ -1905,7 +1947,7 @@ def _load_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _factors_of(row: dict[str, str]) -> dict[str, str]:
-    """The factors that a sprite's row names: a class leaves the others' empty."""
+    """The factors in a row; those that its class does not have are empty there."""
     return {name: text for name, text in row.items() if text and name != "part"}
 
 
@@ -1920,7 +1962,7 @@ def load_digits(
 
     Returns pictures (N, 1, 28, 28) in [0, 1] and labels (N,) int64. It is the full
     training set if torchvision finds it; otherwise it is the 5,000 pictures that come
-    with the course, and a printed line says so. Raises ValueError for another name.
+    with the course, and a printed line says so. Raises ValueError for any other name.
 
     Lesson 1.
     """
@@ -2000,7 +2042,7 @@ def _png_files(folder: Path) -> list[Path]:
 
 
 def _read_tiles(file: Path, tile: int, in_folder: bool) -> tuple[list, str]:
-    """The tiles of a picture on which something is drawn, and why there may be none."""
+    """(the tiles on which something is drawn, what is wrong if there are none)."""
     try:
         with Image.open(file) as picture:  # reads only the header
             if not _has_right_size(picture, tile, in_folder):
@@ -2079,7 +2121,7 @@ def denoising_losses(model, x, schedule, *, steps, c=None, seed=0, batch=100) ->
     Lesson 4.
     """
     generator = Generator().manual_seed(seed)
-    x, c = _start(model, shape=None, x_T=x, context=c, generator=None)
+    x, c = _starting_point(model, shape=None, x_T=x, context=c, generator=None)
     losses = []
     with evaluating(model):
         for t in steps:
@@ -2111,7 +2153,8 @@ def nearest_pictures(
     k: how many, from 1 to the number of reference pictures.
 
     Returns (distances, indices), both (N,), or (N, k) for k > 1. A distance is the root
-    mean square over pixels and channels, from 0 to 1. Raises ValueError for another k.
+    mean square over pixels and channels, from 0 to 1. Raises ValueError for a k
+    outside its range.
 
     Lesson 4.
     """
@@ -2133,7 +2176,7 @@ def _as_vectors(pictures: Tensor | np.ndarray) -> Tensor:
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The squared Frechet distance of two sets of features, each taken for a Gaussian.
+    """The squared Frechet distance between Gaussians fitted to two sets of features.
 
     a: features (N, d). b: features (M, d).
 
@@ -2300,18 +2343,25 @@ def _feature_scores(
     ours = sprite_features(pictures)
     theirs = sprite_features(training)
     order = np.random.default_rng(0).permutation(len(theirs))
-    as_many = theirs[order[: len(ours)]]
-    values = precision_recall_density_coverage(as_many, ours)
-    scores = {name: scoring.interval(each) for name, each in values.items()}
+    real = theirs[order[: len(ours)]]  # as many as there are samples
+    near = precision_recall_density_coverage(real, ours)
+    scores = {
+        "precision": scoring.interval(near["precision"]),
+        "recall": None,  # the order of the table; filled in below
+        "density": scoring.interval(near["density"]),
+        "coverage": None,
+        "FD": None,
+    }
 
-    def of_the_set(rows):
-        near = precision_recall_density_coverage(as_many, ours[rows])
-        distance = frechet_distance(ours[rows], theirs)
+    def scores_of(rows):
+        some = ours[rows]
+        near = precision_recall_density_coverage(real, some)
+        distance = frechet_distance(some, theirs)
         return near["recall"].mean(), near["coverage"].mean(), distance
 
-    # Recall and coverage have a value for each real sprite, but it is the samples that
-    # would differ by chance. So their intervals leave out samples, as that of FD does.
-    intervals = scoring.jackknife(of_the_set, len(ours))
+    # The jackknife leaves out samples. Recall and coverage have one value for each real
+    # sprite, but what chance has drawn are the samples.
+    intervals = scoring.jackknife(scores_of, len(ours))
     scores["recall"], scores["coverage"], scores["FD"] = intervals
     return scores
 
@@ -2319,15 +2369,16 @@ def _feature_scores(
 def sprite_report(samples, asked=None, n: int = 1000, seed: int = 0) -> str:
     """The scores of the first n samples in a table, beside a floor and a ceiling.
 
-    The floor is the score of held-out `test` sprites, the ceiling that of fresh legal
-    ones. Fresh sprites are fair draws from the grammar: some of them are in training,
-    others have held-out pairs. All columns have n pictures.
+    Samples are as good as training sprites if they score like `test`, sprites that are
+    drawn like `train` and held out: this column is called the floor. The column called
+    the ceiling has sprites drawn evenly from the whole grammar. All columns have n
+    pictures.
 
     samples, asked: as in `sprite_scores`.
     n: from 20 to 1,100 (the number of `test` sprites), at most len(samples).
     seed: the seed of the choice of test sprites, and of the fresh draws.
 
-    Returns text to print. Raises ValueError for another n.
+    Returns text to print. Raises ValueError for an n outside this range.
 
     Lesson 4.
     """
@@ -2817,16 +2868,17 @@ def show_source(thing: Callable | type, docstring: bool = False):
     indent = lines[0][: -len(lines[0].lstrip())]
     lines = [line.removeprefix(indent) for line in lines]
     if not docstring:
-        left_out = _docstring_lines(lines)
-        lines = [line for i, line in enumerate(lines, 1) if i not in left_out]
+        hidden = _docstring_lines(lines)
+        lines = [line for i, line in enumerate(lines, 1) if i not in hidden]
     code = "\n".join(lines)
     return Markdown(f"```python\n{code}\n```")
 
 
 def _docstring_lines(lines: list[str]) -> set[int]:
-    """The numbers, from 1, of lines that hold a docstring, and of the blanks after it.
+    """The numbers, from 1, of the lines of docstrings and of the blanks after them.
 
-    A docstring that shares a line with code, or is all that a body holds, is left out.
+    A docstring does not count if it is all that a body holds, or if it shares a line
+    with code: without it, the rest would not be Python.
     """
     numbers = set()
     for node in ast.walk(ast.parse("\n".join(lines))):
