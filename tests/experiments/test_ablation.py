@@ -1,10 +1,15 @@
-"""The program behind lesson 3's table of settings: its targets and weights against the helper's posterior, and the rest with small numbers."""
+"""The program behind lesson 3's table of settings.
+
+Its targets and weights stand against the helper's posterior; the rest runs with small
+numbers.
+"""
 
 import itertools
 import json
 import sys
 from dataclasses import asdict
 
+import faults
 import pytest
 import torch
 
@@ -14,21 +19,25 @@ SCHEDULE = du.NoiseSchedule.linear()
 TARGETS = ("noise", "x0", "velocity", "mean")
 
 
+def normal(*shape, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
+    """Normal noise, always the same."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=dtype)
+
+
 @pytest.fixture
-def shipped(program, monkeypatch):
-    monkeypatch.syspath_prepend(str(du.WEIGHTS))
+def shipped(program):
+    """ablation.py as it is."""
     return program("ablation")
 
 
 @pytest.fixture
 def ablation(shipped, monkeypatch):
-    for name, value in {
-        "FEATURES": 8,
-        "HELD_OUT": 10,
-        "SAMPLING_STEPS": 2,
-        "LOSS_STEPS": (20, 200),
-    }.items():
-        monkeypatch.setattr(shipped, name, value)
+    """ablation.py with small numbers and two changes."""
+    monkeypatch.setattr(shipped, "FEATURES", 8)
+    monkeypatch.setattr(shipped, "HELD_OUT", 10)
+    monkeypatch.setattr(shipped, "SAMPLING_STEPS", 2)
+    monkeypatch.setattr(shipped, "LOSS_STEPS", (20, 200))
     changes = {
         "plain": shipped.Change(1e-3, 100),
         "mean": shipped.Change(
@@ -41,21 +50,21 @@ def ablation(shipped, monkeypatch):
 
 @pytest.fixture
 def noised():
-    """Clean pictures, noise, steps and what comes of them, in double precision."""
+    """(clean pictures, noise, steps, x_t), in double precision."""
     t = torch.tensor([1, 2, 50, 250, 500])
-    x0, noise = torch.randn(
-        2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    x0, noise = normal(2, 5, 3, 4, 4)
     return x0, noise, t, du.perturb_input(x0, t, noise, SCHEDULE)
+
+
+# ---- Targets and weights ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_right_answer_implies_the_noise(shipped, noised, target):
     x0, noise, t, x_t = noised
     answer = shipped.aim(target, x0, noise, t, SCHEDULE)
-    torch.testing.assert_close(
-        shipped.to_noise(target, answer, x_t, t, SCHEDULE), noise, rtol=1e-9, atol=1e-9
-    )
+    implied = shipped.to_noise(target, answer, x_t, t, SCHEDULE)
+    torch.testing.assert_close(implied, noise, rtol=1e-9, atol=1e-9)
 
 
 def test_the_mean_is_that_of_the_posterior(shipped, noised):
@@ -63,59 +72,53 @@ def test_the_mean_is_that_of_the_posterior(shipped, noised):
     answer = shipped.aim("mean", x0, noise, t, SCHEDULE)
     for i, step in enumerate(t.tolist()):
         c0, ct, _ = du.posterior(step, SCHEDULE)
-        torch.testing.assert_close(
-            answer[i], c0 * x0[i] + ct * x_t[i], rtol=1e-9, atol=1e-9
-        )
+        mean = c0 * x0[i] + ct * x_t[i]
+        torch.testing.assert_close(answer[i], mean, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("target", ["noise", "mean"])
-def test_the_weights_of_the_bound_are_the_squared_distance_of_the_means_over_two_variances(
-    shipped, noised, target
-):
-    """Against the sampler's own step: two answers, their two means, |mu - mu'|^2 / (2 beta), in the same proportion at every t."""
+def test_the_weights_of_the_bound_compare_the_means(shipped, noised, target):
+    """The bound is the squared distance of the means over two variances.
+
+    Two answers lead the sampler's own step to two means. Weight times error is in the
+    same proportion to |mu - mu'|^2 / (2 beta) at every t.
+    """
     _, noise, t, x_t = noised
-    others = noise + torch.randn(
-        noise.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-    )
-    weights = shipped.step_weights(
-        shipped.Change(target=target, weights="bound"), SCHEDULE
-    )
+    others = noise + normal(*noise.shape, seed=1)
+    change = shipped.Change(target=target, weights="bound")
+    weights = shipped.step_weights(change, SCHEDULE)
     ratios = []
     for i, step in enumerate(t.tolist()):
-        means = [
-            du.denoise_add_noise(x_t[i : i + 1], step, some[i : i + 1], SCHEDULE)
-            for some in (noise, others)
-        ]
-        apart = (means[0] - means[1]).square().mean()
-        error = (noise[i] - others[i]).square().mean() if target == "noise" else apart
-        ratios.append(float(weights[step] * error / (apart / (2 * SCHEDULE.b[step]))))
+        x = x_t[i : i + 1]
+        mean = du.denoise_add_noise(x, step, noise[i : i + 1], SCHEDULE)
+        other = du.denoise_add_noise(x, step, others[i : i + 1], SCHEDULE)
+        apart = (mean - other).square().mean()
+        error = apart
+        if target == "noise":
+            error = (noise[i] - others[i]).square().mean()
+        bound = apart / (2 * SCHEDULE.b[step])
+        ratios.append(float(weights[step] * error / bound))
     assert ratios == pytest.approx([ratios[0]] * len(ratios), rel=1e-6)
     assert float(weights[1:].mean()) == pytest.approx(1)
 
 
-def test_min_snr_weights_are_those_of_the_training_loss(shipped):
-    """One picture: the weighted error over the plain one, as `diffusion_loss` has it, for the t that it drew."""
-    weights, x = (
-        shipped.step_weights(shipped.Change(weights="min-SNR"), SCHEDULE),
-        torch.zeros(1, 3, 4, 4),
-    )
-    for seed in range(5):
-        generators = (torch.Generator().manual_seed(seed) for _ in range(2))
-        plain, weighted = (
-            du.diffusion_loss(
-                lambda x, t, c: 0 * x,
-                x,
-                SCHEDULE,
-                c=None,
-                generator=next(generators),
-                min_snr=gamma,
-            )
-            for gamma in (None, 5.0)
+@pytest.mark.parametrize("seed", range(5))
+def test_min_snr_weights_are_those_of_the_training_loss(shipped, seed):
+    """The weighted loss of one picture over the plain one, for the t that was drawn."""
+
+    def loss(gamma):
+        return du.diffusion_loss(
+            lambda x, t, c: 0 * x,
+            torch.zeros(1, 3, 4, 4),
+            SCHEDULE,
+            generator=torch.Generator().manual_seed(seed),
+            min_snr=gamma,
         )
-        t = int(
-            torch.randint(1, 501, (1,), generator=torch.Generator().manual_seed(seed))
-        )
-        assert float(weighted / plain) == pytest.approx(float(weights[t]), rel=1e-5)
+
+    weights = shipped.step_weights(shipped.Change(weights="min-SNR"), SCHEDULE)
+    t = torch.randint(1, 501, (1,), generator=torch.Generator().manual_seed(seed))
+    ratio = float(loss(5.0) / loss(None))
+    assert ratio == pytest.approx(float(weights[int(t)]), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +126,10 @@ def test_min_snr_weights_are_those_of_the_training_loss(shipped):
     [("x0", "min-SNR"), ("velocity", "bound"), ("mean", "min-SNR"), ("noise", "other")],
 )
 def test_weights_that_a_target_does_not_have_are_refused(shipped, target, weights):
-    with pytest.raises(
-        ValueError, match=f"weights='{weights}' not known for target='{target}'"
-    ):
-        shipped.step_weights(shipped.Change(target=target, weights=weights), SCHEDULE)
+    change = shipped.Change(target=target, weights=weights)
+    message = f"weights='{weights}' not known for target='{target}'"
+    with pytest.raises(ValueError, match=message):
+        shipped.step_weights(change, SCHEDULE)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -136,188 +139,154 @@ def test_a_network_that_always_answers_right_draws_the_picture(shipped, target):
     class Oracle(torch.nn.Module):
         def forward(self, x, t, c=None):
             steps = (t * 500).round().long()
-            signal, spread = (
-                table[steps].view(-1, 1, 1, 1)
-                for table in (SCHEDULE.ab.sqrt(), (1 - SCHEDULE.ab).sqrt())
-            )
-            return shipped.aim(target, x0, (x - signal * x0) / spread, steps, SCHEDULE)
+            ab = SCHEDULE.ab[steps].view(-1, 1, 1, 1)
+            noise = (x - ab.sqrt() * x0) / (1 - ab).sqrt()
+            return shipped.aim(target, x0, noise, steps, SCHEDULE)
 
     model = shipped.Denoiser(Oracle(), target, SCHEDULE)
-    x, _ = du.sample_ddim(
-        model,
-        SCHEDULE,
-        x_T=torch.randn(1, 3, 4, 4, dtype=torch.float64),
-        steps=20,
-        keep=0,
-    )
+    start = torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    x, _ = du.sample_ddim(model, SCHEDULE, x_T=start, steps=20, keep=0)
     torch.testing.assert_close(x, x0, rtol=1e-6, atol=1e-6)
+
+
+# ---- Training -----------------------------------------------------------------------
 
 
 def test_each_picture_gets_the_noise_of_the_nearest_assignment(shipped):
     """Against all 120 orders of five noises."""
-    x, noise = torch.randn(2, 5, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    x, noise = normal(2, 5, 3, 2, 2, dtype=torch.float32)
     orders = [noise[list(order)] for order in itertools.permutations(range(5))]
     best = min(orders, key=lambda some: float((x - some).square().sum()))
-    assert torch.equal(shipped.nearest_noise(x, noise), best) and not torch.equal(
-        best, noise
-    )
+    assert torch.equal(shipped.nearest_noise(x, noise), best)
+    assert not torch.equal(best, noise)
 
 
-def test_the_faults_are_those_of_the_published_code(shipped, noised):
-    """The noise's std, and a shortcut that differs from call to call; and without a fault neither."""
+def test_without_a_fault_the_noise_is_the_helper_s(shipped, noised):
     x0, noise, t, x_t = noised
-    right, wrong = (
-        shipped.noised(shipped.Change(fault=fault), x0, t, noise, SCHEDULE)
-        for fault in (None, "no square root")
-    )
+    assert torch.equal(shipped.noised(shipped.Change(), x0, t, noise), x_t)
+
+
+def test_without_its_root_the_noise_is_too_weak(shipped, noised):
+    x0, noise, t, _ = noised
+    wrong = shipped.noised(shipped.Change(fault="no square root"), x0, t, noise)
     ab = SCHEDULE.ab[t].view(-1, 1, 1, 1)
-    assert torch.equal(right, x_t)
     torch.testing.assert_close(wrong - ab.sqrt() * x0, (1 - ab) * noise)
-    block, x = du.ResidualConvBlock(3, 8, is_res=True).eval(), torch.randn(2, 3, 4, 4)
-    twice = [block(x), block(x)]
-    block.__class__ = shipped.RandomShortcut
-    other = [block(x), block(x)]
-    assert (
-        torch.equal(*twice)
-        and not torch.allclose(*other)
-        and other[0].shape == twice[0].shape
-    )
+
+
+def test_the_random_shortcut_differs_from_call_to_call():
+    network = du.ContextUnet(3, 8, 5, 16).eval()
+    block = network.init_conv
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(block(x), block(x))
+    faults.with_random_shortcut(network)
+    first = block(x)
+    assert not torch.allclose(first, block(x))
+    assert first.shape == (2, 8, 4, 4)
 
 
 @pytest.mark.parametrize(
     "fault", [None, "no square root", "random shortcut", "backward(loss)"]
 )
 def test_a_fault_changes_what_is_learnt(ablation, fault):
-    """Four steps each, from the same weights with the same pictures: the weights after them, against those of the recipe without a fault."""
-    after = [
-        ablation.train(ablation.Change(fault=some), 200).network.state_dict()
-        for some in (None, fault)
-    ]
-    same = all(
-        torch.equal(one, other)
-        for one, other in zip(*(state.values() for state in after))
-    )
+    """Four steps each, from the same weights with the same pictures."""
+    right = ablation.train(ablation.Change(), 200).network.state_dict()
+    other = ablation.train(ablation.Change(fault=fault), 200).network.state_dict()
+    same = all(torch.equal(right[name], other[name]) for name in right)
     assert same == (fault is None)
 
 
-def test_backward_of_the_loss_multiplies_the_gradient_with_it(ablation, monkeypatch):
-    """The first step's gradients as Adam gets them, over those without the fault: the loss, everywhere."""
-    seen, losses = [], []
-    step, backward = torch.optim.Adam.step, torch.Tensor.backward
+def test_backward_of_the_loss_multiplies_the_gradient_with_it():
+    for fault in (False, True):
+        x = torch.tensor([3.0, 1.0], requires_grad=True)
+        loss = x.square().sum()
+        if fault:
+            loss = faults.scaled_by_itself(loss)
+        loss.backward()
+        expected = 2 * x.detach() * (10 if fault else 1)
+        torch.testing.assert_close(x.grad, expected)
 
-    def first_gradients(optimiser, *rest):
-        seen.append(
-            torch.cat(
-                [
-                    p.grad.flatten()
-                    for group in optimiser.param_groups
-                    for p in group["params"]
-                    if p.grad is not None
-                ]
-            )
-        )
-        return step(optimiser, *rest)
 
-    def recorded(loss, *rest, **options):
-        losses.append(float(loss.detach()))
-        return backward(loss, *rest, **options)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", first_gradients)
-    monkeypatch.setattr(torch.Tensor, "backward", recorded)
-    for fault in (None, "backward(loss)"):
-        ablation.train(ablation.Change(fault=fault), 50)
-    plain, scaled = seen
-    assert losses[0] == losses[1] != pytest.approx(1, abs=1e-3)
-    torch.testing.assert_close(scaled, losses[0] * plain, rtol=1e-4, atol=1e-7)
+def test_the_scaled_gradient_is_that_of_the_published_call():
+    x = torch.tensor([3.0, 1.0], requires_grad=True)
+    loss = x.square().sum()
+    loss.backward(loss.detach())
+    published = x.grad.clone()
+    x.grad = None
+    faults.scaled_by_itself(x.square().sum()).backward()
+    assert torch.equal(x.grad, published)
 
 
 def test_a_fault_that_does_not_exist_is_refused(ablation):
-    with pytest.raises(
-        ValueError,
-        match="fault='no root' not known; expected None or one of no square root, random shortcut",
-    ):
+    message = (
+        "fault='no root' not known; expected None or one of no square root, random"
+    )
+    with pytest.raises(ValueError, match=message):
         ablation.train(ablation.Change(fault="no root"), 50)
 
 
-def run(ablation, monkeypatch, out, *extra):
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        [
-            "ablation.py",
-            "--out",
-            str(out),
-            "--pictures",
-            "200",
-            "--samples",
-            "20",
-            "--workers",
-            "1",
-            *extra,
-        ],
-    )
+def test_the_rate_rises_then_falls_or_stays(ablation, monkeypatch):
+    rates = []
+
+    def step(optimiser, closure=None):
+        rates.append(optimiser.param_groups[0]["lr"])
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    monkeypatch.setattr(ablation, "WARM_UP", 2)
+    ablation.train(ablation.Change(learning_rate=1.0), 200)
+    ablation.train(ablation.Change(learning_rate=1.0, decay=False), 200)
+    assert rates == pytest.approx([0.5, 0.75, 0.5, 0.25, 0.5, 1, 1, 1])
+
+
+# ---- The program --------------------------------------------------------------------
+
+
+def run(ablation, monkeypatch, out, *extra) -> dict:
+    """The table after a run with small numbers."""
+    small = ["--pictures", "200", "--samples", "20", "--workers", "1"]
+    monkeypatch.setattr(sys, "argv", ["ablation.py", "--out", str(out), *small, *extra])
     ablation.main()
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_rows_are_added_and_those_there_are_kept(ablation, monkeypatch, tmp_path):
-    out, changes = tmp_path / "ablation.json", ablation.CHANGES
+    out = tmp_path / "ablation.json"
+    changes = ablation.CHANGES
     monkeypatch.setattr(ablation, "CHANGES", {"plain": changes["plain"]})
     first = run(ablation, monkeypatch, out)
     monkeypatch.setattr(ablation, "CHANGES", changes)
     both = run(ablation, monkeypatch, out)
-    assert both["runs"]["plain"] == first["runs"]["plain"] and list(both["runs"]) == [
-        "plain",
-        "mean",
-    ]
-    for row in both["runs"].values():
-        assert (
-            set(row["held_out_loss"]) == {"20", "200"}
-            and 0 < row["legal_distance"]["mean"] < 1
-        )
+    plain, mean = both["runs"].values()
+    assert [*both["runs"]] == ["plain", "mean"]
+    assert plain == first["runs"]["plain"]
+    for row in (plain, mean):
+        assert set(row["held_out_loss"]) == {"20", "200"}
+        assert 0 < row["legal_distance"]["mean"] < 1
         assert set(row["scores"]) == {"legal", "coverage", "FD"}
-    assert (
-        both["runs"]["plain"]["held_out_loss"] != both["runs"]["mean"]["held_out_loss"]
-    )
+    assert plain["held_out_loss"] != mean["held_out_loss"]
 
 
 def test_other_settings_are_refused(ablation, monkeypatch, tmp_path, capsys):
     out = tmp_path / "ablation.json"
     monkeypatch.setattr(ablation, "CHANGES", {})
-    out.write_text(
-        json.dumps(
-            {
-                "settings": {
-                    "features": 8,
-                    "pictures": 200,
-                    "held_out": 10,
-                    "samples": 20,
-                },
-                "runs": {},
-            }
-        )
-    )
-    for arguments in (
-        ("--samples", "40"),
-        ("--out", str(du.WEIGHTS / "ablation.json")),
-    ):
-        with pytest.raises(SystemExit):
-            run(ablation, monkeypatch, out, *arguments)
-    assert (
-        "remove it or give another --out" in (said := capsys.readouterr().err)
-        and "would overwrite the shipped results" in said
-    )
+    settings = {"features": 8, "pictures": 200, "held_out": 10, "samples": 20}
+    out.write_text(json.dumps({"settings": settings, "runs": {}}))
+    with pytest.raises(SystemExit):
+        run(ablation, monkeypatch, out, "--samples", "40")
+    assert "remove it or give another --out" in capsys.readouterr().err
+    shipped = str(du.WEIGHTS / "ablation.json")
+    with pytest.raises(SystemExit):
+        run(ablation, monkeypatch, out, "--out", shipped)
+    assert "would overwrite the shipped results" in capsys.readouterr().err
 
 
 def test_the_stored_table_has_a_row_for_each_change(shipped):
     stored = json.loads((du.WEIGHTS / "ablation.json").read_text())
-    assert {name: row["change"] for name, row in stored["runs"].items()} == {
-        name: asdict(change) for name, change in shipped.CHANGES.items()
-    }
-    settings = {
+    changes = {name: row["change"] for name, row in stored["runs"].items()}
+    assert changes == {name: asdict(some) for name, some in shipped.CHANGES.items()}
+    assert stored["settings"] == {
         "features": shipped.FEATURES,
         "pictures": shipped.PICTURES,
         "held_out": shipped.HELD_OUT,
         "samples": shipped.SAMPLES,
     }
-    assert stored["settings"] == settings
