@@ -1,62 +1,69 @@
-"""Contexts that name factors, guidance, and how lesson 6's stored rows ask for pairs of factors and count what came."""
+"""Contexts that name factors, guidance, and the program behind lesson 6's numbers.
+
+The program asks for pairs of factors, and counts what came.
+"""
 
 import json
 
+import guidance
 import numpy as np
 import pytest
+import shipped
 import torch
 
 import diffusion_utilities as du
 
 FACTORY = du.sprite_factory()
-
-
-@pytest.fixture(scope="module")
-def results(program):
-    """weights/make_results.py as a module."""
-    return program("make_results")
+SCORING = du.sprite_scoring()
+WORTH = torch.arange(1.0, 94.0)
 
 
 def linear_model(x, t, c=None):
-    """A "network" that adds what each column of the context is worth; none is worth 0."""
-    worth = torch.arange(1.0, 94.0)
-    return x + (0 if c is None else (c @ worth[: c.shape[1]]).view(-1, 1, 1, 1))
+    """A "network" that adds what each column of the context is worth."""
+    if c is None:
+        return x
+    worth = c @ WORTH[: c.shape[1]]
+    return x + worth.view(-1, 1, 1, 1)
+
+
+# ---- Contexts -----------------------------------------------------------------------
 
 
 def test_columns_are_the_classes_and_every_value_of_the_paired_factors():
-    columns = FACTORY.context_columns()
-    assert columns[:5] == tuple(
-        ("class", name) for name in FACTORY.CLASS_NAMES
-    ) and len(columns) == len(set(columns))
-    expected = [*columns[:5]]
+    """In this order, which the shipped weights have learnt."""
+    expected = [("class", name) for name in FACTORY.CLASS_NAMES]
     for name in FACTORY.CLASS_NAMES:
         pairs = FACTORY.held_out_pairs(name)
-        for column in (
-            (factor, value)
-            for factor in (pairs.first, pairs.second)
-            for value in FACTORY.factors_of(name)[factor]
-        ):
-            expected += [column] * (column not in expected)
-    assert [*columns] == expected  # in this order, which shipped weights have learnt
-    np.testing.assert_array_equal(
-        FACTORY.as_context([dict([column]) for column in columns]), np.eye(len(columns))
-    )
+        for factor in (pairs.first, pairs.second):
+            for value in FACTORY.factors_of(name)[factor]:
+                if (factor, value) not in expected:
+                    expected.append((factor, value))
+    assert [*SCORING.context_columns()] == expected
+
+
+def test_each_column_is_asked_for_by_its_value():
+    columns = SCORING.context_columns()
+    asked = [{factor: value} for factor, value in columns]
+    np.testing.assert_array_equal(SCORING.as_context(asked), np.eye(len(columns)))
 
 
 def test_a_context_says_what_is_asked_and_nothing_else():
+    """Items have no column."""
     asked = [
         {"class": "hero", "hair_colour": "red", "item": "sword"},
         {},
         {"class": "food", "kind": "apple"},
     ]
-    contexts, columns = FACTORY.as_context(asked), FACTORY.context_columns()
-    assert contexts.dtype == np.float32 and contexts.shape == (3, len(columns))
+    contexts = SCORING.as_context(asked)
+    columns = SCORING.context_columns()
+    assert contexts.dtype == np.float32
+    assert contexts.shape == (3, len(columns))
     said = [{columns[i] for i in row.nonzero()[0]} for row in contexts]
     assert said == [
         {("class", "hero"), ("hair_colour", "red")},
         set(),
         {("class", "food"), ("kind", "apple")},
-    ]  # items have no column
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,204 +75,240 @@ def test_a_context_says_what_is_asked_and_nothing_else():
 )
 def test_a_context_for_what_no_sprite_has_is_refused(asked, words):
     with pytest.raises(ValueError, match=f"asked for {words}, which no sprite has"):
-        FACTORY.as_context([{"class": "hero"}, asked])
+        SCORING.as_context([{"class": "hero"}, asked])
 
 
-def test_guidance_goes_from_one_answer_past_the_other(results):
-    x, t, c = torch.randn(3, 1, 2, 2), torch.tensor(0.5), torch.eye(3, 93)
-    null, asked = linear_model(x, t), linear_model(x, t, c)
-    torch.testing.assert_close(results.guided(linear_model, 0)(x, t, c), null)
-    assert results.guided(linear_model, 1) is linear_model
-    torch.testing.assert_close(
-        results.guided(linear_model, 3)(x, t, c), 3 * asked - 2 * null
-    )
-    weak = results.guided(
-        linear_model, 3, lambda x, t, c: 10 * linear_model(x, t, c)
-    )  # it is told the context too
-    torch.testing.assert_close(weak(x, t, c), 3 * asked - 20 * asked)
+# ---- Guidance -----------------------------------------------------------------------
 
 
-def test_factors_asked_apart_add_their_guidances(results):
-    """Of a linear model class + w first + w second is left, whichever columns they are."""
-    asked = results.asked_pairs(True, 12)
-    c = torch.from_numpy(FACTORY.as_context(asked))
-    x, worth = torch.randn(12, 1, 2, 2), torch.arange(1.0, 94.0)
-    per_class, per_factor = c[:, :5] @ worth[:5], c[:, 5:] @ worth[5:]
-    expected = x + (per_class + 2.5 * per_factor).view(-1, 1, 1, 1)
-    torch.testing.assert_close(
-        results.asked_apart(linear_model, 2.5)(x, torch.tensor(0.5), c), expected
-    )
+@pytest.fixture
+def question():
+    """(x, t, context)."""
+    return torch.randn(3, 1, 2, 2), torch.tensor(0.5), torch.eye(3, 93)
+
+
+def test_guidance_of_weight_1_is_the_model_itself():
+    assert guidance.guided(linear_model, 1) is linear_model
+
+
+def test_guidance_of_weight_0_hears_nothing(question):
+    x, t, c = question
+    answer = guidance.guided(linear_model, 0)(x, t, c)
+    torch.testing.assert_close(answer, linear_model(x, t))
+
+
+def test_guidance_goes_past_the_answer(question):
+    x, t, c = question
+    answer = guidance.guided(linear_model, 3)(x, t, c)
+    expected = 3 * linear_model(x, t, c) - 2 * linear_model(x, t)
+    torch.testing.assert_close(answer, expected)
+
+
+def test_a_weaker_model_is_told_the_context_too(question):
+    x, t, c = question
+
+    def weak(x, t, c):
+        return 10 * linear_model(x, t, c)
+
+    answer = guidance.guided(linear_model, 3, weak)(x, t, c)
+    asked = linear_model(x, t, c)
+    torch.testing.assert_close(answer, 3 * asked - 20 * asked)
+
+
+def test_factors_asked_apart_add_their_guidances():
+    """Of a linear model class + w first + w second is left, whichever columns."""
+    asked = guidance.asked_pairs(True, 12, seed=4)
+    c = torch.from_numpy(SCORING.as_context(asked))
+    x = torch.randn(12, 1, 2, 2)
+    answer = guidance.asked_apart(linear_model, 2.5)(x, torch.tensor(0.5), c)
+    class_worth = c[:, :5] @ WORTH[:5]
+    factors_worth = c[:, 5:] @ WORTH[5:]
+    expected = x + (class_worth + 2.5 * factors_worth).view(-1, 1, 1, 1)
+    torch.testing.assert_close(answer, expected)
+
+
+# ---- Pairs of factors ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("held_out", [True, False])
-def test_pairs_are_asked_for_in_every_class(results, held_out):
-    asked = results.asked_pairs(held_out, 200)
+def test_pairs_are_asked_for_in_every_class(held_out):
+    asked = guidance.asked_pairs(held_out, 200, seed=4)
     for i, row in enumerate(asked):
         pairs = FACTORY.held_out_pairs(row["class"])
-        assert row["class"] == du.CLASS_NAMES[i % 5] and len(row) == 3
-        assert ((row[pairs.first], row[pairs.second]) in pairs.pairs) == held_out
-    if held_out:  # all of them, in turn
-        assert len({tuple(row.items()) for row in asked}) == sum(
-            len(FACTORY.held_out_pairs(name).pairs) for name in du.CLASS_NAMES
-        )
-    else:
-        assert (
-            results.asked_pairs(False, 200, 1)
-            == results.asked_pairs(False, 200, 1)
-            != results.asked_pairs(False, 200, 2)
-        )
+        assert row["class"] == du.CLASS_NAMES[i % 5]
+        assert len(row) == 3
+        pair = (row[pairs.first], row[pairs.second])
+        assert (pair in pairs.pairs) == held_out
 
 
-def test_what_came_is_counted_factor_by_factor(results):
-    """Sprites drawn as asked, of which the heroes have another hair colour, and of the first hero and the first non-hero one pixel is green."""
-    asked, rng, sprites = results.asked_pairs(True, 40), np.random.default_rng(0), []
-    for want in asked:
-        legal = FACTORY.factors_of(want["class"])
-        values = {
-            factor: str(rng.choice(choices)) for factor, choices in legal.items()
-        } | {k: v for k, v in want.items() if k != "class"}
-        if want["class"] == "hero":
-            values["hair_colour"] = next(
-                colour
-                for colour in legal["hair_colour"]
-                if colour != want["hair_colour"]
-            )
-        sprites.append(FACTORY.specify(want["class"], **values))
+def test_held_out_pairs_are_asked_for_in_turn():
+    asked = guidance.asked_pairs(True, 200, seed=4)
+    different = {tuple(row.items()) for row in asked}
+    counts = [len(FACTORY.held_out_pairs(name).pairs) for name in du.CLASS_NAMES]
+    assert len(different) == sum(counts)
+
+
+def test_shown_pairs_are_asked_for_at_random():
+    first = guidance.asked_pairs(False, 200, seed=1)
+    assert guidance.asked_pairs(False, 200, seed=1) == first
+    assert guidance.asked_pairs(False, 200, seed=2) != first
+
+
+def drawn_as_asked(want: dict[str, str], rng: np.random.Generator):
+    """A sprite as asked; what is not asked for is random."""
+    legal = FACTORY.factors_of(want["class"])
+    values = {factor: str(rng.choice(choices)) for factor, choices in legal.items()}
+    values |= {factor: value for factor, value in want.items() if factor != "class"}
+    return FACTORY.specify(want["class"], **values)
+
+
+def with_other_hair(hero):
+    """The same hero with another hair colour."""
+    values = dict(hero.factors)
+    colours = FACTORY.factors_of("hero")["hair_colour"]
+    values["hair_colour"] = next(c for c in colours if c != values["hair_colour"])
+    return FACTORY.specify("hero", **values)
+
+
+def test_what_came_is_counted_factor_by_factor():
+    """Forty sprites as asked, but for the heroes, who have another hair colour.
+
+    Of the first hero and the first non-hero one pixel is green.
+    """
+    asked = guidance.asked_pairs(True, 40, seed=4)
+    rng = np.random.default_rng(0)
+    sprites = [drawn_as_asked(want, rng) for want in asked]
+    sprites = [with_other_hair(s) if s.class_name == "hero" else s for s in sprites]
     pictures = FACTORY.render_many(sprites)
     pictures[:2, 0, 0] = (0, 255, 0)
-    scores = {
-        name: value
-        for name, (value, _, _) in results.pair_scores(pictures, asked).items()
-    }
-    assert (
-        scores["class"] == scores["second"] == 1
-        and scores["first"] == scores["all"] == 0.8
-    )
-    assert scores["legal"] == 38 / 40 and scores["all, and legal"] == 31 / 40
+    shares = guidance.pair_scores(pictures, asked)
+    scores = {name: value for name, (value, _, _) in shares.items()}
+    assert scores["class"] == scores["second"] == 1
+    assert scores["first"] == scores["all"] == 0.8
+    assert scores["legal"] == 38 / 40
+    assert scores["all, and legal"] == 31 / 40
     assert [scores[f"all, {name}"] for name in du.CLASS_NAMES] == [0, 1, 1, 1, 1]
 
 
-def test_each_batch_is_asked_for_its_own_contexts_of_the_model_that_is_given(results):
-    """A sampler that paints each picture in the grey of its context, and says what it was given."""
-    asked, seen = torch.linspace(-1, 1, 2 * results.BATCH + 7)[:, None], []
+# ---- Drawing ------------------------------------------------------------------------
 
-    def sample(model, schedule, shape, context, generator, keep):
-        seen.append((model, shape))
-        return context[..., None, None].expand(shape), None
 
-    pictures = results.drawn_in_batches(
-        "factor", len(asked), sample, model=linear_model, asked=asked
+def test_each_batch_is_asked_for_its_own_contexts_of_the_model_that_is_given():
+    """A sampler that paints each picture in the grey of its context."""
+    context = torch.linspace(-1, 1, 2 * shipped.BATCH + 7)[:, None]
+    seen = []
+
+    def draw(model, schedule, *, x_T, context, generator):
+        seen.append((model, len(x_T)))
+        return context[..., None, None].expand(x_T.shape)
+
+    pictures = shipped.draw_batches(
+        linear_model, len(context), draw, seed=4, context=context
     )
-    np.testing.assert_array_equal(
-        pictures, du.to_pictures(asked[..., None, None].expand(-1, 3, 16, 16))
-    )
-    assert seen == [
-        (linear_model, (size, 3, 16, 16)) for size in (results.BATCH, results.BATCH, 7)
-    ]
+    expected = context[..., None, None].expand(-1, 3, 16, 16)
+    np.testing.assert_array_equal(pictures, du.to_pictures(expected))
+    sizes = (shipped.BATCH, shipped.BATCH, 7)
+    assert seen == [(linear_model, size) for size in sizes]
 
 
-def test_each_row_is_drawn_with_what_its_name_says_and_once(
-    results, monkeypatch, tmp_path
-):
-    """Scores that are what was drawn with; of weights that change only their own rows are drawn again, and an interruption loses no row."""
-    drawn, names = (
-        [],
-        {
-            name
-            for name, weak, *_ in results.GUIDED.values()
-            for name in (name, weak)
-            if name
-        }
-        | {"factor_model_trained"},
-    )
+# ---- The program --------------------------------------------------------------------
 
-    def draw(name, n, sample, seed, model, asked, **options):
-        if len(drawn) == interrupted_at:
-            raise KeyboardInterrupt
-        drawn.append(name)
-        return model | {"seed": seed}
 
-    def count(pictures, asked):
-        pairs, (_, first, second) = (
-            FACTORY.held_out_pairs(asked[0]["class"]),
-            asked[0].values(),
-        )
-        return {
-            what: (number,) * 3
-            for what, number in (
-                pictures | {"held-out": (first, second) in pairs.pairs}
-            ).items()
-        }
+class Interrupted(Exception):
+    """Stands for Ctrl-C."""
 
-    def told(network, w, weak=None):
-        return {"w": w, "weak": weak is not None}
 
-    def told_apart(network, w):
-        return {"w": w, "apart": True}
+@pytest.fixture
+def told(monkeypatch, tmp_path):
+    """The program with scores that are what was drawn with, and weights in a folder.
 
-    fakes = {
-        "HERE": tmp_path,
-        "GUIDED_N": 5,
-        "guided": told,
-        "asked_apart": told_apart,
-        "network": str,
-        "ruler": str,
-    }
-    for name, fake in (
-        fakes | {"drawn_in_batches": draw, "pair_scores": count}
-    ).items():
-        monkeypatch.setattr(results, name, fake)
-    monkeypatch.setattr(
-        du,
-        "sprite_scores",
-        lambda drawn, c: (
-            {k: (v,) * 3 for k, v in drawn.items()} if isinstance(drawn, dict) else {}
-        ),
-    )
+    Returns the list of what was drawn; `told.stop_at` many drawings interrupt it.
+    """
+
+    class Drawn(list):
+        stop_at = None
+
+    drawn = Drawn()
+
+    def draw_batches(model, n, draw, *, seed, context, **options):
+        if len(drawn) == drawn.stop_at:
+            raise Interrupted
+        drawn.append(model["weights"])
+        return {**model, "seed": seed}
+
+    def guided(weights, w, weak=None):
+        return {"weights": weights, "w": w, "weak": weak is not None}
+
+    def asked_apart(weights, w):
+        return {"weights": weights, "w": w, "apart": True}
+
+    def in_thrice(values):
+        return {name: (v,) * 3 for name, v in values.items() if name != "weights"}
+
+    def pair_scores(pictures, asked):
+        pairs = FACTORY.held_out_pairs(asked[0]["class"])
+        _, first, second = asked[0].values()
+        is_held_out = (first, second) in pairs.pairs
+        return in_thrice({**pictures, "held-out": is_held_out})
+
+    monkeypatch.setattr(guidance, "N", 5)
+    monkeypatch.setattr(guidance, "RULER", ())
+    monkeypatch.setattr(guidance, "shipped_network", str)
+    monkeypatch.setattr(guidance, "weights_file", lambda name: tmp_path / name)
+    monkeypatch.setattr(guidance, "draw_batches", draw_batches)
+    monkeypatch.setattr(guidance, "guided", guided)
+    monkeypatch.setattr(guidance, "asked_apart", asked_apart)
+    monkeypatch.setattr(guidance, "pair_scores", pair_scores)
+    monkeypatch.setattr(guidance, "floor_scores", dict)
+    monkeypatch.setattr(du, "sprite_scores", lambda pictures, c: in_thrice(pictures))
+    names = {row.weights for row in guidance.ROWS.values()} | {"model_12"}
     for name in names:
-        (tmp_path / f"{name}.pth").write_bytes(b"weights")
-    interrupted_at = None
-    results.make_guidance(tmp_path / "guidance.json")
-    rows = json.loads((tmp_path / "guidance.json").read_text(encoding="utf8"))["rows"]
-    assert len(drawn) == len(rows) - 1 and rows.pop("test (floor)")["scores"] == {}
-    for row, content in rows.items():
-        w, seed = (
-            int(end.split(",")[0])
-            for end in row.replace("w = ", "seed ").split("seed ")[1:]
-        )
-        expected = {"w": w, "seed": seed}
-        if "pairs" in row:
-            expected |= {"held-out": row.startswith("held-out")} | (
-                {"apart": True} if "apart" in row else {"weak": False}
-            )
+        (tmp_path / name).write_bytes(b"weights")
+    return drawn
+
+
+def rows_of(path) -> dict:
+    return json.loads(path.read_text(encoding="utf8"))["rows"]
+
+
+def test_each_row_is_drawn_with_what_its_name_says(told, tmp_path):
+    path = tmp_path / "guidance.json"
+    guidance.write_guidance(path)
+    rows = rows_of(path)
+    assert rows.pop(guidance.FLOOR)["scores"] == {}
+    assert len(told) == len(rows)
+    for name, row in rows.items():
+        label, w, seed = name.replace(", seed ", ", w = ").split(", w = ")
+        expected = {"w": int(w), "seed": int(seed)}
+        if "pairs" in label:
+            expected["held-out"] = label.startswith("held-out")
+        if "apart" in label:
+            expected["apart"] = True
         else:
-            expected |= {"weak": row.startswith("epoch 31 by epoch 12")}
-        assert content["scores"] == {
-            what: [number] * 3 for what, number in expected.items()
-        }, row
-    (tmp_path / "model_12.pth").write_bytes(b"other weights")
-    interrupted_at = len(drawn) + 2
-    with pytest.raises(KeyboardInterrupt):
-        results.make_guidance(tmp_path / "guidance.json")
-    assert json.loads((tmp_path / "guidance.json").read_text(encoding="utf8"))[
-        "rows"
-    ].keys() == {"test (floor)", *rows}
-    interrupted_at = None
-    results.make_guidance(tmp_path / "guidance.json")
-    results.make_guidance(tmp_path / "guidance.json")
-    assert drawn[len(rows) :] == ["model_31"] * 2 * len(results.GUIDED_SEEDS)
+            expected["weak"] = label == "epoch 31 by epoch 12"
+        assert row["scores"] == {what: [v] * 3 for what, v in expected.items()}, name
 
 
-def test_the_stored_rows_are_all_there(results):
-    rows = json.loads((du.WEIGHTS / "guidance.json").read_text(encoding="utf8"))["rows"]
-    guided = {
-        f"{label}, w = {w}, seed {s}"
-        for label, (*_, ws) in results.GUIDED.items()
-        for w in ws
-        for s in results.GUIDED_SEEDS
-    }
-    assert (
-        guided < rows.keys()
-        and len(rows) == 1 + len(guided) + 2 * 2 * len(results.ASKED_W) * 3
-    )
-    assert all({"legal"} < row["scores"].keys() for row in rows.values())
+def test_an_interruption_loses_no_row_and_other_weights_draw_only_their_rows(
+    told, tmp_path
+):
+    path = tmp_path / "guidance.json"
+    guidance.write_guidance(path)
+    names = rows_of(path).keys()
+    (tmp_path / "model_12").write_bytes(b"other weights")
+    before = len(told)
+    told.stop_at = before + 2
+    with pytest.raises(Interrupted):
+        guidance.write_guidance(path)
+    assert rows_of(path).keys() == names
+    told.stop_at = None
+    guidance.write_guidance(path)
+    guidance.write_guidance(path)
+    assert told[before:] == ["model_31"] * 2 * len(guidance.SEEDS)
+
+
+def test_the_stored_rows_are_all_there():
+    rows = rows_of(du.WEIGHTS / "guidance.json")
+    assert [*rows] == [guidance.FLOOR, *guidance.ROWS]
+    for row in rows.values():
+        assert "legal" in row["scores"]
