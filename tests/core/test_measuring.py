@@ -165,7 +165,7 @@ def test_min_snr_weighs_each_picture_by_its_step():
 
 def test_a_min_snr_that_is_no_weight_is_refused():
     schedule = du.NoiseSchedule.linear(500)
-    message = "min_snr=0; expected None .no weights. or a number above 0, such as 5"
+    message = "min_snr=0; expected a number above 0, such as 5"
     with pytest.raises(ValueError, match=message):
         du.diffusion_loss(
             torch.zeros_like, torch.zeros(2, 3, 4, 4), schedule, min_snr=0

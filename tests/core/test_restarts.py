@@ -103,7 +103,7 @@ def test_strides_that_lead_nowhere_are_refused(strides):
     ],
 )
 def test_a_list_that_is_no_way_from_T_to_0_is_refused_before_any_work(steps):
-    message = "start with T = 500 and come to 0 at the end only"
+    message = "starts with T = 500 and reaches 0 only at its end"
     with pytest.raises(ValueError, match=message):
         du.sample_ddpm(never_called, SCHEDULE, shape=(1, 3, 4, 4), steps=steps)
 
