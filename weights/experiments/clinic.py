@@ -24,6 +24,7 @@ import shipped
 import tables
 import torch
 from capstone import draw_samples, score, train_for
+from torch import Generator, Tensor, nn
 from training import random_rows, steps_with
 
 import diffusion_utilities as du  # tables.py makes it importable
@@ -52,6 +53,11 @@ Sheets = dict[str, np.ndarray]  # {"patient: what": pictures (N, 16, 16, 3) uint
 
 def rounded(value) -> float:
     return round(float(value), 4)
+
+
+def shuffled(n: int, seed: int = 0) -> np.ndarray:
+    """The numbers from 0 to n - 1 in random order."""
+    return np.random.default_rng(seed).permutation(n)
 
 
 # ---- Training -----------------------------------------------------------------------
@@ -86,43 +92,40 @@ TRAININGS = {
 }
 
 
-def training_set(run: Run) -> tuple[torch.Tensor, torch.Tensor]:
+def training_set(run: Run) -> tuple[Tensor, Tensor]:
     """Pictures and labels as the run sees them."""
     data = du.load_sprites("train")
-    rows = np.random.default_rng(run.seed).permutation(len(data))
-    rows = rows[: run.pictures]
+    rows = shuffled(len(data), run.seed)[: run.pictures]
     labels = data.c[rows]
     if run.shuffled:
-        order = np.random.default_rng(run.seed + 1).permutation(len(rows))
-        labels = labels[order]
+        labels = labels[shuffled(len(rows), run.seed + 1)]
     return data.x[rows], labels
 
 
 def some_test_sprites(n: int) -> np.ndarray:
     """The rows of n sprites of the part `test`, drawn at random."""
-    rows = np.random.default_rng(0).permutation(len(du.load_sprites("test")))
-    return rows[:n]
+    return shuffled(len(du.load_sprites("test")))[:n]
 
 
-def held_out() -> tuple[torch.Tensor, torch.Tensor]:
+def held_out() -> tuple[Tensor, Tensor]:
     """Pictures and labels that no run is trained on."""
     test = du.load_sprites("test")
     rows = some_test_sprites(HELD_OUT)
     return test.x[rows], test.c[rows]
 
 
-def losses_at(model, x: torch.Tensor, c: torch.Tensor, steps) -> torch.Tensor:
+def losses_at(model, x: Tensor, c: Tensor, steps) -> Tensor:
     """The loss of each picture at each step, always with the right noise."""
     schedule = du.NoiseSchedule.linear()
     return du.denoising_losses(model, x, schedule, steps=steps, c=c)
 
 
-def mean_loss(model, x: torch.Tensor, c: torch.Tensor) -> float:
+def mean_loss(model, x: Tensor, c: Tensor) -> float:
     """The mean loss over LOSS_STEPS."""
     return rounded(losses_at(model, x, c, LOSS_STEPS).mean())
 
 
-def train(run: Run) -> tuple[torch.nn.Module, list[float], list[list[float]]]:
+def train(run: Run) -> tuple[nn.Module, list[float], list[list[float]]]:
     """Train the shipped network further; the learning rate rises, then falls to 0.
 
     Not by `train_steps`: a fault spoils the noise, the random numbers are drawn in
@@ -132,7 +135,7 @@ def train(run: Run) -> tuple[torch.nn.Module, list[float], list[list[float]]]:
     loss] at the start and after each tenth of the steps).
     """
     torch.manual_seed(run.seed)
-    generator = torch.Generator().manual_seed(run.seed)
+    generator = Generator().manual_seed(run.seed)
     schedule = du.NoiseSchedule.linear()
     x, c = training_set(run)
     unseen = held_out()
@@ -172,32 +175,32 @@ def train(run: Run) -> tuple[torch.nn.Module, list[float], list[list[float]]]:
 # generator=...) and returns pictures.
 
 
-def ddpm(model, schedule, **start) -> torch.Tensor:
+def ddpm(model, schedule, **start) -> Tensor:
     """The healthy sampler."""
     return shipped.ddpm(model, schedule, **DDPM, **start)
 
 
-def ddim(model, schedule, **start) -> torch.Tensor:
+def ddim(model, schedule, **start) -> Tensor:
     """Another sampler, for the test of each network: the helper's DDIM in 20 steps."""
     return shipped.ddim(model, schedule, steps=20, clip=True, **start)
 
 
-def no_noise_added(model, schedule, **start) -> torch.Tensor:
+def no_noise_added(model, schedule, **start) -> Tensor:
     return faults.no_noise_added(model, schedule, **DDPM, **start)
 
 
-def eval_forgotten(model, schedule, **start) -> torch.Tensor:
+def eval_forgotten(model, schedule, **start) -> Tensor:
     return ddpm(faults.batch_statistics(model), schedule, **start)
 
 
-def noise_at_the_end(model, schedule, *, generator, **start) -> torch.Tensor:
+def noise_at_the_end(model, schedule, *, generator, **start) -> Tensor:
     x = ddpm(model, schedule, generator=generator, **start)
     z = torch.randn(x.shape, generator=generator)
     last = schedule.T // DDPM["steps"]
     return faults.with_noise_at_the_end(x, last, schedule, z)
 
 
-def t_not_divided(model, schedule, **start) -> torch.Tensor:
+def t_not_divided(model, schedule, **start) -> Tensor:
     return ddpm(faults.t_not_divided(model, schedule), schedule, **start)
 
 
@@ -219,21 +222,21 @@ SICK = [name for name in PATIENTS if name != "healthy"]
 
 def numbered() -> dict[str, str]:
     """{fault: the number under which the lesson knows the patient}, at random."""
-    order = np.random.default_rng(11).permutation(len(SICK))
-    return {SICK[i]: str(number) for number, i in enumerate(order, start=1)}
+    order = [SICK[i] for i in shuffled(len(SICK), seed=11)]
+    return {name: str(number) for number, name in enumerate(order, start=1)}
 
 
-def asked(n: int) -> torch.Tensor:
+def asked(n: int) -> Tensor:
     """Five of each class in turn, so that each row of a sheet is a class: (n, 5)."""
     return torch.eye(5)[torch.arange(n) // 5 % 5]
 
 
-def draw(sampler: Callable, model, n: int, changed: bool = False) -> torch.Tensor:
+def draw(sampler: Callable, model, n: int, changed: bool = False) -> Tensor:
     """n pictures; starts and noise are the same for every patient.
 
     `changed` turns the sign of the starts of the second half.
     """
-    generator = torch.Generator().manual_seed(100)
+    generator = Generator().manual_seed(100)
     x_T = torch.randn((n, 3, 16, 16), generator=generator)
     if changed:
         x_T[n // 2 :] *= -1
@@ -241,7 +244,7 @@ def draw(sampler: Callable, model, n: int, changed: bool = False) -> torch.Tenso
     batches = zip(x_T.split(100), asked(n).split(100))
     parts = []
     for i, (starts, context) in enumerate(batches):
-        noise = torch.Generator().manual_seed(200 + i)
+        noise = Generator().manual_seed(200 + i)
         part = sampler(model, schedule, x_T=starts, context=context, generator=noise)
         parts.append(part)
     return torch.cat(parts)
@@ -259,8 +262,8 @@ def report(pictures: np.ndarray, classes: np.ndarray) -> dict[str, float]:
     scoring = du.sprite_scoring()
     _, each = scoring.verdicts(pictures, train.factors, np.eye(5)[classes])
     ours = du.sprite_features(pictures)
-    order = np.random.default_rng(0).permutation(len(train))
-    some = shipped.training_features()[order[: len(ours)]]
+    rows = shuffled(len(train))[: len(ours)]
+    some = shipped.training_features()[rows]
     manifold = du.precision_recall_density_coverage(some, ours)
     values = {
         "legal": each["legal"].mean(),
@@ -297,7 +300,7 @@ def full_range(pictures: np.ndarray) -> float:
     return rounded(full.mean())
 
 
-def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+def distance(a: Tensor, b: Tensor) -> float:
     """RMS difference of pictures in [-1, 1], on the scale from 0 to 1."""
     rms = (a - b).square().mean().sqrt()
     return rounded(rms / 2)
@@ -340,7 +343,7 @@ def mean_of(values: list[float]) -> float:
     return rounded(np.mean(values))
 
 
-def trained_row(name: str) -> tuple[torch.nn.Module, dict]:
+def trained_row(name: str) -> tuple[nn.Module, dict]:
     """Train, and measure the loss: (the model, its row without any samples)."""
     run = TRAININGS[name]
     started = time.process_time()
@@ -394,7 +397,7 @@ def capstone_row(seed: int, seconds: float) -> tuple[dict, Sheets]:
     row = {"seed": seed, "steps": len(losses), "wall seconds": round(wall)}
     for name, value in score(model, n=SCORED).items():
         row[name] = rounded(value)
-    samples = draw_samples(model, 10, torch.Generator().manual_seed(0))
+    samples = draw_samples(model, 10, Generator().manual_seed(0))
     return row, {f"capstone, seed {seed}": du.to_pictures(samples)}
 
 

@@ -189,10 +189,11 @@ class NoTimeUNet(BasicUNet):
     def forward(self, x, t=None, c=None):
         full = self.act(self.down_layers[0](x))
         half = self.act(self.down_layers[1](self.downscale(full)))
-        low = self.act(self.down_layers[2](self.downscale(half)))
-        low = self.upscale(self.act(self.up_layers[0](low)))
-        half = self.upscale(self.act(self.up_layers[1](low + half)))
-        return self.up_layers[2](half + full)  # no activation after it
+        quarter = self.act(self.down_layers[2](self.downscale(half)))
+
+        up = self.act(self.up_layers[0](quarter))
+        up = self.act(self.up_layers[1](self.upscale(up) + half))
+        return self.up_layers[2](self.upscale(up) + full)  # no activation after it
 
 
 # ---- The time at each level ---------------------------------------------------------
@@ -239,6 +240,8 @@ class LevelsUNet(nn.Module):
     def __init__(self, channels=1, width=12, size=28, emb=64, T=1000):
         super().__init__()
         w = width
+        half = size // 2
+        quarter = size // 4
         self.emb = emb
         self.T = T
 
@@ -247,8 +250,8 @@ class LevelsUNet(nn.Module):
 
         self.down = nn.ModuleList()
         self.down.append(LayerNormBlock(channels, w, size))  # (B, 12, 28, 28)
-        self.down.append(LayerNormBlock(w, 2 * w, size // 2))  # (B, 24, 14, 14)
-        self.down.append(LayerNormBlock(2 * w, 4 * w, size // 4))  # (B, 48, 7, 7)
+        self.down.append(LayerNormBlock(w, 2 * w, half))  # (B, 24, 14, 14)
+        self.down.append(LayerNormBlock(2 * w, 4 * w, quarter))  # (B, 48, 7, 7)
 
         self.shrink = nn.ModuleList()
         self.shrink.append(nn.Conv2d(w, w, 4, 2, 1))  # (B, 12, 14, 14)
@@ -263,8 +266,8 @@ class LevelsUNet(nn.Module):
         self.grow.append(nn.ConvTranspose2d(w, w, 2, 2))  # (B, 12, 28, 28)
 
         self.up = nn.ModuleList()
-        self.up.append(LayerNormBlock(8 * w, 2 * w, size // 4))  # (B, 24, 7, 7)
-        self.up.append(LayerNormBlock(4 * w, w, size // 2))  # (B, 12, 14, 14)
+        self.up.append(LayerNormBlock(8 * w, 2 * w, quarter))  # (B, 24, 7, 7)
+        self.up.append(LayerNormBlock(4 * w, w, half))  # (B, 12, 14, 14)
         self.up.append(LayerNormBlock(2 * w, w, size))  # (B, 12, 28, 28)
 
         self.out = conv3x3(w, channels)  # (B, 1, 28, 28)
@@ -420,15 +423,24 @@ class ResidualUNet(nn.Module):
 
         x = self.first(x)
         full = self.down[0](x, embedded)  # (B, 16, 28, 28)
-        half = self.down[1](self.shrink[0](full), embedded)  # (B, 32, 14, 14)
-        low = self.down[2](self.shrink[1](half), embedded)  # (B, 32, 7, 7)
+        x = self.shrink[0](full)
+        half = self.down[1](x, embedded)  # (B, 32, 14, 14)
+        x = self.shrink[1](half)
+        low = self.down[2](x, embedded)  # (B, 32, 7, 7)
 
-        x = self.middle(self.attention(low), embedded)
-        x = self.up[0](self.with_skip(x, low), embedded)
-        x = self.grow[0](F.interpolate(x, scale_factor=2))  # (B, 32, 14, 14)
-        x = self.up[1](self.with_skip(x, half), embedded)
-        x = self.grow[1](F.interpolate(x, scale_factor=2))  # (B, 16, 28, 28)
-        x = self.up[2](self.with_skip(x, full), embedded)
+        x = self.attention(low)
+        x = self.middle(x, embedded)  # (B, 32, 7, 7)
+
+        x = self.with_skip(x, low)
+        x = self.up[0](x, embedded)
+        x = F.interpolate(x, scale_factor=2)
+        x = self.grow[0](x)  # (B, 32, 14, 14)
+        x = self.with_skip(x, half)
+        x = self.up[1](x, embedded)
+        x = F.interpolate(x, scale_factor=2)
+        x = self.grow[1](x)  # (B, 16, 28, 28)
+        x = self.with_skip(x, full)
+        x = self.up[2](x, embedded)
         return self.out(x)
 
     def with_skip(self, x, skip):
