@@ -284,6 +284,14 @@ class TestOnColab:
         assert "REPOSITORY" in result.stderr
         assert not (tmp_path / "course").exists()
 
+    @pytest.mark.parametrize("address", ["--upload-pack=touch run", "ext::touch run"])
+    def test_an_address_cannot_run_a_command(self, tmp_path, address):
+        result = run_set_up(tmp_path, COLAB, address)
+        assert result.returncode != 0
+        assert "https://..., in REPOSITORY" in result.stderr
+        assert address in result.stderr
+        assert list(tmp_path.iterdir()) == []
+
     @pytest.mark.parametrize(
         "hidden, wanted",
         [
