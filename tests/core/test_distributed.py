@@ -1,4 +1,7 @@
-"""Training by several processes: shared batches, averaged gradients, files written once, a killed run that goes on. Two processes on this machine."""
+"""Training by several processes on this machine.
+
+They average their gradients and write files once; a killed run continues.
+"""
 
 import json
 import os
@@ -12,45 +15,62 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
 
 import diffusion_utilities as du
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32",
-    reason="torchrun needs a free-standing c10d store, and kill -9 a POSIX system",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform == "win32",
+        reason="torchrun needs a free-standing c10d store, and kill -9 a POSIX system",
+    ),
+]
 ROOT = Path(__file__).resolve().parents[2]
 SCHEDULE = du.NoiseSchedule.linear()
 
 
-def network(name):
+def network(name: str) -> torch.nn.Module:
+    """A small network, always with the same weights."""
     torch.manual_seed(3)
     if name == "ContextUnet":
         return du.ContextUnet(3, 8, 5, 16)
-    return du.PaletteNet(du.load_sprites("test").images, SCHEDULE, width=16, depth=1)
+    images = du.load_sprites("test").images
+    return du.PaletteNet(images, SCHEDULE, width=16, depth=1)
 
 
-def gradients(name, rank, model=None):
-    """Of the loss of this process's half of a batch of ten, with its own noise."""
+def gradients(model: torch.nn.Module, rank: int):
+    """(loss, its gradients) of this process's half of a batch of ten.
+
+    Each process has its own noise.
+    """
     sprites = du.load_sprites("test")
-    model = model or network(name)
-    x, c = sprites.x[:10][rank::2], sprites.c[:10][rank::2]
-    loss = du.diffusion_loss(
-        model, x, SCHEDULE, c=c, generator=torch.Generator().manual_seed(rank)
-    )
+    x = sprites.x[:10][rank::2]
+    c = sprites.c[:10][rank::2]
+    generator = torch.Generator().manual_seed(rank)
+    loss = du.diffusion_loss(model, x, SCHEDULE, c=c, generator=generator)
     loss.backward()
     return loss.detach(), [p.grad.clone() for p in model.parameters()]
 
 
-def meet(rank, folder):
+def meet(rank: int, folder: Path) -> None:
+    """Join the other of two processes."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
 
 
-def one_run(rank, name, folder):
-    """An epoch of the program's own run; what each process has learnt goes into a file of its own."""
+def one_process(rank: int, name: str, folder: Path) -> None:
+    """Writes loss and gradients of the network as both processes share it."""
+    meet(rank, folder)
+    shared = DistributedDataParallel(network(name))
+    torch.save(gradients(shared, rank), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def one_run(rank: int, name: str, folder: Path) -> None:
+    """An epoch of the program's own run; writes what this process has learnt."""
     sys.path.insert(0, str(ROOT / "weights"))
     import train
 
@@ -60,69 +80,58 @@ def one_run(rank, name, folder):
     )
     run = train.Run(settings, torch.device("cpu"), folder / "out")
     run.train()
-    torch.save([p.detach() for p in run.model.parameters()], folder / f"{rank}.pt")
+    learnt = [parameter.detach() for parameter in run.model.parameters()]
+    torch.save(learnt, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def one_process(rank, name, folder):
-    meet(rank, folder)
-    torch.save(
-        gradients(name, rank, torch.nn.parallel.DistributedDataParallel(network(name))),
-        folder / f"{rank}.pt",
-    )
-    dist.destroy_process_group()
+def load(folder: Path, rank: int):
+    return torch.load(folder / f"{rank}.pt", weights_only=True)
+
+
+# ---- Gradients and weights ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["ContextUnet", "PaletteNet"])
 def test_both_processes_have_the_gradient_of_the_joined_batch(name, tmp_path):
-    """The joined batch's loss is the mean of its halves' (for batch norm each half is a batch of its own, in both computations)."""
+    """The joined batch's loss is the mean of its halves' losses.
+
+    For batch norm each half is a batch of its own, in both computations.
+    """
     mp.spawn(one_process, (name, tmp_path), nprocs=2)
-    halves = [gradients(name, rank) for rank in (0, 1)]
-    joined = [(one + other) / 2 for one, other in zip(halves[0][1], halves[1][1])]
+    halves = [gradients(network(name), rank) for rank in (0, 1)]
+    joined = []
+    for one, other in zip(halves[0][1], halves[1][1]):
+        joined.append((one + other) / 2)
     for rank in (0, 1):
-        loss, theirs = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert torch.allclose(loss, halves[rank][0])
-        for ours, right in zip(theirs, joined, strict=True):
-            assert torch.allclose(
-                ours, right, rtol=1e-4, atol=1e-6 * float(right.abs().max() + 1)
-            )
-        assert any(
-            not torch.allclose(ours, alone, rtol=1e-2)
-            for ours, alone in zip(theirs, halves[rank][1])
-        )
+        own_loss, own_gradients = halves[rank]
+        loss, shared = load(tmp_path, rank)
+        assert torch.allclose(loss, own_loss)
+        for gradient, right in zip(shared, joined, strict=True):
+            atol = 1e-6 * float(right.abs().max() + 1)
+            assert torch.allclose(gradient, right, rtol=1e-4, atol=atol)
+        pairs = zip(shared, own_gradients)
+        assert any(not torch.allclose(a, b, rtol=1e-2) for a, b in pairs)
 
 
 @pytest.mark.parametrize("name", ["ContextUnet", "PaletteNet"])
 def test_after_an_epoch_both_processes_have_the_same_weights(name, tmp_path):
-    """They saw other sprites and other noise: only averaged gradients keep them together."""
+    """They saw other sprites and other noise: averaged gradients keep them together."""
     mp.spawn(one_run, (name, tmp_path), nprocs=2)
-    one, other = (
-        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
-    )
-    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    for a, b in zip(load(tmp_path, 0), load(tmp_path, 1), strict=True):
+        assert torch.equal(a, b)
 
 
-def test_batches_are_shared_out_whole_and_evenly(program):
-    train = program("train")
-    whole = [
-        (torch.arange(7), torch.arange(7) + 10),
-        (torch.arange(1), torch.arange(1)),
-    ]
-    assert [x.tolist() for x, _ in train.share(iter(whole), 0, 1)] == [[*range(7)], [0]]
-    parts = [list(train.share(iter(whole), rank, 3)) for rank in range(3)]
-    assert [[x.tolist() for x, _ in part] for part in parts] == [
-        [[0, 3]],
-        [[1, 4]],
-        [[2, 5]],
-    ]
-    assert all((c - x == 10).all() for part in parts for x, c in part)
+# ---- torchrun -----------------------------------------------------------------------
 
 
-def start(out, *options):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(ROOT / "weights" / "train.py"),
-               "--n-feat", "8", "--limit", "200", "--out", str(out), *options]  # fmt: skip
+def start(out: Path, *options: str) -> subprocess.Popen:
+    """`torchrun --nproc_per_node=2 weights/train.py` with small numbers."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    program = ["--nproc_per_node=2", str(ROOT / "weights" / "train.py")]
+    small = ["--n-feat", "8", "--limit", "200", "--out", str(out)]
     return subprocess.Popen(
-        command,
+        [*torchrun, *program, *small, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -130,53 +139,72 @@ def start(out, *options):
     )
 
 
-def finish(process):
+def start_context(out: Path) -> subprocess.Popen:
+    """Two epochs of the run with labels."""
+    return start(out, "--only", "context", "--epochs", "2")
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """(exit status, what it printed)."""
     printed, _ = process.communicate(timeout=300)
     return process.returncode, printed
 
 
-def test_two_processes_train_write_once_and_resume_after_a_kill(tmp_path):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    code, printed = finish(start(whole, "--only", "context", "--epochs", "2"))
-    assert code == 0, printed
-    assert (
-        printed.count("context_model epoch 0: loss")
-        == printed.count("context_model epoch 1: loss")
-        == 1
-    )  # the first process alone
-    files = {
-        f"context_model_{end}"
-        for end in ("0.pth", "1.pth", "trained.pth", "history.json")
-    }
-    assert {file.name for file in whole.iterdir()} == {"runs", *files}
-    history = json.loads((whole / "context_model_history.json").read_text())
-    assert history["machines"][0].endswith(", 2 processes") and [
-        len(row["losses"]) for row in history["epochs"]
-    ] == [2, 2]
-
-    killed = start(parts, "--only", "context", "--epochs", "2")
-    checkpoint, waited = (
-        parts / "runs" / "context_model_from_0.pt",
-        time.monotonic() + 200,
-    )
-    while (
-        not checkpoint.exists() and killed.poll() is None and time.monotonic() < waited
-    ):
+def kill_after_an_epoch(process: subprocess.Popen, checkpoint: Path) -> None:
+    """Kill a run and all its processes as soon as its first checkpoint is there."""
+    last = time.monotonic() + 200
+    while not checkpoint.exists() and process.poll() is None:
+        if time.monotonic() > last:
+            break
         time.sleep(0.02)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
     assert checkpoint.exists()
-    code, printed = finish(start(parts, "--only", "context", "--epochs", "2"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Path, str]:
+    """(the folder of a run by two processes, what it printed)."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    code, printed = finish(start_context(out))
     assert code == 0, printed
-    one, other = (
-        du.load_state(folder / "context_model_trained.pth") for folder in (whole, parts)
-    )
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    return out, printed
+
+
+def test_the_first_process_alone_writes_and_prints(whole):
+    out, printed = whole
+    for epoch in (0, 1):
+        assert printed.count(f"context_model epoch {epoch}: loss") == 1
+    names = {file.name for file in out.iterdir()}
+    assert names == {
+        "runs",
+        "context_model_0.pth",
+        "context_model_1.pth",
+        "context_model_trained.pth",
+        "context_model_history.json",
+    }
+
+
+def test_the_history_of_two_processes_says_so(whole):
+    out, _ = whole
+    history = json.loads((out / "context_model_history.json").read_text())
+    assert history["machines"][0].endswith(", 2 processes")
+    assert [len(row["losses"]) for row in history["epochs"]] == [2, 2]
+
+
+def test_two_processes_resume_after_a_kill(whole, tmp_path):
+    killed = start_context(tmp_path)
+    kill_after_an_epoch(killed, tmp_path / "runs" / "context_model_from_0.pt")
+    code, printed = finish(start_context(tmp_path))
+    assert code == 0, printed
+    out, _ = whole
+    one = du.load_state(out / "context_model_trained.pth")
+    other = du.load_state(tmp_path / "context_model_trained.pth")
+    for name in one:
+        assert torch.equal(one[name], other[name])
 
 
 def test_what_trains_alone_says_so(tmp_path):
     code, printed = finish(start(tmp_path, "--epochs", "1"))
-    assert (
-        code != 0
-        and "under torchrun add --only, one of model, context, best" in printed
-    )
+    assert code != 0
+    assert "under torchrun add --only, one of model, context, best" in printed
