@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "experiments"))
-from shipped import ddim, shipped_network
+from shipped import contexts, ddim, shipped_network
 
 import diffusion_utilities as du  # found beside this folder
 
@@ -56,15 +56,16 @@ def lesson_1() -> Image.Image:
     network = du.load_weights(du.BasicUNet(), du.WEIGHTS / "basic_unet.pth")
     with torch.no_grad():
         guesses = network(noised)
-    pictures = torch.cat((noised, guesses))
-    return du.show_images(pictures, columns=8, zoom=2, value_range=(0, 1))
+    both = torch.cat((noised, guesses))
+    return du.show_images(both, columns=8, zoom=2, value_range=(0, 1))
 
 
 def lesson_2() -> Image.Image:
     """Two sprites, noised by the DDPM schedule."""
     x = du.load_sprites("test").x[[3, 10]].repeat_interleave(8, 0)
-    t = torch.linspace(0, SCHEDULE.T, 8).round().long().repeat(2)
-    noised = du.perturb_input(x, t, normal(*x.shape, seed=2), SCHEDULE)
+    t = torch.linspace(0, SCHEDULE.T, 8).round().long()
+    noise = normal(*x.shape, seed=2)
+    noised = du.perturb_input(x, t.repeat(2), noise, SCHEDULE)
     return du.show_images(noised, columns=8, zoom=3)
 
 
@@ -76,13 +77,10 @@ def lesson_3() -> Image.Image:
 
 def lesson_4() -> Image.Image:
     """Sprites that appear out of noise: five moments of sampling."""
-    _, frames = du.sample_ddim(
-        shipped_network("model_trained"),
-        SCHEDULE,
-        x_T=normal(8, 3, 16, 16, seed=4),
-        steps=50,
-        keep=[500, 200, 100, 50, 0],
-    )
+    model = shipped_network("model_trained")
+    x_T = normal(8, 3, 16, 16, seed=4)
+    moments = [500, 200, 100, 50, 0]
+    _, frames = du.sample_ddim(model, SCHEDULE, x_T=x_T, steps=50, keep=moments)
     return du.show_images(frames.flatten(0, 1), columns=8, zoom=3)
 
 
@@ -101,18 +99,16 @@ def lesson_5() -> Image.Image:
 
 def lesson_6() -> Image.Image:
     """From a hero to a piece of food: contexts between the two, three starts."""
-    share = torch.tensor([0, 0.25, 0.4, 0.5, 0.6, 0.75, 1])[:, None]
+    shares = torch.tensor([0, 0.25, 0.4, 0.5, 0.6, 0.75, 1])
     hero, food = torch.eye(5)[[0, 2]]
+    share = shares[:, None]
     context = (1 - share) * hero + share * food
+    context = context.repeat(3, 1)
     starts = normal(6, 3, 16, 16, seed=6)[:3]
-    pictures = ddim(
-        shipped_network("best_trained"),
-        SCHEDULE,
-        x_T=starts.repeat_interleave(len(share), 0),
-        context=context.repeat(3, 1),
-        steps=50,
-    )
-    return du.show_images(pictures, columns=len(share), zoom=3)
+    x_T = starts.repeat_interleave(len(shares), 0)
+    model = shipped_network("best_trained")
+    pictures = ddim(model, SCHEDULE, x_T=x_T, context=context, steps=50)
+    return du.show_images(pictures, columns=len(shares), zoom=3)
 
 
 def lesson_7() -> Image.Image:
@@ -127,7 +123,8 @@ def lesson_7() -> Image.Image:
     with np.load(RESULTS / "five_unets.npz") as file:
         rows = [file[f"mnist: {name}"] for name in names]
     grey = np.concatenate(rows)[..., None]
-    return du.show_images(np.repeat(grey, 3, axis=3), columns=len(rows[0]), zoom=2)
+    pictures = np.repeat(grey, 3, axis=3)
+    return du.show_images(pictures, columns=len(rows[0]), zoom=2)
 
 
 def lesson_8() -> Image.Image:
@@ -166,13 +163,21 @@ def lesson_9() -> Image.Image:
             heroes.append(image)
     board = Image.new("RGB", (8 * 18, 2 * 18), GRASS)
     for i, hero in enumerate(heroes[:16]):
-        framed = np.pad(hero, ((1, 1), (1, 1), (0, 0)), constant_values=255)
-        tile = Image.fromarray(framed)
-        # from the corner: white inside the hero stays
-        ImageDraw.floodfill(tile, (0, 0), GRASS)
-        board.paste(tile, (i % 8 * 18, i // 8 * 18))
+        row, column = divmod(i, 8)
+        board.paste(on_grass(hero), (column * 18, row * 18))
     size = (board.width * 3, board.height * 3)
     return board.resize(size, Image.Resampling.NEAREST)
+
+
+def on_grass(hero: np.ndarray) -> Image.Image:
+    """A sprite (16, 16, 3) with a border of a pixel, grass instead of its background.
+
+    The grass spreads from the corner, so white inside the sprite stays.
+    """
+    border = ((1, 1), (1, 1), (0, 0))
+    tile = Image.fromarray(np.pad(hero, border, constant_values=255))
+    ImageDraw.floodfill(tile, (0, 0), GRASS)
+    return tile
 
 
 def lesson_10() -> Image.Image:
@@ -182,9 +187,11 @@ def lesson_10() -> Image.Image:
     density = np.zeros((len(x), len(ab)))
     for weight, mean, std in ((0.3, -1.2, 0.15), (0.5, 0.1, 0.25), (0.2, 1.1, 0.1)):
         variance = ab * std**2 + 1 - ab
-        exponent = -((x - ab**0.5 * mean) ** 2) / (2 * variance)
-        density += weight * np.exp(exponent) / variance**0.5
-    colours = matplotlib.colormaps["magma"](density / density.max(0))[..., :3]
+        apart = x - ab**0.5 * mean
+        bell = np.exp(-(apart**2) / (2 * variance))
+        density += weight * bell / variance**0.5
+    colour_map = matplotlib.colormaps["magma"]
+    colours = colour_map(density / density.max(0))[..., :3]
     return Image.fromarray((colours * 255).astype(np.uint8))
 
 
@@ -226,12 +233,14 @@ def walk_of_the_front() -> torch.Tensor:
     Returns the first 48 of a batch of 64: (steps, 48, 3, 16, 16).
     """
     steps = (500, 400, 320, 260, 220, 190, 160, 130, 100, 70, 40, 20, 0)
+    model = shipped_network("best_trained")
+    generator = torch.Generator().manual_seed(4)
     _, frames = du.sample_ddpm(
-        shipped_network("best_trained"),
+        model,
         SCHEDULE,
         shape=(64, 3, 16, 16),
-        context=torch.eye(5)[torch.arange(64) % 5],
-        generator=torch.Generator().manual_seed(4),
+        context=contexts("best", 64),
+        generator=generator,
         keep=steps,
     )
     return frames[:, :48]
@@ -248,10 +257,12 @@ def shared_palette(frames: np.ndarray, noise: int = 32) -> np.ndarray:
     It has every colour of the last frame, exactly, and `noise` colours for the noise
     before it, where nobody can tell.
     """
-    before = Image.fromarray(np.concatenate(frames[:-1]).astype(np.uint8))
-    rest = before.quantize(noise).getpalette()[: 3 * noise]
+    before = np.concatenate(frames[:-1]).astype(np.uint8)
+    few_colours = Image.fromarray(before).quantize(noise)
+    rest = few_colours.getpalette()[: 3 * noise]
+    rest = np.reshape(rest, (-1, 3))
     exact = np.unique(frames[-1].reshape(-1, 3), axis=0)
-    return np.concatenate((exact, np.reshape(rest, (-1, 3))))
+    return np.concatenate((exact, rest))
 
 
 def with_palette(frame: np.ndarray, palette: np.ndarray, zoom: int) -> Image.Image:
@@ -261,7 +272,8 @@ def with_palette(frame: np.ndarray, palette: np.ndarray, zoom: int) -> Image.Ima
     """
     distances = ((frame[:, :, None] - palette) ** 2).sum(3)
     nearest = distances.argmin(2).astype(np.uint8)
-    picture = Image.fromarray(nearest.repeat(zoom, 0).repeat(zoom, 1))
+    nearest = nearest.repeat(zoom, 0).repeat(zoom, 1)
+    picture = Image.fromarray(nearest)
     picture.putpalette(palette.astype(np.uint8).tobytes())
     return picture
 
@@ -271,10 +283,11 @@ def save_drawing(zoom: int = 3) -> None:
 
     A viewer that plays no animations shows the end.
     """
-    sheets = [
-        du.show_images(frame, columns=16, zoom=1) for frame in walk_of_the_front()
-    ]
-    frames = np.stack([np.asarray(one) for one in sheets]).astype(int)
+    frames = []
+    for frame in walk_of_the_front():
+        sheet = du.show_images(frame, columns=16, zoom=1)
+        frames.append(np.asarray(sheet))
+    frames = np.stack(frames).astype(int)
     palette = shared_palette(frames)
     pictures = [with_palette(frame, palette, zoom) for frame in frames]
     milliseconds = [600] + [160] * (len(pictures) - 2) + [4000]

@@ -1,13 +1,14 @@
 """Known faults of diffusion code, each once, by name, with the lesson that shows it.
 
-The faulty samplers are called like a sampler whose start is given:
-`fault(model, schedule, x_T=..., context=..., generator=...)`. They return pictures
-(N, C, H, W). A model is called as `model(x, t / T, c)` and predicts the noise.
+The faulty samplers are called like the helper's, with their start given:
+`fault(model, schedule, x_T=..., context=..., generator=...)`. x_T is (N, C, H, W), a
+context (N, n_cfeat) or None, the generator on the CPU. They return pictures like x_T.
+A model is called as `model(x, t / T, c)` and predicts the noise.
 """
 
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -45,7 +46,8 @@ class RandomShortcut(du.ResidualConvBlock):
     def forward(self, x):
         x1 = self.conv1(x)
         x2 = self.conv2(x1)
-        shortcut = nn.Conv2d(x.shape[1], x1.shape[1], 1).to(x)
+        shortcut = nn.Conv2d(x.shape[1], x1.shape[1], kernel_size=1)
+        shortcut = shortcut.to(x)
         return (shortcut(x) + x2) / 1.414
 
 
@@ -107,13 +109,7 @@ def t_not_divided(model: Callable, schedule: du.NoiseSchedule) -> Callable:
 
 
 def no_noise_added(
-    model: Callable,
-    schedule: du.NoiseSchedule,
-    *,
-    x_T: Tensor,
-    context: Tensor | None = None,
-    generator: Generator | None = None,
-    **options,
+    model, schedule, *, x_T, context=None, generator=None, **options
 ) -> Tensor:
     """DDPM that takes only the mean of each step: no fresh noise.
 
@@ -148,13 +144,7 @@ def with_noise_at_the_end(
 
 
 def noise_in_the_last_step(
-    model: Callable,
-    schedule: du.NoiseSchedule,
-    *,
-    x_T: Tensor,
-    context: Tensor | None = None,
-    generator: Generator | None = None,
-    steps: Sequence[int],
+    model, schedule, *, x_T, context=None, generator=None, steps
 ) -> Tensor:
     """DDPM, variance beta-tilde, that adds noise in its last step too.
 
@@ -175,14 +165,7 @@ def noise_in_the_last_step(
 
 
 def beta_0_kept(
-    model: Callable,
-    schedule: du.NoiseSchedule,
-    *,
-    x_T: Tensor,
-    context: Tensor | None = None,
-    generator: Generator | None = None,
-    steps: Sequence[int],
-    beta_0: float = 1e-4,
+    model, schedule, *, x_T, context=None, generator=None, steps, beta_0=1e-4
 ) -> Tensor:
     """DDPM with a table of alpha-bar that begins with 1 - beta_0.
 
@@ -197,7 +180,8 @@ def beta_0_kept(
         a = float(schedule.ab[t] / schedule.ab[t_prev])
         ab = kept * float(schedule.ab[t])
         ab_prev = kept * float(schedule.ab[t_prev])
-        mean = (x - (1 - a) / (1 - ab) ** 0.5 * pred_noise) / a**0.5
+        noise = (1 - a) / (1 - ab) ** 0.5 * pred_noise
+        mean = (x - noise) / a**0.5
         if t_prev == 0:
             return mean
         variance = (1 - a) * (1 - ab_prev) / (1 - ab)
@@ -224,13 +208,7 @@ def last_of_a_walk(model, schedule, x_T, steps, step, context, generator) -> Ten
 
 @torch.no_grad()
 def wrapped_stride(
-    model: Callable,
-    schedule: du.NoiseSchedule,
-    *,
-    x_T: Tensor,
-    context: Tensor | None = None,
-    generator: Generator | None = None,
-    steps: int = 30,
+    model, schedule, *, x_T, context=None, generator=None, steps=30
 ) -> Tensor:
     """DDIM whose stride T // steps runs past 0.
 
@@ -245,7 +223,8 @@ def wrapped_stride(
     for t in range(schedule.T, 0, -stride):
         ab = float(schedule.ab[t])
         ab_prev = float(schedule.ab[t - stride])
-        pred_noise = model(x, torch.full((len(x),), t / schedule.T), context)
+        time = torch.full((len(x),), t / schedule.T)
+        pred_noise = model(x, time, context)
         signal = x - (1 - ab) ** 0.5 * pred_noise
         noise = (1 - ab_prev) ** 0.5 * pred_noise
         x = ab_prev**0.5 * signal / ab**0.5 + noise
@@ -262,7 +241,8 @@ def noised_sprites(
 
     Lesson 4.
     """
-    x = du.load_sprites("test").x
-    rows = torch.randint(len(x), (n,), generator=generator)
-    noise = torch.randn(x[rows].shape, generator=generator)
-    return du.perturb_input(x[rows], schedule.T, noise, schedule)
+    sprites = du.load_sprites("test").x
+    rows = torch.randint(len(sprites), (n,), generator=generator)
+    x = sprites[rows]
+    noise = torch.randn(x.shape, generator=generator)
+    return du.perturb_input(x, schedule.T, noise, schedule)

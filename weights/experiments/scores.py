@@ -108,11 +108,11 @@ def ddpm_rows() -> dict[str, Row]:
     back.
     """
     without = {**RESTARTS, "steps": 495}
-    return {
-        "model_31, DDPM-500": Row("model_31", "DDPM"),
-        "model_31, DDPM-495": Row("model_31", "DDPM", without),
-        "model_31, restarts": Row("model_31", "DDPM", RESTARTS),
-    }
+    rows = {}
+    rows["model_31, DDPM-500"] = Row("model_31", "DDPM")
+    rows["model_31, DDPM-495"] = Row("model_31", "DDPM", without)
+    rows["model_31, restarts"] = Row("model_31", "DDPM", RESTARTS)
+    return rows
 
 
 def fault_rows() -> dict[str, Row]:
@@ -121,20 +121,23 @@ def fault_rows() -> dict[str, Row]:
     Before a fault stands the row that it is to be compared with; for the last three
     that is "model_31, DDPM, tilde-100".
     """
-    tilde = {"variance": "beta_tilde"}
     from_1 = {"steps": LAST_FROM_1}
-    hundred = {"steps": 100, **tilde}
-    rows = {
-        "last step from 1": Row("model_31", "DDPM", {**from_1, **tilde}),
-        "noise in the last step": Row("model_31", "noise in the last step", from_1),
-        "beta_0 kept": Row("model_31", "beta_0 kept", from_1),
-        "DDIM-30": Row("model_31", "DDIM", {"steps": 30}),
-        "DDIM-30, wrapped": Row("model_31", "wrapped stride", {"steps": 30}),
-        "no noise added": Row("model_31", "no noise added", hundred),
-        "train mode": Row("model_31", "train mode", hundred),
-        "from noised sprites": Row("model_31", "DDPM", hundred, start="noised sprites"),
-    }
-    return {f"model_31, {name}": row for name, row in rows.items()}
+    thirty = {"steps": 30}
+    hundred = {"steps": 100, "variance": "beta_tilde"}
+    rows = {}
+
+    def add(name, sampler, options, **changed):
+        rows[f"model_31, {name}"] = Row("model_31", sampler, options, **changed)
+
+    add("last step from 1", "DDPM", {**from_1, "variance": "beta_tilde"})
+    add("noise in the last step", "noise in the last step", from_1)
+    add("beta_0 kept", "beta_0 kept", from_1)
+    add("DDIM-30", "DDIM", thirty)
+    add("DDIM-30, wrapped", "wrapped stride", thirty)
+    add("no noise added", "no noise added", hundred)
+    add("train mode", "train mode", hundred)
+    add("from noised sprites", "DDPM", hundred, start="noised sprites")
+    return rows
 
 
 def rows_of(name: str, weights: str, plan: dict, end: str = "", **changed) -> dict:
@@ -209,14 +212,11 @@ def samples(row: Row, n: int) -> np.ndarray:
     model = ideal_denoiser
     if row.weights != "ideal":
         model = shipped_network(row.weights, row.trust)
+    draw = SAMPLERS[row.sampler]
+    start = STARTS[row.start]
+    context = contexts(row.weights, n)
     return draw_batches(
-        model,
-        n,
-        SAMPLERS[row.sampler],
-        seed=row.seed,
-        context=contexts(row.weights, n),
-        start=STARTS[row.start],
-        **row.options,
+        model, n, draw, seed=row.seed, context=context, start=start, **row.options
     )
 
 

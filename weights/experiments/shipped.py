@@ -149,9 +149,11 @@ def blurred(images: np.ndarray) -> np.ndarray:
     """
     frame = ((0, 0), (1, 1), (1, 1), (0, 0))
     padded = np.pad(images.astype(float), frame, mode="edge")
-    columns = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
-    rows = columns[:, :-2] + 2 * columns[:, 1:-1] + columns[:, 2:]
-    return (rows / 16).round().astype(np.uint8)
+    left, middle, right = padded[:, :, :-2], padded[:, :, 1:-1], padded[:, :, 2:]
+    columns = left + 2 * middle + right
+    above, here, below = columns[:, :-2], columns[:, 1:-1], columns[:, 2:]
+    total = above + 2 * here + below
+    return (total / 16).round().astype(np.uint8)
 
 
 def hue_shifted(images: np.ndarray, turn: float = 0.1) -> np.ndarray:
@@ -172,7 +174,8 @@ def pixels_shuffled(images: np.ndarray, seed: int = 0) -> np.ndarray:
 def held_out_sprites(n: int, seed: int = 0) -> np.ndarray:
     """n different sprites of `test` in random order: (n, 16, 16, 3) uint8."""
     images = du.load_sprites("test").images
-    return images[np.random.default_rng(seed).permutation(len(images))[:n]]
+    order = np.random.default_rng(seed).permutation(len(images))
+    return images[order[:n]]
 
 
 def real_sets(n: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -191,15 +194,17 @@ def real_sets(n: int, seed: int = 0) -> dict[str, np.ndarray]:
     no_spells = factory.draw_specifications(n, seed, without_spells)
     copies = np.random.default_rng(seed).permutation(len(train))[:n]
     few = np.arange(n) % (n // 20)
-    return {
-        "test (floor)": images,
-        "fresh legal (ceiling)": factory.render_many(fresh),
-        "blur": blurred(images),
-        "hue shift": hue_shifted(images),
-        "swapped parts": scoring.near_misses(specifications, "part", seed)[:n],
-        "mixed colours": scoring.near_misses(specifications, "colour", seed)[:n],
-        "copies of training": train[copies],
-        "no spells": factory.render_many(no_spells),
-        "few, repeated": every[few],
-        "pixels shuffled": pixels_shuffled(images, seed),
-    }
+    swapped = scoring.near_misses(specifications, "part", seed)
+    mixed = scoring.near_misses(specifications, "colour", seed)
+    sets = {}
+    sets["test (floor)"] = images
+    sets["fresh legal (ceiling)"] = factory.render_many(fresh)
+    sets["blur"] = blurred(images)
+    sets["hue shift"] = hue_shifted(images)
+    sets["swapped parts"] = swapped[:n]
+    sets["mixed colours"] = mixed[:n]
+    sets["copies of training"] = train[copies]
+    sets["no spells"] = factory.render_many(no_spells)
+    sets["few, repeated"] = every[few]
+    sets["pixels shuffled"] = pixels_shuffled(images, seed)
+    return sets
