@@ -1,8 +1,8 @@
 """The one helper module of the course: diffusion models from scratch, on two CPU cores.
 
 The sections follow the lessons: the noise schedule, the networks, training and
-sampling; then data and measuring; then pictures, animations and instruments. Each
-docstring ends with the lesson that explains the function.
+sampling; then files, data and measuring; then pictures, animations and instruments.
+Each docstring ends with the lesson that explains the function.
 
 Pictures are tensors (N, channels, height, width) with values in [-1, 1] unless a
 docstring says otherwise. Noise is counted in steps t, whole numbers from 1 (least
@@ -31,6 +31,7 @@ import ast
 import base64
 import csv
 import functools
+import hashlib
 import html
 import importlib
 import inspect
@@ -39,7 +40,9 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,8 +177,15 @@ def seed_everything(seed: int) -> Generator:
     Returns a CPU generator with that seed, for samplers. Noise is always drawn on the
     CPU, so that it is the same on every device.
 
+    Raises ValueError for a seed that is no whole number from 0 to 2**32 - 1.
+
     Lesson 1.
     """
+    if not _is_whole(seed) or not 0 <= seed < 2**32:
+        raise ValueError(
+            f"seed={_shown(seed)}; expected a whole number from 0 to 2**32 - 1"
+        )
+    seed = int(seed)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -279,6 +289,143 @@ def _prepare_notebook() -> None:
         shell.display_formatter.formatters["image/jpeg"].enabled = False
 
 
+# ---- Arguments -----------------------------------------------------------------------
+
+# What many functions ask of their arguments. Each of these raises ValueError for a wrong
+# one, with a message that says what was given and what was expected.
+
+
+def _shown(value) -> str:
+    """A value as a message shows it: its kind and shape, or its text cut short."""
+    shape = getattr(value, "shape", ())
+    if len(shape):
+        return f"{type(value).__name__} of {value.dtype}, shape {tuple(shape)}"
+    return repr(value)[:60]
+
+
+def _is_whole(value) -> bool:
+    """Whether it is a whole number: Python's, NumPy's or torch's, but no Boolean."""
+    if isinstance(value, Tensor) and value.ndim == 0:
+        value = value.item()
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _whole(name: str, value, least: int = 1) -> int:
+    """The value as an int; it must be a whole number, `least` or more."""
+    if not _is_whole(value) or value < least:
+        raise ValueError(
+            f"{name}={_shown(value)}; expected a whole number, {least} or more"
+        )
+    return int(value)
+
+
+def _check_number(name: str, value, low: float = 0, high: float = 1) -> None:
+    """The value must be a number from `low` to `high`."""
+    is_number = isinstance(value, (int, float, np.number))
+    if isinstance(value, Tensor):
+        is_number = value.ndim == 0
+    if not is_number or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(
+            f"{name}={_shown(value)}; expected a number from {low} to {high}"
+        )
+
+
+def _check_flag(name: str, value) -> None:
+    """The value must be True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name}={_shown(value)}; expected True or False")
+
+
+def _check_generator(generator: Generator | None) -> None:
+    """The generator must be None or one that draws on the CPU."""
+    if generator is None:
+        return
+    is_generator = isinstance(generator, Generator)
+    if not is_generator or generator.device.type != "cpu":
+        raise ValueError(
+            f"generator={_shown(generator)}; expected one on the CPU, such as "
+            "torch.Generator().manual_seed(0)"
+        )
+
+
+def _seeded(seed: int) -> Generator:
+    """A CPU generator with this seed, a whole number."""
+    if not _is_whole(seed):
+        raise ValueError(f"seed={_shown(seed)}; expected a whole number")
+    return Generator().manual_seed(int(seed))
+
+
+def _tensor(name: str, value) -> Tensor:
+    """A tensor of what is given: a tensor, an array, or a list of numbers or of rows."""
+    try:
+        if isinstance(value, (list, tuple)) and len(value):
+            value = torch.stack([torch.as_tensor(one) for one in value])
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"{name}: {_shown(value)} given; expected a tensor, an array or a list of "
+            "numbers"
+        ) from None
+
+
+def _check_floats(name: str, x) -> None:
+    """x must be a tensor of floats, as networks take and return them."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise ValueError(
+            f"{name}: {_shown(x)} given; expected a tensor of floats. to_model_range "
+            "makes one of uint8 pictures"
+        )
+
+
+def _check_finite(name: str, x: Tensor) -> None:
+    if not x.isfinite().all():
+        raise ValueError(f"{name}: NaN or infinity found; expected finite numbers")
+
+
+def _check_noise(name: str, noise, x: Tensor) -> None:
+    """The noise must have the shape of x, or be one number.
+
+    It may also be one noise for all pictures, or many noises for one picture.
+    """
+    shape = tuple(getattr(noise, "shape", ()))
+    like = tuple(x.shape)
+    first = max(len(shape) - len(like), 0)
+    fits = shape == () or shape[first:] == like
+    one_for_all = shape[1:] == like[1:] and 1 in shape[:1] + like[:1]
+    if not fits and not one_for_all:
+        raise ValueError(f"{name} has shape {shape}; expected that of x, {like}")
+
+
+def _context(
+    c, x: Tensor | None = None, n_cfeat: int | None = None, one_for_all: bool = False
+) -> Tensor | None:
+    """A context as a tensor (N, n_cfeat); None stays None.
+
+    c: a tensor, an array or a list. x: the pictures, one for each row. n_cfeat: the
+    length of a row. one_for_all: whether (1, n_cfeat) will do.
+    """
+    if c is None:
+        return None
+    c = _tensor("context", c)
+    width = n_cfeat or "n_cfeat"
+    if c.ndim < 2:
+        rows = f"({c.numel()}, {width})"
+        raise ValueError(
+            f"context: {tuple(c.shape)} given; one-hot rows {rows} expected: "
+            f"F.one_hot(labels, {n_cfeat or 10}).float()"
+        )
+    allowed = [len(c)] if x is None else [len(x)]
+    if one_for_all:
+        allowed.append(1)
+    fits = n_cfeat is None or c.shape[1:] == (n_cfeat,)
+    if len(c) not in allowed or not fits:
+        raise ValueError(
+            f"context has shape {tuple(c.shape)}; expected ({allowed[0]}, {width}), a "
+            "row for each picture. n_cfeat= is set when the network is built"
+        )
+    return c
+
+
 # ---- The noise schedule --------------------------------------------------------------
 
 
@@ -304,20 +451,37 @@ class NoiseSchedule:
     b: Tensor
 
     def __post_init__(self):
-        b = torch.as_tensor(self.b, dtype=torch.float64).clone()
-        is_table = b.ndim == 1 and len(b) >= 2 and b[0] == 0
-        if not is_table or not ((b[1:] > 0) & (b[1:] < 1)).all():
-            raise ValueError(
-                "b must be a vector (T + 1,) with b[0] = 0 and 0 < b[t] < 1 for "
-                "t = 1..T; use NoiseSchedule.linear or .cosine"
-            )
+        b = self._checked(self.b)
         a = 1 - b
         ab = a.cumprod(0)
+        if ab[-1] < 1e-70:
+            raise ValueError(
+                f"alpha-bar falls to {ab[-1]:.1e} at t = T = {len(b) - 1}, so that float32 "
+                "cannot hold its root; expected smaller betas (the paper's, times "
+                "1000 / T, end at 4e-5)"
+            )
         self._set("T", len(b) - 1)
         self._set("b", b)
         self._set("a", a)
         self._set("ab", ab)
         self._set("snr", ab / (1 - ab))
+
+    @staticmethod
+    def _checked(b) -> Tensor:
+        """A copy of the betas in float64, once they are fit for a schedule."""
+        try:
+            b = torch.as_tensor(b, dtype=torch.float64, device="cpu").detach().clone()
+        except (TypeError, ValueError, RuntimeError):
+            b = torch.zeros(0)  # no table of numbers
+        is_table = b.ndim == 1 and len(b) >= 2 and b[0] == 0
+        a = 1 - b[1:]  # 1 where float64 cannot tell b from 0
+        if not is_table or not ((a > 0) & (a < 1)).all():
+            raise ValueError(
+                "b must be a vector (T + 1,) with b[0] = 0 and 0 < b[t] < 1 for "
+                "t = 1..T; use NoiseSchedule.linear or .cosine, with betas between "
+                "0 and 1"
+            )
+        return b
 
     def _set(self, name: str, value: Tensor | int) -> None:
         """Set an attribute once, although the dataclass is frozen."""
@@ -331,7 +495,9 @@ class NoiseSchedule:
 
         Source: [DDPM] section 4, where T = 1000.
         """
-        _check_steps(T)
+        T = _whole("T", T)
+        _check_number("beta1", beta1)
+        _check_number("beta2", beta2)
         b = torch.linspace(beta1, beta2, T + 1, dtype=torch.float64)
         b[0] = 0
         return cls(b)
@@ -346,7 +512,9 @@ class NoiseSchedule:
 
         Source: [iDDPM] eq. 17.
         """
-        _check_steps(T)
+        T = _whole("T", T)
+        _check_number("s", s)
+        _check_number("max_beta", max_beta)
         share = torch.arange(T + 1, dtype=torch.float64) / T
         f = torch.cos((share + s) / (1 + s) * torch.pi / 2) ** 2
         b = torch.zeros(T + 1, dtype=torch.float64)
@@ -354,29 +522,39 @@ class NoiseSchedule:
         return cls(b)
 
 
-def _check_steps(T: int) -> None:
-    if not isinstance(T, (int, np.integer)) or T < 1:
-        raise ValueError(f"T={T!r}; expected a whole number of steps, 1 or more")
-
-
 def _at(table: Tensor, t: Tensor | int, like: Tensor) -> Tensor:
     """table[t] in the dtype and on the device of `like`, ready to multiply it.
 
     For t of shape (B,) the result is (B, 1, ..., 1), with as many dimensions as `like`.
     """
-    t = torch.as_tensor(t)
-    if t.numel():
-        first = int(t.min())
-        last = int(t.max())
-        if first < 0 or last >= len(table):
-            raise ValueError(
-                f"t runs from {first} to {last}; expected 0 to T = {len(table) - 1}"
-            )
+    _check_floats("x", like)
+    t = _tensor("t", t)
+    _check_step_numbers(t, len(table) - 1, like)
     table = table.to(like.dtype).to(like.device)  # dtype first: MPS has no float64
     values = table[t.to(like.device)]
     if t.ndim == 0:
         return values
     return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _check_step_numbers(t: Tensor, T: int, x: Tensor) -> None:
+    """t must be steps from 0 to T: one number, or one for each picture in x."""
+    if t.is_floating_point() or t.dtype == torch.bool:
+        raise ValueError(
+            f"t={_shown(t)}; expected steps, whole numbers from 0 to T = {T} (only "
+            "networks are told t / T)"
+        )
+    if t.numel():
+        first = int(t.min())
+        last = int(t.max())
+        if first < 0 or last > T:
+            raise ValueError(f"t runs from {first} to {last}; expected 0 to T = {T}")
+    pictures = len(x) if x.ndim else 1
+    if t.numel() != 1 and pictures not in (1, t.numel()):
+        raise ValueError(
+            f"t has shape {tuple(t.shape)} for {pictures} pictures; expected one step, "
+            f"or ({pictures},)"
+        )
 
 
 def perturb_input(
@@ -386,10 +564,13 @@ def perturb_input(
 
     x, noise: (B, C, H, W). t: (B,) or one number, from 0 to T. Returns (B, C, H, W).
 
+    Raises ValueError for noise of another shape, and for t that is no step.
+
     Source: [DDPM] eq. 4.
 
     Lesson 2.
     """
+    _check_noise("noise", noise, x)
     signal = _at(schedule.ab.sqrt(), t, x)
     spread = _at((1 - schedule.ab).sqrt(), t, x)
     return signal * x + spread * noise
@@ -402,10 +583,13 @@ def predict_x0(
 
     x, noise: (B, C, H, W). t: (B,) or one number, from 0 to T. Returns (B, C, H, W).
 
+    Raises ValueError as `perturb_input` does.
+
     Source: [DDPM] eq. 15.
 
     Lesson 4.
     """
+    _check_noise("noise", noise, x)
     signal = _at(schedule.ab.sqrt(), t, x)
     spread = _at((1 - schedule.ab).sqrt(), t, x)
     return (x - spread * noise) / signal
@@ -426,11 +610,13 @@ def posterior(
 
     Lesson 2.
     """
-    if t_prev is None:
+    if t_prev is None and _is_whole(t):
         t_prev = t - 1
-    if not 0 <= t_prev < t <= schedule.T:
+    are_whole = _is_whole(t) and _is_whole(t_prev)
+    if not are_whole or not 0 <= t_prev < t <= schedule.T:
         raise ValueError(
-            f"t={t}, t_prev={t_prev}; expected 0 <= t_prev < t <= T = {schedule.T}"
+            f"t={t}, t_prev={t_prev}; expected whole numbers, "
+            f"0 <= t_prev < t <= T = {schedule.T}"
         )
     ab = float(schedule.ab[t])
     ab_prev = float(schedule.ab[t_prev])
@@ -444,13 +630,29 @@ def posterior(
 def corrupt(x: Tensor, amount: Tensor, generator: Generator | None = None) -> Tensor:
     """(1 - amount) x + amount * noise, where the noise is uniform on [0, 1].
 
-    x: (B, C, H, W) in [0, 1]. amount: (B,) in [0, 1]. Returns (B, C, H, W).
+    x: (B, C, H, W) in [0, 1]. amount: (B,) in [0, 1], or one number. Returns
+    (B, C, H, W). Raises ValueError for others.
 
     Lesson 1.
     """
+    amount = _tensor("amount", amount)
+    _check_corruption(x, amount, generator)
     noise = torch.rand(x.shape, generator=generator).to(x)
     amount = amount.to(x).view(-1, 1, 1, 1)
     return x * (1 - amount) + noise * amount
+
+
+def _check_corruption(x: Tensor, amount: Tensor, generator: Generator | None) -> None:
+    """Raise ValueError for wrong arguments of `corrupt`."""
+    _check_floats("x", x)
+    _check_generator(generator)
+    if x.ndim != 4 or amount.numel() not in (1, len(x)):
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} and amount {tuple(amount.shape)}; expected "
+            "(B, C, H, W) and (B,)"
+        )
+    if not ((amount >= 0) & (amount <= 1)).all():
+        raise ValueError(f"amount={_shown(amount)}; expected numbers from 0 to 1")
 
 
 # ---- Networks ------------------------------------------------------------------------
@@ -1121,107 +1323,6 @@ def _fast_precision(device: torch.device):
     return nullcontext()
 
 
-@contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path that becomes `path` only when the block has ended well.
-
-    Makes the folder if it is missing.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{os.urandom(6).hex()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def save_weights(
-    model: nn.Module | Mapping, path: str | os.PathLike, half: bool = True
-) -> None:
-    """Write a model's state dict, whole or not at all.
-
-    model: a network, or a state dict. half: write in half precision, which halves the
-    file; loading it into a network turns the numbers into float32 again.
-
-    Lesson 3.
-    """
-    state = model.state_dict() if isinstance(model, nn.Module) else model
-    stored = {}
-    for name, value in state.items():
-        value = value.detach().cpu()
-        if half and value.is_floating_point():
-            value = value.half()
-        stored[name] = value
-    with written_whole(path) as temporary, open(temporary, "wb") as file:
-        torch.save(stored, file)  # not its path: the archive would keep the random name
-
-
-def load_state(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read a state dict from a file: {name: tensor}, on the CPU.
-
-    Only tensors are loaded (`weights_only=True`). Raises FileNotFoundError that lists
-    the weights there are, or ValueError for a file that is no state dict.
-
-    Lesson 3.
-    """
-    path = Path(path)
-    if not path.is_file():
-        names = sorted(file.name for file in path.parent.glob("*.pth"))
-        raise FileNotFoundError(
-            f"{path} does not exist; in that folder: {', '.join(names) or 'none'}. "
-            "`python weights/train.py` trains what the course ships"
-        )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a broken file
-        raise ValueError(
-            f"{path} is not a file of weights that can be loaded safely "
-            f"({type(error).__name__}); train or copy it again"
-        ) from error
-    is_mapping = isinstance(state, Mapping)
-    if not is_mapping or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(
-            f"{path} holds {type(state).__name__}, not a state dict of tensors; save "
-            "model.state_dict() instead"
-        )
-    return dict(state)
-
-
-def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
-    """Load a file of weights into a model, strictly; returns the model in eval mode.
-
-    Raises ValueError for a file of another network; it counts the missing, the surplus
-    and the misshapen entries, and names one of each.
-
-    Lesson 4.
-    """
-    state = load_state(path)
-    own = model.state_dict()
-    missing = own.keys() - state.keys()
-    surplus = state.keys() - own.keys()
-    shared = own.keys() & state.keys()
-    misshapen = [name for name in shared if own[name].shape != state[name].shape]
-    if missing or surplus or misshapen:
-        raise ValueError(
-            f"{path} does not fit this {type(model).__name__}: "
-            f"{_count(missing)} missing, {_count(surplus)} surplus, "
-            f"{_count(misshapen)} of another shape. Build the network as it was built "
-            "for training: ContextUnet(3, 64, 5, 16) for the files model_*.pth and "
-            "context_model_*.pth; weights/README.md lists the others"
-        )
-    model.load_state_dict(state)
-    return model.eval()
-
-
-def _count(names: Sequence[str]) -> str:
-    """How many entries, with the name of one, as in "3 entries (out.0.bias ...)"."""
-    if not names:
-        return "0 entries"
-    return f"{len(names)} entries ({min(names)} ...)"
-
-
 # ---- Sampling ------------------------------------------------------------------------
 
 # Samplers combine two kinds of function:
@@ -1746,9 +1847,502 @@ def sample_multistep(
     )
 
 
+# ---- Files ---------------------------------------------------------------------------
+
+MAX_BYTES = 512 * 2**20  # of a file, and of what it holds when it is unpacked
+MAX_PIXELS = 16_000_000  # of a picture
+# Formats with a signature come first; TGA has none.
+PICTURE_FORMATS = ("PNG", "GIF", "BMP", "JPEG", "WEBP", "TGA")
+NUMBERS = (
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+)
+
+
+class UnusableFile(ValueError):
+    """A file that cannot be used. The message names it and says what to do."""
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path that becomes `path` only when the block has ended well.
+
+    The temporary file ends in .tmp and is in the same folder, which is made if it is
+    missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())  # or a power cut could leave an empty file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sweep_temporary(folder: str | os.PathLike) -> int:
+    """Remove the files that `written_whole` left in a folder when it was killed.
+
+    Call it when no other program is writing to the folder. Returns how many it removed.
+    """
+    left = list(Path(folder).glob(f"*.{'[0-9a-f]' * 8}.tmp"))
+    for file in left:
+        file.unlink(missing_ok=True)
+    return len(left)
+
+
+@contextmanager
+def _reading(path: Path, kind: str, remedy: str = "copy it again") -> Iterator[None]:
+    """Turn any error in the block into an `UnusableFile`.
+
+    Libraries raise more than a dozen types of error for damaged files.
+    """
+    try:
+        yield
+    except UnusableFile:
+        raise
+    except Exception as error:
+        why = _reason(error).replace(f" {str(path)!r}", "")
+        # `from None`, because torch's own message advises to load the file unsafely
+        raise UnusableFile(
+            f"{path} is damaged, or is not {kind} ({why}); {remedy}"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """An error in a few words, without advice on how to load the file all the same."""
+    words = str(error).partition("\n")[0]
+    if words == "" or "load" in words:
+        return type(error).__name__
+    return words[:200]
+
+
+def _check_file(path: Path, remedy: str) -> None:
+    """Raise an error unless `path` is a file, not too large, and as SHA256SUMS says."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path} does not exist; {remedy}")
+    if not os.path.isfile(path):
+        raise UnusableFile(f"{path} is a folder or a device; expected a file")
+    _check_bytes(path, os.path.getsize(path))
+    with _reading(path, "a file that may be read"):
+        _check_sum(path)
+
+
+def _check_bytes(path: Path, size: int) -> None:
+    if size > MAX_BYTES:
+        raise UnusableFile(
+            f"{path} holds {size:,} bytes; at most {MAX_BYTES:,} are read. Split it, "
+            "or raise diffusion_utilities.MAX_BYTES"
+        )
+
+
+def _check_sum(path: Path) -> None:
+    """Raise an error if a file differs from its line in SHA256SUMS, in its folder."""
+    sums = path.with_name("SHA256SUMS")
+    if not sums.is_file():
+        return
+    for line in sums.read_text(encoding="utf8").splitlines():
+        digest, _, name = line.partition("  ")
+        if name != path.name:
+            continue
+        if digest != hashlib.sha256(path.read_bytes()).hexdigest():
+            raise UnusableFile(
+                f"{path} is damaged or was changed: its SHA-256 is not the one in "
+                "SHA256SUMS beside it; copy it again, or delete its line there"
+            )
+
+
+def _check_archive(path: Path, file: io.BufferedReader) -> None:
+    """Raise an error unless a file is a whole zip archive: torch checks no checksums.
+
+    It leaves the file at its start.
+    """
+    if file.read(4) != b"PK\x03\x04":
+        raise zipfile.BadZipFile("not a zip archive, as torch.save writes since 1.6")
+    with zipfile.ZipFile(file) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+        _check_bytes(path, size)
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise UnusableFile(
+            f"{path} is damaged: the checksum of {damaged} is wrong; copy it again"
+        )
+    file.seek(0)
+
+
+# ---- Files of weights ----------------------------------------------------------------
+
+
+def save_weights(
+    model: nn.Module | Mapping, path: str | os.PathLike, half: bool = True
+) -> None:
+    """Write a model's state dict, whole or not at all.
+
+    model: a network, which may be wrapped (by `average_weights`, DataParallel,
+        DistributedDataParallel or torch.compile), or a state dict.
+    half: write in half precision, which halves the file; loading it into a network
+        turns the numbers into float32 again.
+
+    Raises ValueError for weights that are not finite, or too large for half precision.
+
+    Lesson 3.
+    """
+    state = model
+    if isinstance(model, nn.Module):
+        state = _unwrapped(model).state_dict()
+    stored = {}
+    for name, value in state.items():
+        value = value.detach().cpu()
+        if half and value.is_floating_point():
+            value = value.half()
+        if not value.isfinite().all():
+            raise ValueError(
+                f"{name} holds numbers that are not finite (half={half}), so {path} "
+                "was not written; half=False writes numbers over 65504"
+            )
+        stored[name.replace("_orig_mod.", "")] = value
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        torch.save(stored, file)  # not its path: the archive would keep the random name
+
+
+def load_state(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read a state dict from a file: {name: tensor}, on the CPU.
+
+    Only tensors are loaded (`weights_only=True`). Raises FileNotFoundError that lists
+    the weights there are, or ValueError for a file that is damaged or no state dict.
+
+    Lesson 3.
+    """
+    path = Path(path)
+    state = _load_archive(path)
+    is_mapping = isinstance(state, Mapping)
+    if not is_mapping or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UnusableFile(
+            f"{path} holds {type(state).__name__}, not a state dict of tensors; save "
+            "model.state_dict() instead"
+        )
+    _check_tensors(path, list(state.items()))
+    return dict(state)
+
+
+def load_checkpoint(path: str | os.PathLike) -> dict:
+    """Read what a training needs in order to resume: a dictionary, on the CPU.
+
+    Its values are state dicts, tensors, numbers, text and lists of them. Raises
+    FileNotFoundError, or ValueError for a file that is damaged or holds anything else.
+    """
+    path = Path(path)
+    content = _load_archive(path)
+    if not isinstance(content, dict):
+        raise UnusableFile(
+            f"{path} holds {type(content).__name__}; expected a dictionary of state "
+            "dicts"
+        )
+    _check_tensors(path, _tensors_in(path, content))
+    return content
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
+    """Load a file of weights into a model, strictly; returns the model in eval mode.
+
+    Either may be wrapped (by `average_weights`, DataParallel, DistributedDataParallel
+    or torch.compile). Raises errors as `load_state` and `fitting_state` do; the model
+    is then as it was.
+
+    Lesson 4.
+    """
+    network = _unwrapped(model)
+    state = fitting_state(network, load_state(path), path)
+    network.load_state_dict(state)
+    return model.eval()
+
+
+def fitting_state(
+    network: nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike
+) -> dict[str, Tensor]:
+    """A state dict as `network.load_state_dict` takes it, in the network's dtypes.
+
+    state: from `load_state(path)`. The prefixes that wrappers add to names ("module."
+        and "_orig_mod.") are dropped if the names do not fit as they are.
+
+    Raises ValueError for weights of another network; it counts the missing, the
+    surplus, the misshapen and the mistyped entries, and names one of each.
+    """
+    own = network.state_dict()
+    if state.keys() != own.keys():
+        state = _without_prefixes(state, own)
+    missing = own.keys() - state.keys()
+    surplus = state.keys() - own.keys()
+    shared = own.keys() & state.keys()
+    misshapen = [name for name in shared if own[name].shape != state[name].shape]
+    mistyped = [name for name in shared if not _has_type_of(own[name], state[name])]
+    if missing or surplus or misshapen or mistyped:
+        raise UnusableFile(
+            f"{path} does not fit this {type(network).__name__}: "
+            f"{_count(missing)} missing, {_count(surplus)} surplus, "
+            f"{_count(misshapen)} of another shape, {_count(mistyped)} of another "
+            "type. Build the network as it was built for training: "
+            "ContextUnet(3, 64, 5, 16) for the files model_*.pth and "
+            "context_model_*.pth; weights/README.md lists the others"
+        )
+    fitting = {name: state[name].detach().to(own[name].dtype) for name in own}
+    _check_tensors(path, list(fitting.items()))  # float64 may be too large for float32
+    return fitting
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside an average, parallel copies and torch.compile."""
+    wrappers = (
+        nn.DataParallel,
+        nn.parallel.DistributedDataParallel,
+        torch.optim.swa_utils.AveragedModel,
+    )
+    if isinstance(model, wrappers):
+        return _unwrapped(model.module)
+    if hasattr(model, "_orig_mod"):  # torch.compile
+        return _unwrapped(model._orig_mod)
+    return model
+
+
+def _without_prefixes(
+    state: Mapping[str, Tensor], names: Iterable[str]
+) -> Mapping[str, Tensor]:
+    """A state dict with the network's own names, which wrappers have lengthened."""
+    own_names = {_plain_name(name): name for name in names}
+    renamed = {}
+    for name, value in state.items():
+        plain = _plain_name(name)
+        renamed[own_names.get(plain, plain)] = value
+    if len(renamed) < len(state):  # two names became one
+        return state
+    if "n_averaged" not in own_names:
+        renamed.pop("n_averaged", None)  # the counter of an AveragedModel
+    return renamed
+
+
+def _plain_name(name: str) -> str:
+    """The name without what wrappers add: "module.out.0.bias" is "out.0.bias"."""
+    parts = name.split(".")
+    return ".".join(part for part in parts if part not in ("module", "_orig_mod"))
+
+
+def _has_type_of(own: Tensor, value: Tensor) -> bool:
+    """Whether both are floating point, or both have the same whole numbers."""
+    if own.is_floating_point():
+        return value.is_floating_point()
+    return own.dtype == value.dtype
+
+
+def _count(names: Iterable[str]) -> str:
+    """How many entries, with the name of one, as in "3 entries (out.0.bias ...)"."""
+    if not names:
+        return "0 entries"
+    return f"{len(names)} entries ({min(names)} ...)"
+
+
+def _load_archive(path: Path):
+    """What torch.save wrote: tensors, numbers and text in dictionaries and lists."""
+    names = sorted(file.name for file in path.parent.glob("*.pth"))
+    _check_file(
+        path,
+        f"in that folder: {', '.join(names) or 'none'}. "
+        "`python weights/train.py` trains what the course ships",
+    )
+    kind = "a file of weights that can be loaded safely"
+    with _reading(path, kind, "train or copy it again"), open(path, "rb") as file:
+        _check_archive(path, file)
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+        if foreign:
+            raise UnusableFile(_foreign_fault(path, foreign))
+        file.seek(0)
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _foreign_fault(path: Path, names: Sequence[str]) -> str:
+    """What to say of a file that names classes or functions, which it would call."""
+    if any(name.startswith("torch.nn.modules.") for name in names):
+        return (
+            f"{path} holds a whole model, which cannot be loaded safely; save "
+            "model.state_dict() instead"
+        )
+    return (
+        f"{path} holds Python objects ({min(names)} ...), which cannot be loaded "
+        "safely; save tensors alone, as in model.state_dict()"
+    )
+
+
+def _tensors_in(path: Path, content: dict) -> list[tuple[str, Tensor]]:
+    """(the first key, the tensor) of every tensor in nested dictionaries and lists.
+
+    Raises an error for anything else but numbers and text.
+    """
+    plain = (str, bytes, bool, int, float, type(None))
+    tensors = []
+    seen = set()  # a list may be in itself
+    waiting = list(content.items())
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Tensor):
+            tensors.append((name, value))
+        elif isinstance(value, (Mapping, list, tuple)):
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            parts = value.values() if isinstance(value, Mapping) else value
+            waiting += [(name, part) for part in parts]
+        elif not isinstance(value, plain):
+            raise UnusableFile(
+                f"{path}: {name} holds a {type(value).__name__}; expected tensors, "
+                "numbers, text, lists and dictionaries"
+            )
+    return tensors
+
+
+def _check_tensors(
+    path: str | os.PathLike, tensors: Sequence[tuple[str, Tensor]]
+) -> None:
+    """Raise an error unless the tensors are plain numbers, finite and not too many."""
+    with _reading(path, "a file of plain tensors"):
+        _check_bytes(path, sum(v.numel() * v.element_size() for _, v in tensors))
+        for name, value in tensors:
+            fault = _tensor_fault(value)
+            if fault:
+                raise UnusableFile(
+                    f"{path} cannot be used: {name} {fault}; train or copy it again"
+                )
+
+
+def _tensor_fault(value: Tensor) -> str:
+    """What is wrong with a tensor from a file, or no word."""
+    is_plain = type(value) in (Tensor, nn.Parameter)
+    is_dense = value.layout == torch.strided and not value.is_nested
+    if not is_plain or not is_dense or value.is_meta or value.dtype not in NUMBERS:
+        return (
+            f"is {value.dtype}, {value.layout}, on {value.device}; expected a plain "
+            "tensor of real numbers"
+        )
+    if not value.isfinite().all():
+        return "holds numbers that are not finite"
+    return ""
+
+
+# ---- Files of arrays and pictures ----------------------------------------------------
+
+
+def load_array(path: str | os.PathLike, name: str | None = None) -> np.ndarray:
+    """Read an array of finite numbers from a file.
+
+    name: the array's name in a .npz file; None for a .npy file.
+
+    Raises FileNotFoundError, or ValueError that names the file and what is wrong.
+    """
+    path = Path(path)
+    _check_file(
+        path,
+        f"the course's own arrays are in {DATA} (written by data/make_sprites.py): "
+        "copy the course's data/ folder beside diffusion_utilities.py",
+    )
+    kind = "a NumPy array file of plain numbers"
+    with _reading(path, kind, "copy it again, or write it with np.save"):
+        array = _read_npy(path) if name is None else _read_npz(path, name)
+        if array.dtype.kind not in "biuf":
+            raise UnusableFile(
+                f"{path} holds {str(array.dtype)[:80]}; expected plain numbers"
+            )
+        native = array.dtype.newbyteorder("=")
+        array = np.array(array, dtype=native, order="C")
+    if not np.isfinite(array).all():
+        raise UnusableFile(
+            f"{path} holds numbers that are not finite (NaN or infinity); make it again"
+        )
+    return array
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    """The array in a .npy file, which must be neither too short nor too long."""
+    with open(path, "rb") as file:
+        start = file.read(6)
+    if start.startswith(b"PK"):
+        raise UnusableFile(
+            f"{path} holds several arrays (.npz); expected one (.npy): "
+            "save it with np.save"
+        )
+    if start != b"\x93NUMPY":
+        raise ValueError("it does not begin as np.save begins a file")
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    expected = mapped.offset + mapped.nbytes
+    size = os.path.getsize(path)
+    if size != expected:
+        raise UnusableFile(
+            f"{path} is damaged: it has {size:,} bytes; expected {expected:,} for "
+            f"{mapped.dtype} of shape {mapped.shape}. Copy it again"
+        )
+    return mapped
+
+
+def _read_npz(path: Path, name: str) -> np.ndarray:
+    """The array of that name in a .npz file."""
+    with open(path, "rb") as file:
+        _check_archive(path, file)
+        with np.load(file, allow_pickle=False) as stored:
+            if name not in stored.files:
+                raise UnusableFile(
+                    f"{path} has no array {name!r}; it has {', '.join(stored.files)}"
+                )
+            return stored[name]
+
+
+def load_picture(path: str | os.PathLike) -> Image.Image:
+    """Read a picture whole: its first frame, as Pillow decodes it.
+
+    Pillow chooses the decoder by content, so it is given a short list of formats.
+    Raises FileNotFoundError, or ValueError that names the file and what is wrong.
+    """
+    path = Path(path)
+    _check_file(path, f"expected a picture ({', '.join(PICTURE_FORMATS)})")
+    kind = "a picture that Pillow can read"
+    with _reading(path, kind, "remove it or save it again as PNG"):
+        if os.path.getsize(path) == 0:
+            raise ValueError("0 bytes")
+        with _open_picture(path) as picture:
+            picture.verify()  # the checksums of a PNG
+        with _open_picture(path) as picture:
+            picture.load()
+    return picture
+
+
+def _open_picture(path: Path) -> Image.Image:
+    """Read a picture's header; raises an error for too many pixels."""
+    too_large = UnusableFile(
+        f"{path} is too large: the limit is {MAX_PIXELS:,} pixels; cut it into smaller "
+        "pictures, or raise diffusion_utilities.MAX_PIXELS"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(path, formats=PICTURE_FORMATS)
+        except Image.DecompressionBombError:
+            raise too_large from None
+    if picture.width * picture.height > MAX_PIXELS:
+        picture.close()
+        raise too_large
+    return picture
+
+
 # ---- Data ----------------------------------------------------------------------------
 
 CLASS_NAMES = ("hero", "non-hero", "food", "spell", "side-facing")
+PARTS = ("train", "test", "compositional")
 # uint8 (H, W, C) in 0..255 to float (C, H, W) in [-1, 1]
 transform = transforms.Compose(
     [transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))]
@@ -1788,37 +2382,40 @@ def sprite_scoring():
     return _data_module("sprite_scores")
 
 
-def _load_array(path: str | os.PathLike) -> np.ndarray:
-    """The array in a .npy file; raises FileNotFoundError or ValueError."""
-    if not Path(path).exists():
-        raise FileNotFoundError(
-            f"{path} does not exist; the course's own arrays are in {DATA} "
-            "(written by data/make_sprites.py)"
-        )
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(
-            f"{path} is not a NumPy array file (.npy) of plain numbers: {error}"
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(
-            f"{path} holds several arrays (.npz); expected one (.npy): "
-            "save it with np.save"
-        )
-    return array
-
-
 def _load_pictures(path: str | os.PathLike) -> np.ndarray:
-    """The pictures (N, H, W, 3) uint8 in a .npy file; errors as `_load_array`."""
-    array = _load_array(path)
+    """The pictures (N, H, W, 3) uint8 in a .npy file; errors as `load_array`."""
+    array = load_array(path)
     is_coloured = array.ndim == 4 and array.shape[3] == 3
-    if not is_coloured or array.dtype != np.uint8:
-        raise ValueError(
+    if not is_coloured or array.dtype != np.uint8 or array.size == 0:
+        raise UnusableFile(
             f"{path} holds {array.dtype} of shape {array.shape}; expected uint8 of "
             "shape (N, H, W, 3). load_sprite_pictures makes such an array from PNGs"
         )
     return array
+
+
+def _load_labels(
+    path: str | os.PathLike, n: int, classes: int | None = None
+) -> np.ndarray:
+    """The labels of n sprites in a .npy file: one-hot rows (uint8) or soft (float32).
+
+    classes: how many there have to be; None for any number.
+    """
+    labels = load_array(path)
+    wanted = f"expected ({n}, {classes or 'classes'}), one-hot rows"
+    fits = labels.ndim == 2 and len(labels) == n
+    if not fits or classes not in (None, labels.shape[1]):
+        raise UnusableFile(
+            f"{path} has shape {labels.shape} beside {n} sprites; {wanted}. "
+            "np.eye(classes)[numbers] makes them of class numbers"
+        )
+    if (labels < 0).any() or (labels > 1).any():
+        raise UnusableFile(
+            f"{path} holds numbers from {labels.min()} to {labels.max()}; {wanted}, or "
+            "soft ones with numbers from 0 to 1"
+        )
+    is_one_hot = np.isin(labels, (0, 1)).all()
+    return labels.astype(np.uint8 if is_one_hot else np.float32)
 
 
 class CustomDataset(Dataset):
@@ -1830,20 +2427,16 @@ class CustomDataset(Dataset):
         (3, H, W) in [-1, 1].
     null_context: whether to set all labels to zero.
 
-    Item i is (picture, label); the label is (classes,) int64. Raises FileNotFoundError
-    or ValueError that names the file and the remedy.
+    Item i is (picture, label); the label is (classes,) int64, or float32 if the rows
+    are soft (with numbers between 0 and 1). Raises FileNotFoundError or ValueError that
+    names the file and the remedy.
 
     Lesson 3.
     """
 
     def __init__(self, sfilename, lfilename, transform, null_context=False):
         self.sprites = _load_pictures(sfilename)
-        self.slabels = _load_array(lfilename)
-        if self.slabels.ndim != 2 or len(self.slabels) != len(self.sprites):
-            raise ValueError(
-                f"{lfilename} has shape {self.slabels.shape} beside {len(self)} "
-                f"sprites; expected ({len(self)}, classes), one-hot rows"
-            )
+        self.slabels = _load_labels(lfilename, len(self))
         self.transform = transform
         self.null_context = null_context
         self.sprites_shape = self.sprites.shape
@@ -1855,7 +2448,9 @@ class CustomDataset(Dataset):
     def __getitem__(self, idx):
         change = self.transform or to_model_range
         picture = change(self.sprites[idx])
-        label = torch.as_tensor(self.slabels[idx], dtype=torch.int64)
+        label = torch.as_tensor(self.slabels[idx])
+        if not label.is_floating_point():
+            label = label.long()
         if self.null_context:
             label = torch.zeros_like(label)
         return picture, label
@@ -1882,7 +2477,7 @@ class Sprites:
     """One part of the sprites.
 
     images: (N, 16, 16, 3) uint8.
-    labels: (N, 5) uint8, one-hot in the order of CLASS_NAMES.
+    labels: (N, 5) uint8, one-hot in the order of CLASS_NAMES; float32 if they are soft.
     factors: N dictionaries with the named factors of each sprite.
 
     Lesson 3.
@@ -1918,18 +2513,19 @@ def load_sprites(part: str = "train", root: str | os.PathLike = DATA) -> Sprites
 
     Lesson 3.
     """
-    if part not in ("train", "test", "compositional"):
+    if part not in PARTS:
         raise ValueError(
-            f"part={part!r} does not exist; expected one of train, test, compositional"
+            f"part={part!r} does not exist; expected one of {', '.join(PARTS)}"
         )
     folder = Path(root)
     images = _load_pictures(folder / "sprites_16x16.npy")
-    labels = _load_array(folder / "sprite_labels_16x16.npy")
+    label_file = folder / "sprite_labels_16x16.npy"
+    labels = _load_labels(label_file, len(images), len(CLASS_NAMES))
     rows = _load_rows(folder / "sprite_factors_16x16.csv")
-    if not len(images) == len(labels) == len(rows):
-        raise ValueError(
-            f"{len(images)} sprites, {len(labels)} labels and {len(rows)} rows of "
-            f"factors in {root}; expected equal numbers"
+    if len(images) != len(rows):
+        raise UnusableFile(
+            f"{len(images)} sprites and {len(rows)} rows of factors in {root}; "
+            "expected equal numbers"
         )
     chosen = [i for i, row in enumerate(rows) if row["part"] == part]
     factors = [_factors_of(rows[i]) for i in chosen]
@@ -1937,13 +2533,19 @@ def load_sprites(part: str = "train", root: str | os.PathLike = DATA) -> Sprites
 
 
 def _load_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, {column: text} each."""
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist; `python data/make_sprites.py` writes it"
-        )
-    lines = path.read_text(encoding="utf8").splitlines()
-    return list(csv.DictReader(lines))
+    """The rows of the CSV file of parts and factors, {column: text} each."""
+    _check_file(path, "`python data/make_sprites.py` writes it")
+    with _reading(path, "a table of factors"):
+        with open(path, newline="", encoding="utf8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        for number, row in enumerate(rows, start=2):
+            is_whole = None not in row and None not in row.values()
+            if not is_whole or row.get("part") not in PARTS:
+                raise UnusableFile(
+                    f"{path}, row {number}: expected as many cells as the first row "
+                    f"has, and a part, one of {', '.join(PARTS)}; copy it again"
+                )
+    return rows
 
 
 def _factors_of(row: dict[str, str]) -> dict[str, str]:
@@ -1962,7 +2564,8 @@ def load_digits(
 
     Returns pictures (N, 1, 28, 28) in [0, 1] and labels (N,) int64. It is the full
     training set if torchvision finds it; otherwise it is the 5,000 pictures that come
-    with the course, and a printed line says so. Raises ValueError for any other name.
+    with the course, and a printed line says so. Raises ValueError for any other name,
+    and for a full set that is damaged.
 
     Lesson 1.
     """
@@ -1975,27 +2578,50 @@ def load_digits(
         )
     try:
         full = sets[name](root, train=True, download=download)
-    except (RuntimeError, OSError):  # torchvision: not found, or no network
-        print(
-            f"{name}: the 5,000 pictures that ship with the course "
-            f"(the full set is not under root={Path(root).name!r})"
-        )
+        _check_digits(full.data, full.targets)
+    except Exception as error:  # torchvision raises half a dozen types
+        folder = Path(root) / sets[name].__name__
+        if _is_complete(folder):
+            raise UnusableFile(
+                f"{folder} is damaged ({_reason(error)}); remove it, and try again "
+                "with download=True"
+            ) from None
+        why = f"the full set is not under root={Path(root).name!r}"
+        if download:
+            last_line = str(error).strip().split("\n")[-1]
+            why = f"the download failed: {last_line}"
+        print(f"{name}: the 5,000 pictures that ship with the course ({why})")
         return _load_shipped_digits(name)
     return full.data[:, None].float() / 255, full.targets
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether torchvision has all files of a set; old versions had processed ones."""
+    raw = list((folder / "raw").glob("*-ubyte"))
+    processed = list((folder / "processed").glob("*.pt"))
+    return len(raw) == 4 or len(processed) == 2
 
 
 def _load_shipped_digits(name: str) -> tuple[Tensor, Tensor]:
     """The 5,000 pictures of `load_digits` that come with the course, and labels."""
     path = DATA / f"{name}_5k.npz"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing: copy the course's data/ folder beside "
-            "diffusion_utilities.py"
+    pictures = torch.from_numpy(load_array(path, "images"))
+    labels = torch.from_numpy(load_array(path, "labels")).long()
+    with _reading(path, "a file of digits"):
+        _check_digits(pictures, labels)
+    return pictures[:, None].float() / 255, labels
+
+
+def _check_digits(pictures: Tensor, labels: Tensor) -> None:
+    """Raise an error unless they are (N, 28, 28) uint8 and (N,) whole, from 0 to 9."""
+    fits = pictures.shape == (len(labels), 28, 28) and pictures.dtype == torch.uint8
+    if not fits or labels.dtype != torch.int64 or labels.ndim != 1:
+        raise ValueError(
+            f"pictures {tuple(pictures.shape)} {pictures.dtype} with labels "
+            f"{tuple(labels.shape)}; expected (N, 28, 28) uint8 and (N,)"
         )
-    with np.load(path) as stored:
-        pictures = torch.from_numpy(stored["images"])
-        labels = torch.from_numpy(stored["labels"])
-    return pictures[:, None].float() / 255, labels.long()
+    if (labels < 0).any() or (labels > 9).any():
+        raise ValueError("the labels are not all from 0 to 9")
 
 
 def load_sprite_pictures(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
@@ -2013,7 +2639,7 @@ def load_sprite_pictures(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
     Lesson 9.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise FileNotFoundError(
             f"{path} does not exist; expected a folder of PNGs, or a picture file that "
             f"holds a sheet of {tile}x{tile} tiles"
@@ -2026,7 +2652,7 @@ def load_sprite_pictures(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
         drawn, fault = _read_tiles(file, tile, in_folder)
         tiles += drawn
         if not drawn:
-            faults.append(f"{file.name} {fault}")
+            faults.append(fault)
     if not tiles:
         raise ValueError(
             f"{path} holds no tile with anything drawn on it ({len(files)} PNGs "
@@ -2038,20 +2664,22 @@ def load_sprite_pictures(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
 
 
 def _png_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() == ".png")
+    with _reading(folder, "a folder that may be read"):
+        files = sorted(folder.iterdir())
+    return [file for file in files if file.suffix.lower() == ".png"]
 
 
 def _read_tiles(file: Path, tile: int, in_folder: bool) -> tuple[list, str]:
     """(the tiles on which something is drawn, what is wrong if there are none)."""
     try:
-        with Image.open(file) as picture:  # reads only the header
-            if not _has_right_size(picture, tile, in_folder):
-                return [], _size_fault(picture, tile, in_folder)
-            tiles = _cut(_on_white(picture), tile)
-    except Exception as error:  # Pillow raises many types for a broken file
-        return [], _reading_fault(file, error)
+        picture = load_picture(file)
+    except (UnusableFile, FileNotFoundError) as error:
+        return [], str(error).replace(str(file), file.name)
+    if not _has_right_size(picture, tile, in_folder):
+        return [], f"{file.name} {_size_fault(picture, tile, in_folder)}"
+    tiles = _cut(_on_white(picture), tile)
     drawn = [one for one in tiles if (one < 255).any()]
-    return drawn, "is empty: white or transparent all over"
+    return drawn, f"{file.name} is empty: white or transparent all over"
 
 
 def _has_right_size(picture: Image.Image, tile: int, in_folder: bool) -> bool:
@@ -2072,21 +2700,13 @@ def _size_fault(picture: Image.Image, tile: int, in_folder: bool) -> str:
     )
 
 
-def _reading_fault(file: Path, error: Exception) -> str:
-    why = str(error).replace(f" {str(file)!r}", "")
-    if file.is_file() and file.stat().st_size == 0:
-        why = "0 bytes"
-    return (
-        f"is not a picture that Pillow can read ({why}); "
-        "remove it or save it again as PNG"
-    )
-
-
 def _on_white(picture: Image.Image) -> np.ndarray:
     """A picture of any mode on a white background: (H, W, 3) uint8."""
     if picture.mode in ("I;16", "I;16B", "I"):  # Pillow would clip 16-bit grey
         values = np.asarray(picture, dtype=np.int64) >> 8
         picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    if picture.mode == "CMYK":  # a JPEG for print
+        picture = picture.convert("RGB")
     white = Image.new("RGBA", picture.size, "white")
     flat = Image.alpha_composite(white, picture.convert("RGBA"))
     return np.asarray(flat.convert("RGB"))

@@ -112,7 +112,7 @@ def test_a_folder_that_lacks_a_file(name, sprite_files):
 
 def test_sprites_labels_and_factors_of_different_lengths(sprite_files):
     np.save(sprite_files / "sprite_labels_16x16.npy", LABELS)
-    with expect(ValueError, "260 sprites", "6 labels", "260 rows", "equal numbers"):
+    with expect(ValueError, "(6, 5) beside 260 sprites", "(260, 5), one-hot rows"):
         du.load_sprites("train", sprite_files)
 
 

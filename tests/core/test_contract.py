@@ -302,7 +302,7 @@ def sample_ddpm(n_sample, visited, context=None):
 nn_model = ContextUnet(in_channels=3, n_feat=n_feat, n_cfeat=n_cfeat, height=height)
 nn_model = nn_model.to(device)
 for name in NAMES:
-    state = torch.load(f"{save_dir}{name}.pth", map_location=device)
+    state = torch.load(f"{save_dir}{name}.pth", map_location=device, weights_only=True)
     nn_model.load_state_dict(state)
     nn_model.eval()
     t, x, c = torch.randint(1, timesteps + 1, (40,)), x[:40], c[:40]

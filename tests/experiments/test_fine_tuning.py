@@ -81,7 +81,7 @@ BAD = {  # name: (its bytes, words that must be said about it)
     "cut_short": (of_one_colour(8, 2, 1, 2, 3)[:50], UNREADABLE),
     "gigantic": (
         raw_png((30000, 30000), 8, 0),
-        f"{UNREADABLE} (Image size (900000000 pixels) exceeds limit",
+        "is too large: the limit is 16,000,000 pixels",
     ),
     "large": (Image.new("L", (4000, 3000)), "is 4000x3000 pixels; expected 16x16"),
     "no_head": (raw_png((16, 16), 8, 0).replace(b"IHDR", b"IHXX"), UNREADABLE),

@@ -799,7 +799,7 @@ def draw_picture(content: dict, sprites: dict[str, np.ndarray], path: Path) -> N
     plot_distances(left, content)
     plot_samples(right, content, sprites)
     with du.written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=100)
+        figure.savefig(temporary, format="png", dpi=100)
         # A palette makes the file a third of the size. The method keeps rare bright
         # colours, which the default one loses.
         full = Image.open(temporary).convert("RGB")

@@ -119,8 +119,8 @@ def stored_sheet(path: Path, sheet: Sheet) -> dict[str, np.ndarray]:
         "seconds": np.array(seconds),
         "drawn_with": np.array(wanted),
     }
-    with du.written_whole(path) as temporary:
-        np.savez_compressed(temporary, **content)
+    with du.written_whole(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **content)
     print(f"{path.name}: {seconds:.0f} s", flush=True)
     return content
 

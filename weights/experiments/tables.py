@@ -280,5 +280,5 @@ def add_samples(path: Path, pictures: Mapping[str, np.ndarray]) -> None:
         with np.load(path) as stored:
             every = dict(stored)
     every |= pictures
-    with du.written_whole(path) as temporary:
-        np.savez_compressed(temporary, **every)
+    with du.written_whole(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **every)
