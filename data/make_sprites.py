@@ -3,13 +3,14 @@
     python data/make_sprites.py [--out FOLDER]
 
 It writes sprites_16x16.npy (N, 16, 16, 3) uint8, sprite_labels_16x16.npy (N, 5) one-hot
-uint8, sprite_factors_16x16.csv (part, class and factors of each row) and
-contact_sheet.png. Every class has the same number of pictures; 80 % are `train`, 10 %
-`test` and 10 % `compositional`.
+uint8, sprite_factors_16x16.csv (part, class and factors of each row), SHA256SUMS (of
+these three, which the helper compares on loading) and contact_sheet.png. Every class
+has the same number of pictures; 80 % are `train`, 10 % `test` and 10 % `compositional`.
 """
 
 import argparse
 import csv
+import hashlib
 import io
 import os
 import tempfile
@@ -120,8 +121,17 @@ def one_hot(classes: list[str]) -> np.ndarray:
     return labels
 
 
+def sums(contents: dict[str, bytes]) -> bytes:
+    """The content of a file for `sha256sum -c`: a line for each file."""
+    lines = []
+    for name, content in contents.items():
+        digest = hashlib.sha256(content).hexdigest()
+        lines.append(f"{digest}  {name}\n")
+    return "".join(lines).encode()
+
+
 def main(out: Path) -> None:
-    """Draw all sprites, write the four files to the folder `out`, print the counts."""
+    """Draw all sprites, write the five files to the folder `out`, print the counts."""
     rows = []
     for class_name in factory.CLASS_NAMES:
         rows += draw_class(class_name)
@@ -135,9 +145,14 @@ def main(out: Path) -> None:
         )
     classes = [specification.class_name for _, specification in rows]
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "sprites_16x16.npy", npy_bytes(images))
-    write_whole(out / "sprite_labels_16x16.npy", npy_bytes(one_hot(classes)))
-    write_whole(out / "sprite_factors_16x16.csv", csv_bytes(rows))
+    contents = {
+        "sprites_16x16.npy": npy_bytes(images),
+        "sprite_labels_16x16.npy": npy_bytes(one_hot(classes)),
+        "sprite_factors_16x16.csv": csv_bytes(rows),
+    }
+    for name, content in contents.items():
+        write_whole(out / name, content)
+    write_whole(out / "SHA256SUMS", sums(contents))
     write_whole(out / "contact_sheet.png", contact_sheet(images, classes))
     counts = Counter((specification.class_name, part) for part, specification in rows)
     for (class_name, part), count in sorted(counts.items()):
