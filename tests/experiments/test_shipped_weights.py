@@ -223,6 +223,7 @@ def test_the_loss_fell_to_a_share_of_the_first(run, share):
     assert epochs[-1]["loss"] < share * epochs[0]["loss"]
 
 
+@pytest.mark.slow
 def test_later_epochs_predict_the_noise_of_held_out_sprites_better():
     """On 100 test pictures at three steps, with the same noise for each epoch."""
     x = load_sprites("test").x[:100]
@@ -281,6 +282,7 @@ def pairs_of_training() -> list[tuple[str, str]]:
     return [pair for pair in pairs if pair not in held_out]
 
 
+@pytest.mark.slow
 def test_the_factor_weights_listen_to_factors():
     """More than half of 60 heroes have the hair and outfit colour asked for.
 

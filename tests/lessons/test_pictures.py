@@ -62,6 +62,7 @@ def test_every_cell_that_draws_has_saved_a_picture(path):
         assert pictures_of(cell), cell.source
 
 
+@pytest.mark.slow  # together; a page takes two seconds
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_nbconvert_shows_every_picture(path):
     """Those of instruments and the last frames of animations included."""
