@@ -3,6 +3,8 @@
 import argparse
 import json
 import operator
+import subprocess
+import sys
 from dataclasses import replace
 
 import guidance
@@ -49,6 +51,31 @@ def test_other_settings_do_not_overwrite_the_shipped_results(parser, capsys):
 def test_an_option_that_is_no_setting_is_free(parser, tmp_path):
     options = tables.parsed(parser, ["--samples", "20"], free=["samples"])
     assert options.out == tmp_path / "table.json"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train",
+        "experiments/sheets",
+        "experiments/scores",
+        "experiments/guidance",
+        "experiments/ablation",
+        "experiments/flow",
+        "experiments/blind_sheet",
+        "experiments/speed",
+    ],
+)
+def test_a_program_finds_its_modules_from_any_folder(
+    name, course_environment, tmp_path
+):
+    command = [sys.executable, str(du.WEIGHTS / f"{name}.py"), "--help"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=course_environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
 
 
 # ---- Rows ---------------------------------------------------------------------------
