@@ -18,7 +18,7 @@ import functools
 import importlib
 import inspect
 import numbers
-import random
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +27,18 @@ import numpy as np
 import torch
 
 from diffusion_utilities import NoiseSchedule
+from exercises.safely import (
+    INTERRUPTS,
+    TOO_LONG,
+    TimeIsUp,
+    printable,
+    problem,
+    shortened,
+    shown,
+    type_name,
+    undisturbed,
+    within_the_limit,
+)
 
 __all__ = ["check"]
 
@@ -36,10 +48,6 @@ __all__ = ["check"]
 
 class Wrong(Exception):
     """What is wrong with an attempt: a sentence that the learner reads."""
-
-
-class NotTried(Exception):
-    """The stub has not been changed."""
 
 
 @dataclass(frozen=True)
@@ -73,26 +81,41 @@ def exercise(number: str, praise: str) -> Callable:
     return register
 
 
+# While an attempt is judged, so that no attempt starts a check of its own.
+_judging = threading.Lock()
+
+
 def check(number: str, attempt: object) -> None:
     """Judge your answer to an exercise and print the result; never raises an error.
 
+    It takes ten seconds at most. Only an interrupt (the stop button) goes out.
     For example: check("2.3", my_function).
     """
-    print(f"Exercise {number}: {answer_to(number, attempt)}")
+    print(printable(f"Exercise {shown(number)}: {answer_to(number, attempt)}"))
 
 
 def answer_to(number: str, attempt: object) -> str:
-    """What `check` prints about an attempt."""
-    lesson = str(number).split(".")[0]
+    """What `check` prints about an attempt: at most 600 characters and 12 lines."""
+    number = shown(number)
+    lesson = number.split(".")[0]
     module = f"{__name__}.lesson_{lesson}"
     try:
         importlib.import_module(module)
     except Exception as error:
         return _import_problem(error, module, lesson)
-    found = EXERCISES.get(str(number))
+    found = EXERCISES.get(number)
     if found is None:
         return UNKNOWN
-    return _verdict(found, attempt)
+    if not _judging.acquire(blocking=False):
+        return "not yet. Another check is running: does your answer call `check`?"
+    try:
+        with undisturbed():
+            answer = within_the_limit(_verdict, found, attempt)
+    except TimeIsUp as over:
+        answer = f"not yet. {TOO_LONG}{over}"
+    finally:
+        _judging.release()
+    return shortened(answer)
 
 
 def _import_problem(error: Exception, module: str, lesson: str) -> str:
@@ -103,8 +126,7 @@ def _import_problem(error: Exception, module: str, lesson: str) -> str:
     if missing:
         package = missing.partition(".")[0]
         return f"lesson {lesson}'s exercises need {package}: pip install {package}"
-    problem = f"{type(error).__name__}: {error}"
-    return f"lesson {lesson}'s exercises could not be loaded ({problem})."
+    return f"lesson {lesson}'s exercises could not be loaded ({problem(error)})."
 
 
 def _verdict(found: Exercise, attempt: object) -> str:
@@ -112,44 +134,21 @@ def _verdict(found: Exercise, attempt: object) -> str:
     global _own_files
     try:
         if is_untouched(attempt):
-            raise NotTried
+            return "not tried yet."
         _own_files = _files_of(attempt)
-        with _same_draws_afterwards():
-            found.judge(attempt)
-    except NotTried:
-        return "not tried yet."
+        found.judge(attempt)
+    except INTERRUPTS:
+        raise
     except Wrong as wrong:
-        words = str(wrong)
-        return f"not yet. {words[0].upper()}{words[1:]}"
-    except Exception as error:
+        words = shown(wrong, characters=600)
+        return f"not yet. {words[:1].upper()}{words[1:]}"
+    except BaseException as error:
         # the judge met something unexpected: still an answer, not a traceback
-        problem = f"{type(error).__name__}: {error}"
         return (
-            f"not yet. Your answer could not be judged ({problem}). "
+            f"not yet. Your answer could not be judged ({problem(error)}). "
             "Does it return what the task asks for?"
         )
     return f"well done. {found.praise}"
-
-
-@contextlib.contextmanager
-def _same_draws_afterwards() -> Iterator[None]:
-    """Restore all random states: torch's on every device, numpy's and Python's.
-
-    So a learner who skips an exercise gets the same random numbers after it.
-    """
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
-    has_mps = torch.backends.mps.is_available()
-    mps_state = torch.mps.get_rng_state() if has_mps else None
-    cuda_devices = range(torch.cuda.device_count())
-    try:
-        with torch.random.fork_rng(cuda_devices):  # restores the CPU's state, too
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        if has_mps:
-            torch.mps.set_rng_state(mps_state)
 
 
 # ---- Looking at an attempt -----------------------------------------------------------
@@ -187,7 +186,7 @@ def _does_nothing(function: object) -> bool:
 
 def described(value: object) -> str:
     """A value's type and the beginning of what it looks like, for a message."""
-    return f"{type(value).__name__} {value!r:.60}"
+    return f"{shown(value, type_name, 60)} {shown(value, repr, 60)}"
 
 
 def tried(attempt: Callable, *arguments, **named):
@@ -204,9 +203,11 @@ def tried(attempt: Callable, *arguments, **named):
     copies = [_copy(given) for given in arguments]
     try:
         result = attempt(*copies, **named)
-    except Exception as error:
-        problem = f"{type(error).__name__}: {error}{_place(error)}"
-        raise Wrong(f"Your code stopped with {problem}.") from None
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
+        words = f"{problem(error)}{_place(error)}"
+        raise Wrong(f"Your code stopped with {words}.") from None
     if result is None:
         raise Wrong("Your function returned None: is a `return` missing?")
     for i, (mine, given) in enumerate(zip(copies, arguments), start=1):
@@ -279,7 +280,7 @@ def _unwrapped(member: object) -> object:
     return inspect.unwrap(member) if callable(member) else member
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """The line of the learner's own code where an error was raised.
 
     Neither a library's line nor a judge's.
@@ -288,7 +289,7 @@ def _place(error: Exception) -> str:
     for frame in traceback.extract_tb(error.__traceback__):
         if frame.filename in _own_files:
             line = frame.line
-    return f" (in `{line}`)" if line else ""
+    return f" (in `{shortened(line, 150)}`)" if line else ""
 
 
 # ---- Inputs for an attempt -----------------------------------------------------------
