@@ -291,8 +291,8 @@ def _prepare_notebook() -> None:
 
 # ---- Arguments -----------------------------------------------------------------------
 
-# What many functions ask of their arguments. Each of these raises ValueError for a wrong
-# one, with a message that says what was given and what was expected.
+# What many functions ask of their arguments. For a wrong one each of these raises
+# ValueError, with a message that says what was given and what was expected.
 
 
 def _shown(value) -> str:
@@ -356,7 +356,7 @@ def _seeded(seed: int) -> Generator:
 
 
 def _tensor(name: str, value) -> Tensor:
-    """A tensor of what is given: a tensor, an array, or a list of numbers or of rows."""
+    """A tensor of what is given: a tensor, an array, or a list of numbers or rows."""
     try:
         if isinstance(value, (list, tuple)) and len(value):
             value = torch.stack([torch.as_tensor(one) for one in value])
@@ -419,9 +419,10 @@ def _context(
         allowed.append(1)
     fits = n_cfeat is None or c.shape[1:] == (n_cfeat,)
     if len(c) not in allowed or not fits:
+        advice = ". n_cfeat= is set when the network is built" if n_cfeat else ""
         raise ValueError(
-            f"context has shape {tuple(c.shape)}; expected ({allowed[0]}, {width}), a "
-            "row for each picture. n_cfeat= is set when the network is built"
+            f"context has shape {tuple(c.shape)}; expected ({allowed[0]}, {width}), "
+            f"one row for each picture{advice}"
         )
     return c
 
@@ -456,9 +457,9 @@ class NoiseSchedule:
         ab = a.cumprod(0)
         if ab[-1] < 1e-70:
             raise ValueError(
-                f"alpha-bar falls to {ab[-1]:.1e} at t = T = {len(b) - 1}, so that float32 "
-                "cannot hold its root; expected smaller betas (the paper's, times "
-                "1000 / T, end at 4e-5)"
+                f"alpha-bar falls to {ab[-1]:.1e} at step T = {len(b) - 1}: float32 "
+                "cannot hold its root. Give smaller betas (with the paper's, times "
+                "1000 / T, it falls to 4e-5)"
             )
         self._set("T", len(b) - 1)
         self._set("b", b)
@@ -760,19 +761,38 @@ class EmbedFC(nn.Module):
         return self.model(rows)
 
 
-def _context(c: Tensor | None, x: Tensor, n_cfeat: int) -> Tensor:
+def _context_or_zeros(c: Tensor | None, x: Tensor, n_cfeat: int) -> Tensor:
     """The context as the network wants it: (B, n_cfeat), or (1, n_cfeat) for all.
 
     None becomes zeros.
     """
     if c is None:
         return x.new_zeros(len(x), n_cfeat)
-    if c.ndim != 2 or c.shape[1] != n_cfeat or len(c) not in (1, len(x)):
+    return _context(c, x, n_cfeat, one_for_all=True).to(x)
+
+
+def _check_time(t: Tensor, x: Tensor, last: float = 1) -> None:
+    """t must be t / T: from 0 to `last`, one number or one for each picture in x.
+
+    Floats on a GPU are not looked at, as that would wait for the GPU at each call; and
+    nothing is looked at while the network is compiled or traced.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    t = _tensor("t", t).detach()
+    if t.numel() not in (1, len(x)):
         raise ValueError(
-            f"c has shape {tuple(c.shape)}; expected ({len(x)}, {n_cfeat}), a row for "
-            "each picture. n_cfeat= is set when the network is built"
+            f"t has shape {tuple(t.shape)} for {len(x)} pictures; expected "
+            f"t = step / T, one number or ({len(x)},)"
         )
-    return c.to(x)
+    if t.numel() == 0 or (t.is_floating_point() and t.device.type != "cpu"):
+        return
+    lowest = float(t.min())
+    highest = float(t.max())
+    if not 0 <= lowest <= highest <= last:
+        raise ValueError(
+            f"t runs from {lowest:g} to {highest:g}; expected t = step / T, from 0 to 1"
+        )
 
 
 class ContextUnet(nn.Module):
@@ -787,23 +807,34 @@ class ContextUnet(nn.Module):
     embedded time is added. Only `init_conv` is residual, as in the published code. The
     layers keep their published names, so that published weights load strictly.
 
+    Raises ValueError for sizes that do not work, and for other pictures, times and
+    contexts than the network was built for.
+
     Lesson 3.
     """
+
+    last_time = (
+        1.0  # the largest t that `forward` takes; more only to show what it does
+    )
 
     def __init__(
         self, in_channels: int, n_feat: int = 256, n_cfeat: int = 10, height: int = 28
     ) -> None:
         super().__init__()
-        if height % 4 or not 8 <= height <= 64:
-            raise ValueError(
-                f"height={height}; expected a multiple of 4 from 8 to 64 (28 for "
-                "digits, 16 for sprites)"
-            )
+        in_channels = _whole("in_channels", in_channels)
+        n_cfeat = _whole("n_cfeat", n_cfeat)
+        n_feat = _whole("n_feat", n_feat, least=8)
         if n_feat % 8:
             raise ValueError(
                 f"n_feat={n_feat}; expected a multiple of 8, because the group norms "
                 "have 8 groups"
             )
+        if not _is_whole(height) or height % 4 or not 8 <= height <= 64:
+            raise ValueError(
+                f"height={height}; expected one number, as the pictures are square: a "
+                "multiple of 4 from 8 to 64 (28 for digits, 16 for sprites)"
+            )
+        height = int(height)
         self.in_channels = in_channels
         self.n_feat = n_feat
         self.n_cfeat = n_cfeat
@@ -852,14 +883,16 @@ class ContextUnet(nn.Module):
 
         Returns the noise, in the shape of x.
         """
+        _check_floats("x", x)
         if x.shape[1:] != (self.in_channels, self.h, self.h):
             raise ValueError(
-                f"x has shape {tuple(x.shape)}; expected (B, {self.in_channels}, "
-                f"{self.h}, {self.h}), as the network was built: "
-                f"in_channels={self.in_channels}, height={self.h}"
+                f"x has shape {tuple(x.shape)}; expected square pictures "
+                f"(B, {self.in_channels}, {self.h}, {self.h}), as the network was "
+                f"built: in_channels={self.in_channels}, height={self.h}"
             )
+        _check_time(t, x, self.last_time)
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-        c = _context(c, x, self.n_cfeat)
+        c = _context_or_zeros(c, x, self.n_cfeat)
         time1 = self.timeembed1(t)[..., None, None]
         time2 = self.timeembed2(t)[..., None, None]
         context1 = self.contextembed1(c)[..., None, None]
@@ -880,7 +913,7 @@ class BasicUNet(nn.Module):
     """A small U-Net that is not told the time.
 
     x: (B, in_channels, H, W), where H and W are multiples of 4.
-    Returns (B, out_channels, H, W).
+    Returns (B, out_channels, H, W). Raises ValueError for other pictures.
 
     The last SiLU bounds the output from below, at -0.28. That suits pictures in [0, 1],
     but not noise.
@@ -910,6 +943,7 @@ class BasicUNet(nn.Module):
         self.upscale = nn.Upsample(scale_factor=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        self._check_pictures(x)
         full = self.act(self.down_layers[0](x))
         half = self.act(self.down_layers[1](self.downscale(full)))
         quarter = self.act(self.down_layers[2](self.downscale(half)))
@@ -917,6 +951,16 @@ class BasicUNet(nn.Module):
         up = self.act(self.up_layers[0](quarter))
         up = self.act(self.up_layers[1](self.upscale(up) + half))
         return self.act(self.up_layers[2](self.upscale(up) + full))
+
+    def _check_pictures(self, x: Tensor) -> None:
+        _check_floats("x", x)
+        channels = self.down_layers[0].in_channels
+        *_, height, width = x.shape
+        if x.ndim != 4 or x.shape[1] != channels or height % 4 or width % 4:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; expected (B, {channels}, H, W), where "
+                "H and W are multiples of 4"
+            )
 
 
 class PaletteNet(nn.Module):
@@ -953,14 +997,14 @@ class PaletteNet(nn.Module):
         trust: float = 0.0,
     ) -> None:
         super().__init__()
-        pixels = images.reshape(-1, images.shape[-1])
-        colours, counts = np.unique(pixels, axis=0, return_counts=True)
-        is_rgb = images.dtype == np.uint8 and images.shape[3:] == (3,)
-        if not is_rgb or len(colours) > 1024:
-            raise ValueError(
-                f"images: {images.dtype} {images.shape}, {len(colours)} colours; "
-                "expected uint8 (N, H, W, 3), 1024 at most"
-            )
+        n_cfeat = _whole("n_cfeat", n_cfeat)
+        width = _whole("width", width)
+        depth = _whole("depth", depth, least=0)
+        slots = _whole("slots", slots)
+        _check_number("dropout", dropout)
+        _check_number("trust", trust, high=1000)
+        images = np.asarray(images)
+        colours, counts = self._colours(images)
         _, rows, columns, _ = images.shape
         size = rows * columns
         self.shape = (3, rows, columns)
@@ -994,6 +1038,24 @@ class PaletteNet(nn.Module):
         self.rows = nn.Linear(width, 24 * slots)
         self.score = nn.Linear(24, len(colours), bias=False)
         self._initialise()
+
+    @staticmethod
+    def _colours(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The colours of the pictures (colours, 3), and how many pixels have each."""
+        is_rgb = images.dtype == np.uint8 and images.shape[3:] == (3,)
+        if not is_rgb or not images.size:
+            raise ValueError(
+                f"images: {images.dtype} {images.shape}; expected uint8 (N, H, W, 3), "
+                "N at least 1"
+            )
+        pixels = images.reshape(-1, 3)
+        colours, counts = np.unique(pixels, axis=0, return_counts=True)
+        if len(colours) > 1024:
+            raise ValueError(
+                f"images: {images.dtype} {images.shape}, {len(colours)} colours; "
+                "expected uint8 (N, H, W, 3), 1024 at most"
+            )
+        return colours, counts
 
     def _table(self, name: str, values: np.ndarray | Tensor) -> None:
         """A constant in float32; it is not saved, as half precision would round it."""
@@ -1047,13 +1109,15 @@ class PaletteNet(nn.Module):
 
         Arguments as `forward`. Returns (B, H W, colours).
         """
+        _check_floats("x", x)
         if x.shape[1:] != self.shape:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; expected the size of the training "
                 f"pictures, {self.shape}, for each"
             )
+        _check_time(t, x)
         log_snr = self._log_snr(x, t)
-        c = _context(c, x, self.n_cfeat)
+        c = _context_or_zeros(c, x, self.n_cfeat)
         pixels = x.flatten(2).mT
         likely = self._evidence(pixels, log_snr)
         guess = self.embed((likely + self.log_share).softmax(2))
@@ -1122,12 +1186,16 @@ def drop_context(c: Tensor, p: float, generator: Generator | None = None) -> Ten
 
     The network then also learns to draw without a context.
 
-    c: (B, n_cfeat). p: from 0 to 1. Returns (B, n_cfeat).
+    c: (B, n_cfeat). p: from 0 to 1. Returns (B, n_cfeat). Raises ValueError for
+    another p, and for class numbers.
 
     Source: [CFG] algorithm 1.
 
     Lesson 3.
     """
+    c = _context(c)
+    _check_number("p", p)
+    _check_generator(generator)
     kept = torch.rand(len(c), 1, generator=generator) >= p
     return c * kept.to(c)
 
@@ -1158,14 +1226,20 @@ def diffusion_loss(
     A network can define its own error. If it has a `loss` method, it is called as
     model(x_t, t / T, c, clean=x) and must return the error, (B, ...).
 
-    Returns one number. Raises ValueError for weights that do not fit the schedule, and
-    for min_snr and weights together.
+    Returns one number. Raises ValueError for weights that do not fit the schedule, for
+    min_snr and weights together, for no pictures, and for contexts or answers of the
+    model that do not fit the pictures.
 
     Sources: [DDPM] eq. 14, [Min-SNR] section 3.4.
 
     Lesson 3.
     """
     _check_weighting(schedule, min_snr, weights)
+    _check_generator(generator)
+    _check_floats("x", x)
+    c = _context(c, x, one_for_all=True)
+    if len(x) == 0:
+        raise ValueError("x has no pictures; expected one or more")
     if weights is None:
         t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator)
     else:
@@ -1177,6 +1251,7 @@ def diffusion_loss(
         error = model(x_t, t / schedule.T, c, clean=x)
     else:
         predicted = model(x_t, t / schedule.T, c)
+        _check_predicted(predicted, x)
         predicted = predicted.to(noise.dtype)  # autocast may return bfloat16
         error = (predicted - noise).square()
     if min_snr is not None:
@@ -1192,14 +1267,32 @@ def _check_weighting(
     """Raise ValueError for a wrong `min_snr` or wrong `weights` of `diffusion_loss`."""
     if min_snr is not None and weights is not None:
         raise ValueError("min_snr and weights are both given; give one of them")
-    if min_snr is not None and min_snr <= 0:
-        raise ValueError(f"min_snr={min_snr}; expected a number above 0, such as 5")
+    if min_snr is not None:
+        is_number = isinstance(min_snr, (int, float, np.number))
+        if not is_number or not 0 < min_snr < math.inf:
+            raise ValueError(f"min_snr={min_snr}; expected a number above 0, such as 5")
     if weights is None:
         return
-    if len(weights) != len(schedule.b) or weights[0] != 0:
+    _check_floats("weights", weights)
+    if weights.shape != schedule.b.shape or weights[0] != 0:
         raise ValueError(
-            f"weights has length {len(weights)} and begins with {float(weights[0])}; "
-            f"expected T + 1 = {len(schedule.b)} weights, of which the first is 0"
+            f"weights has shape {tuple(weights.shape)} and begins with "
+            f"{weights.flatten()[:1].tolist()}; expected T + 1 = {len(schedule.b)} "
+            "weights, of which the first is 0"
+        )
+    are_weights = ((weights >= 0) & weights.isfinite()).all()
+    if not are_weights or not weights.sum() > 0:
+        raise ValueError("weights: expected finite numbers, none below 0, not all 0")
+
+
+def _check_predicted(predicted, x: Tensor) -> None:
+    """Raise ValueError unless a model's answer has the shape of its pictures."""
+    shape = getattr(predicted, "shape", None)
+    if shape != x.shape:
+        given = _shown(predicted) if shape is None else f"shape {tuple(shape)}"
+        raise ValueError(
+            f"the model returned {given}; expected the noise in x, of shape "
+            f"{tuple(x.shape)}"
         )
 
 
@@ -1240,10 +1333,11 @@ def average_weights(
 
     Call its `update_parameters(model)` after each step. The average is `.module`. The
     decay warms up as (1 + n) / (10 + n) over the steps n, so that the random first
-    weights are forgotten.
+    weights are forgotten. Raises ValueError for a decay that is not from 0 to 1.
 
     Lesson 3.
     """
+    _check_number("decay", decay)
 
     def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
         if not old.is_floating_point():  # batch norm's counter
@@ -1272,23 +1366,22 @@ def train_steps(
     runs on the model's device, in bfloat16 where that is fast, and leaves the model in
     train mode.
 
-    batches: pairs of pictures (B, C, H, W) and contexts (B, n_cfeat) or None.
+    batches: pairs of pictures (B, C, H, W) and contexts (B, n_cfeat) or None; or
+        pictures alone, as a TensorDataset gives them.
     p_drop: the share of contexts that is dropped, from 0 to 1. With None the network
         is trained without contexts, even if the batches have them.
     average: from `average_weights`; it follows each step.
     generator, min_snr, weights: as in `diffusion_loss`.
 
-    Raises FloatingPointError, before the step is taken, when the loss is not finite.
+    Raises ValueError for a batch or an optimiser that does not fit, and
+    FloatingPointError when the loss is not finite; no step is taken then.
 
     Lesson 3.
     """
     device = next(model.parameters()).device
-    for x, c in batches:
-        if p_drop is not None and c is None:
-            raise ValueError(
-                f"p_drop={p_drop} drops contexts, but this batch has none; give "
-                "(pictures, context) or p_drop=None"
-            )
+    _check_optimiser(optimiser, model)
+    for batch in batches:
+        x, c = _pictures_and_context(batch, p_drop)
         model.train()  # the caller may have sampled in eval mode since the last step
         x = x.to(device, memory_format=torch.channels_last)
         c = None if p_drop is None else drop_context(c.to(device), p_drop, generator)
@@ -1305,8 +1398,7 @@ def train_steps(
         value = loss.item()
         if not np.isfinite(value):  # before the step, which would spoil the weights
             raise FloatingPointError(
-                f"the loss is {value}; no step was taken: start again from a "
-                "checkpoint with a lower learning rate"
+                f"the loss is {value}; no step was taken: {_why_not_finite(x, c)}"
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -1314,6 +1406,52 @@ def train_steps(
         if average is not None:
             average.update_parameters(model)
         yield value
+
+
+def _check_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Raise ValueError for an optimiser that trains another model."""
+    trained = set()
+    for group in optimiser.param_groups:
+        trained.update(map(id, group["params"]))
+    if trained.isdisjoint(map(id, model.parameters())):
+        raise ValueError(
+            "the optimiser trains no parameter of this model; build it after the "
+            "model, from model.parameters()"
+        )
+
+
+def _pictures_and_context(batch, p_drop: float | None) -> tuple[Tensor, Tensor | None]:
+    """The two parts of a batch of `train_steps`; without p_drop the second is None."""
+    parts = batch if isinstance(batch, (tuple, list)) else (batch,)
+    if len(parts) not in (1, 2):
+        raise ValueError(
+            f"a batch has {len(parts)} parts; batches are pairs: expected pictures and "
+            "contexts (or None), or pictures alone"
+        )
+    x = _tensor("pictures", parts[0])
+    if x.ndim != 4 or len(x) == 0:
+        raise ValueError(
+            f"a batch has pictures of shape {tuple(x.shape)}; expected (B, C, H, W), B "
+            "at least 1"
+        )
+    _check_floats("pictures", x)
+    if p_drop is None:
+        return x, None
+    if len(parts) == 1 or parts[1] is None:
+        raise ValueError(
+            f"p_drop={p_drop} drops contexts, but this batch has none; give "
+            "(pictures, context) or p_drop=None"
+        )
+    return x, _context(parts[1], x)
+
+
+def _why_not_finite(x: Tensor, c: Tensor | None) -> str:
+    """What to do about a loss that is not finite, as far as the batch shows it."""
+    if not x.isfinite().all():
+        return "the batch's pictures hold NaN or infinity"
+    if c is not None and not c.isfinite().all():
+        return "the batch's contexts hold NaN or infinity"
+    return "start again from a checkpoint with a lower learning rate"
 
 
 def _fast_precision(device: torch.device):
@@ -1344,7 +1482,7 @@ def sampling_steps(steps: int | Sequence[int], T: int) -> list[int]:
 
     Lesson 5.
     """
-    if not isinstance(steps, (int, np.integer)):
+    if not _is_whole(steps):
         return _checked_path(steps, T)
     if not 1 <= steps <= T:
         raise ValueError(f"steps={steps}; expected 1 to T = {T}")
@@ -1353,13 +1491,20 @@ def sampling_steps(steps: int | Sequence[int], T: int) -> list[int]:
 
 def _checked_path(steps: Sequence[int], T: int) -> list[int]:
     """The same steps as a list of int, once it is clear that they lead from T to 0."""
-    path = list(steps) if hasattr(steps, "__iter__") else []
+    path = _listed(steps)
     if not _leads_to_0(path, T):
         raise ValueError(
             f"steps={str(steps)[:60]}; expected a whole number, or a list of whole "
             f"numbers that starts with T = {T} and reaches 0 only at its end"
         )
     return [int(t) for t in path]
+
+
+def _listed(steps) -> list:
+    """What steps hold, as a list; a single thing gives an empty one."""
+    if isinstance(steps, (Tensor, np.ndarray)):
+        steps = steps.tolist()
+    return list(steps) if hasattr(steps, "__iter__") else []
 
 
 def _leads_to_0(path: list, T: int) -> bool:
@@ -1387,25 +1532,19 @@ def restart_steps(
 
     Returns the list of steps from T to 0, for a sampler's `steps`. The default list
     calls the network 495 times. Raises ValueError for rounds that overlap or leave the
-    range from 0 to T.
+    range from 0 to T, and for strides that are no whole numbers above 0.
 
     Source: [Restart] algorithm 1.
 
     Lesson 4.
     """
-    if stride < 1 or round_stride < 1:
-        raise ValueError(
-            f"stride={stride}, round_stride={round_stride}; expected whole numbers, "
-            "1 or more"
-        )
+    T = _whole("T", T)
+    stride = _whole("stride", stride)
+    round_stride = _whole("round_stride", round_stride)
     path = []
     reached = T
-    for high, low, times in rounds:
-        if not (0 < low < high <= T and low < reached and times >= 0):
-            raise ValueError(
-                f"round {(high, low, times)} after step {reached}; expected "
-                f"0 < low < high <= T = {T}, each low below the last, times >= 0"
-            )
+    for one in rounds:
+        high, low, times = _checked_round(one, reached, T)
         path += range(reached, low, -stride)
         up_and_down = [low, *range(high, low, -round_stride)]
         path += up_and_down * times
@@ -1413,6 +1552,22 @@ def restart_steps(
     path += range(reached, 0, -stride)
     path.append(0)
     return path
+
+
+def _checked_round(one, reached: int, T: int) -> list[int]:
+    """A round of `restart_steps`, once it fits below the step `reached`."""
+    numbers = _listed(one)
+    fits = False
+    if len(numbers) == 3 and all(map(_is_whole, numbers)):
+        high, low, times = numbers
+        fits = 0 < low < high <= T and low < reached and times >= 0
+    if not fits:
+        raise ValueError(
+            f"round {_shown(one)} after step {reached}; expected "
+            f"0 < low < high <= T = {T}, each low below the last, times >= 0, all "
+            "whole numbers (high, low, times)"
+        )
+    return [int(number) for number in numbers]
 
 
 def denoise_add_noise(
@@ -1427,15 +1582,19 @@ def denoise_add_noise(
     clip: whether to clip the implied x_0 to [-1, 1].
 
     Returns x at t_prev, (B, C, H, W). Raises ValueError for steps or a variance that do
-    not exist.
+    not exist, and for noise of another shape.
 
     Source: [DDPM] algorithm 2.
 
     Lesson 4.
     """
-    if variance not in ("beta", "beta_tilde"):
-        raise ValueError(f"variance={variance!r}; expected 'beta' or 'beta_tilde'")
-    if t_prev is None:
+    if not isinstance(variance, str) or variance not in ("beta", "beta_tilde"):
+        raise ValueError(
+            f"variance={_shown(variance)}; expected 'beta' or 'beta_tilde'"
+        )
+    _check_flag("clip", clip)
+    _check_noise("z", z, x)
+    if t_prev is None and _is_whole(t):
         t_prev = t - 1
     c0, ct, beta_tilde = posterior(t, schedule, t_prev=t_prev)
     x0 = predict_x0(x, t, pred_noise, schedule)
@@ -1461,12 +1620,16 @@ def denoise_ddim(
     z: fresh noise shaped like x, needed where eta is above 0.
     clip: whether to clip the implied x_0 to [-1, 1].
 
-    Returns x at t_prev, (B, C, H, W). Raises ValueError for steps that do not exist.
+    Returns x at t_prev, (B, C, H, W). Raises ValueError for steps that do not exist,
+    for an eta that is not from 0 to 1, and for noise of another shape.
 
     Source: [DDIM] eq. 12.
 
     Lesson 5.
     """
+    _check_number("eta", eta)
+    _check_flag("clip", clip)
+    _check_noise("z", z, x)
     _, _, beta_tilde = posterior(t, schedule, t_prev=t_prev)
     x0 = predict_x0(x, t, pred_noise, schedule)
     if clip:  # the noise must agree with the clipped picture
@@ -1520,15 +1683,23 @@ def walk(
 
     model: any function model(x, time, context) that returns the predicted noise.
     x: where to start, (N, C, H, W).
-    steps: the list, such as [500, 250, 0]; `sampling_steps` makes and checks it.
+    steps: the list, such as [500, 250, 0], of steps from 0 to T; `sampling_steps` makes
+        one.
     step: the function step(x, t, t_prev, pred_noise, z) that takes x from t down to
         t_prev; z is fresh noise.
     context: (N, n_cfeat), or None.
     generator: a CPU generator. It draws one z for each step, needed or not, so that the
         same seed gives every model the same noise.
 
+    Raises ValueError for other arguments, and for an answer of the model that does not
+    have the shape of x.
+
     Lesson 4.
     """
+    _check_floats("x", x)
+    _check_generator(generator)
+    context = _context(context, x, one_for_all=True)
+    steps = _checked_steps(steps, 0, schedule.T)
     for t, t_prev in zip(steps[:-1], steps[1:]):
         z = torch.randn(x.shape, generator=generator).to(x)
         if t_prev > t:  # up: add noise
@@ -1539,30 +1710,71 @@ def walk(
             time = x.new_full((len(x),), t / schedule.T)
             with evaluating(model):  # the caller may train between two steps
                 pred_noise = model(x, time, context)
+            _check_predicted(pred_noise, x)
             x = step(x, t, t_prev, pred_noise, z)
         yield t_prev, x, pred_noise
+
+
+def _checked_steps(steps: Sequence[int], least: int, T: int) -> list[int]:
+    """The same steps as a list of int, once they are from `least` to T."""
+    path = _listed(steps)
+    for t in path:
+        if not _is_whole(t) or not least <= t <= T:
+            path = []
+    if not path:
+        raise ValueError(
+            f"steps={str(steps)[:60]}; expected a list of whole numbers from {least} "
+            f"to T = {T}"
+        )
+    return [int(t) for t in path]
 
 
 def _starting_point(
     model, shape, x_T, context, generator
 ) -> tuple[Tensor, Tensor | None]:
     """x_T, drawn unless it is given, and the context: on the model's device."""
+    _check_generator(generator)
     if shape is None and x_T is None:
         raise ValueError("give shape=(N, C, H, W), or the noise to start from as x_T=")
     if shape is not None and x_T is not None:
         raise ValueError(f"shape={shape} and x_T are both given; give one of them")
-    x = x_T
-    if x is None:
-        x = torch.randn(shape, generator=generator)
+    if x_T is None:
+        sizes = [_whole("shape", size) for size in _listed(shape)]
+        if not sizes:
+            raise ValueError(f"shape={_shown(shape)}; expected (N, C, H, W)")
+        x_T = torch.randn(sizes, generator=generator)
+    return _on_device(model, "x_T", x_T, context)
+
+
+def _on_device(model: Callable, name: str, x, context) -> tuple[Tensor, Tensor | None]:
+    """Pictures and a context as tensors on the model's device, once they are finite."""
+    x = _tensor(name, x).detach()
+    _check_floats(name, x)
+    _check_finite(name, x)
     x = _like_weights(x, model)
+    context = _context(context, x)
     if context is None:
         return x, None
-    if len(context) != len(x):
-        raise ValueError(
-            f"context has {len(context)} row(s) for {len(x)} picture(s); give "
-            "(N, n_cfeat), one row for each picture"
-        )
+    _check_finite("context", context)
     return x, context.to(x)
+
+
+def _warn_of_signal(schedule: NoiseSchedule) -> None:
+    """Warn where step T of a schedule is far from the noise that a sampler draws."""
+    ab_T = float(schedule.ab[-1])
+    if ab_T <= 0.1:
+        return
+    T = schedule.T
+    remedy = f"use NoiseSchedule.cosine({T})"
+    if T > 20:  # below, the last beta would not stay below 1
+        factor = 1000 / T
+        betas = f"{1e-4 * factor:.2g}, {0.02 * factor:.2g}"
+        remedy += f", or the betas times 1000 / T: NoiseSchedule.linear({T}, {betas})"
+    warnings.warn(
+        f"alpha-bar is {ab_T:.2f} at T = {T}, so step T still shows the picture; but "
+        f"sampling starts from pure noise. To train and to sample, {remedy}",
+        stacklevel=4,
+    )
 
 
 def _like_weights(x: Tensor, model: Callable) -> Tensor:
@@ -1577,14 +1789,17 @@ def _like_weights(x: Tensor, model: Callable) -> Tensor:
 
 def _places_to_keep(keep: int | Sequence[int], path: list[int]) -> set[int]:
     """The places in a list of steps that a sampler's `keep` asks for."""
-    if isinstance(keep, (int, np.integer)):
+    if not hasattr(keep, "__iter__") or _is_whole(keep):
+        keep = _whole("keep", keep, least=0)
         # From the end, so that one frame is the result.
         evenly = np.linspace(len(path) - 1, 0, min(keep, len(path)))
         return {round(place) for place in evenly}
+    keep = _listed(keep)
     unknown = set(keep) - set(path)
     if unknown:
         raise ValueError(
-            f"keep names steps {sorted(unknown)} that this sampler does not visit; "
+            f"keep names steps {sorted(unknown, key=str)} that this sampler does not "
+            "visit; "
             f"it visits {path}"
         )
     return {place for place, t in enumerate(path) if t in keep}
@@ -1598,6 +1813,8 @@ def _sample(
         steps = schedule.T
     path = sampling_steps(steps, schedule.T)
     x, context = _starting_point(model, shape, x_T, context, generator)
+    if x_T is None:
+        _warn_of_signal(schedule)
     kept = _places_to_keep(keep, path)
     frames = []
     if 0 in kept:  # place 0 of the list is x_T
@@ -1653,13 +1870,16 @@ def sample_ddpm(
     progress: whether to show a progress bar.
 
     Returns (samples, frames): (N, C, H, W), and (frames, N, C, H, W) on the CPU. Raises
-    ValueError for steps that do not lead from T to 0, for a context with another number
-    of rows, and for kept steps that are never visited.
+    ValueError for steps that do not lead from T to 0, for a context that is not one row
+    for each picture, and for kept steps that are never visited. Warns when noise is
+    drawn for a schedule that does not end in noise.
 
     Source: [DDPM] algorithm 2.
 
     Lesson 4.
     """
+
+    _check_number("noise_scale", noise_scale, high=100)
 
     def step(x, t, t_prev, pred_noise, z):
         return denoise_add_noise(
@@ -1826,7 +2046,8 @@ def sample_multistep(
     """
     if solver not in ("2m", "ipndm"):
         raise ValueError(f"solver={solver!r} does not exist; expected '2m' or 'ipndm'")
-    if not isinstance(steps, (int, np.integer)):
+    _check_flag("clip", clip)
+    if not _is_whole(steps):
         raise ValueError(
             f"steps={str(steps)[:60]}; expected a whole number of steps "
             "(on a list's way up a solver remembers wrongly)"
@@ -1924,7 +2145,7 @@ def _reason(error: Exception) -> str:
     words = str(error).partition("\n")[0]
     if words == "" or "load" in words:
         return type(error).__name__
-    return words[:200]
+    return words[:120]
 
 
 def _check_file(path: Path, remedy: str) -> None:
@@ -2176,8 +2397,8 @@ def _foreign_fault(path: Path, names: Sequence[str]) -> str:
             "model.state_dict() instead"
         )
     return (
-        f"{path} holds Python objects ({min(names)} ...), which cannot be loaded "
-        "safely; save tensors alone, as in model.state_dict()"
+        f"{path} holds Python objects ({min(names)} ...), perhaps a whole model, which "
+        "cannot be loaded safely; save tensors alone, as in model.state_dict()"
     )
 
 
@@ -2273,6 +2494,8 @@ def _read_npy(path: Path) -> np.ndarray:
     with open(path, "rb") as file:
         start = file.read(6)
     if start.startswith(b"PK"):
+        with open(path, "rb") as file:
+            _check_archive(path, file)
         raise UnusableFile(
             f"{path} holds several arrays (.npz); expected one (.npy): "
             "save it with np.save"
@@ -2734,14 +2957,16 @@ def denoising_losses(model, x, schedule, *, steps, c=None, seed=0, batch=100) ->
 
     Returns (len(steps), N): the squared error, averaged over pixels and channels. On
     held-out pictures it tells learning from memorising. The standard error of the mean
-    of a row is std / sqrt(N).
+    of a row is std / sqrt(N). Raises ValueError for other arguments.
 
     Source: [DDPM] eq. 14.
 
     Lesson 4.
     """
-    generator = Generator().manual_seed(seed)
-    x, c = _starting_point(model, shape=None, x_T=x, context=c, generator=None)
+    generator = _seeded(seed)
+    steps = _checked_steps(steps, 1, schedule.T)
+    batch = _whole("batch", batch)
+    x, c = _on_device(model, "x", x, c)
     losses = []
     with evaluating(model):
         for t in steps:
@@ -2760,7 +2985,9 @@ def _predict_in_batches(model, x, time, context, batch) -> Tensor:
         rows = slice(first, first + batch)
         times = x.new_full((len(x[rows]),), time)
         asked = None if context is None else context[rows]
-        predictions.append(model(x[rows], times, asked))
+        predicted = model(x[rows], times, asked)
+        _check_predicted(predicted, x[rows])
+        predictions.append(predicted)
     return torch.cat(predictions)
 
 
@@ -2774,13 +3001,18 @@ def nearest_pictures(
 
     Returns (distances, indices), both (N,), or (N, k) for k > 1. A distance is the root
     mean square over pixels and channels, from 0 to 1. Raises ValueError for a k
-    outside its range.
+    outside its range, and for pictures of different sizes.
 
     Lesson 4.
     """
     ours = _as_vectors(x)
     theirs = _as_vectors(reference)
-    if not 1 <= k <= len(theirs):
+    if ours.shape[1] != theirs.shape[1]:
+        raise ValueError(
+            f"a picture has {ours.shape[1]} numbers and a reference picture "
+            f"{theirs.shape[1]}; expected the same size"
+        )
+    if not _is_whole(k) or not 1 <= k <= len(theirs):
         raise ValueError(
             f"k={k}; expected 1 to {len(theirs)}, the number of reference pictures"
         )
@@ -2792,7 +3024,13 @@ def nearest_pictures(
 
 def _as_vectors(pictures: Tensor | np.ndarray) -> Tensor:
     """Pictures (N, ...) as rows of numbers from 0 to 1, rounded to uint8 first."""
-    return torch.from_numpy(to_pictures(pictures) / 255).flatten(1)
+    pictures = to_pictures(pictures)
+    if pictures.ndim != 4:
+        raise ValueError(
+            f"pictures have shape {pictures.shape}; expected (N, H, W, 3) or a tensor "
+            "(N, C, H, W)"
+        )
+    return torch.from_numpy(pictures / 255).flatten(1)
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -2802,18 +3040,13 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
     Returns |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in squared units of the
     features. Small sets score too high, so compare sets of equal size. Raises
-    ValueError for other shapes, or fewer than two rows.
+    ValueError for other shapes, fewer than two rows, and NaN.
 
     Source: [FID] eq. 6.
 
     Lesson 4.
     """
-    are_tables = a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[1]
-    if not are_tables or min(len(a), len(b)) < 2:
-        raise ValueError(
-            f"features have shapes {a.shape} and {b.shape}; "
-            "expected (N, d) and (M, d), N and M at least 2"
-        )
+    a, b = _features(a, b)
     covariance_a = np.atleast_2d(np.cov(a, rowvar=False))
     covariance_b = np.atleast_2d(np.cov(b, rowvar=False))
     shift = np.square(a.mean(0) - b.mean(0)).sum()
@@ -2822,6 +3055,21 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     # They are real and not negative, apart from rounding errors.
     overlap = np.sqrt(eigenvalues.real.clip(0)).sum()
     return float(shift + spread - 2 * overlap)
+
+
+def _features(a, b) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of features as arrays, once they are finite tables of equal width."""
+    a = _tensor("features", a).detach().cpu().numpy()
+    b = _tensor("features", b).detach().cpu().numpy()
+    are_tables = a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[1]
+    if not are_tables or min(len(a), len(b)) < 2:
+        raise ValueError(
+            f"features have shapes {a.shape} and {b.shape}; "
+            "expected (N, d) and (M, d), N and M at least 2"
+        )
+    if not np.isfinite(a).all() or not np.isfinite(b).all():
+        raise ValueError("features: NaN or infinity found; expected finite numbers")
+    return a, b
 
 
 def precision_recall_density_coverage(
@@ -2840,13 +3088,15 @@ def precision_recall_density_coverage(
     "density" (M,): the number of reals whose ball holds the fake, divided by k.
     "coverage" (N,): is any fake in the ball of the real?
 
-    Raises ValueError unless k is at least 1 and smaller than N and M.
+    Raises ValueError unless k is at least 1 and smaller than N and M, and for features
+    that are no finite tables of equal width.
 
     Sources: [PR] eq. 2, [PRDC] eq. 3 and 4.
 
     Lesson 4.
     """
-    if not 1 <= k < min(len(real), len(fake)):
+    real, fake = _features(real, fake)
+    if not _is_whole(k) or not 1 <= k < min(len(real), len(fake)):
         raise ValueError(
             f"k={k} with {len(real)} and {len(fake)} features; "
             "expected 1 <= k < the smaller number"
@@ -2886,6 +3136,10 @@ def memorised(
     Lesson 4.
     """
     different = np.unique(to_pictures(training), axis=0)
+    if len(different) < 2:
+        raise ValueError(
+            f"training holds {len(different)} different picture(s); expected 2 or more"
+        )
     distances, _ = nearest_pictures(pictures, different, k=2)
     first, second = distances.T
     return first < second / 3
@@ -2925,8 +3179,14 @@ def sprite_features(pictures: Tensor | np.ndarray) -> np.ndarray:
 
     Lesson 4.
     """
+    pictures = to_pictures(pictures)
+    if pictures.ndim != 4 or pictures.shape[1:3] != (16, 16):
+        raise ValueError(
+            f"pictures have shape {pictures.shape}; expected (N, 16, 16, 3) or a "
+            "tensor (N, 3, 16, 16)"
+        )
     network = feature_network()
-    x = to_model_range(to_pictures(pictures))
+    x = to_model_range(pictures)
     features = [network(part) for part in x.split(250)]
     return torch.cat(features).double().numpy()
 
@@ -3005,7 +3265,7 @@ def sprite_report(samples, asked=None, n: int = 1000, seed: int = 0) -> str:
     factory = sprite_factory()
     scoring = sprite_scoring()
     test = load_sprites("test")
-    if not scoring.GROUPS <= n <= min(len(samples), len(test)):
+    if not _is_whole(n) or not scoring.GROUPS <= n <= min(len(samples), len(test)):
         raise ValueError(
             f"n={n} of {len(samples)} samples; expected {scoring.GROUPS} to "
             f"{len(test)}, and no more than there are samples"
