@@ -117,7 +117,7 @@ def test_a_training_set_that_repeats_its_pictures_hides_no_copies():
 
 def test_memorised_needs_two_different_training_pictures():
     pictures = du.load_sprites("test").images[:3]
-    message = "k=2; expected 1 to 1, the number of reference pictures"
+    message = r"training holds 1 different picture\(s\); expected 2 or more"
     with pytest.raises(ValueError, match=message):
         du.memorised(pictures, pictures[:1])
 

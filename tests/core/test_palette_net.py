@@ -260,7 +260,7 @@ def test_wrong_sizes_are_named(model):
     expected = r"x has shape \(2, 3, 16, 16\); expected the size .*\(3, 8, 8\)"
     with pytest.raises(ValueError, match=expected):
         model(torch.zeros(2, 3, 16, 16), time)
-    expected = r"c has shape \(2, 4\); expected \(2, 5\), a row for each picture"
+    expected = r"context has shape \(2, 4\); expected \(2, 5\), one row for each"
     with pytest.raises(ValueError, match=expected):
         model(torch.zeros(2, 3, 8, 8), time, torch.zeros(2, 4))
 
@@ -268,9 +268,13 @@ def test_wrong_sizes_are_named(model):
 def test_pictures_that_are_no_pixel_art_are_refused(images):
     shape = (8, 16, 16, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    expected = r"images: \w+ \(.*\), \d+ colours; expected uint8 \(N, H, W, 3\), 1024"
-    for wrong in (noise, du.to_model_range(images).numpy(), images.astype(float)):
-        with pytest.raises(ValueError, match=expected):
+    colours = r"images: uint8 \(.*\), 20\d\d colours; expected .* 1024 at most"
+    with pytest.raises(ValueError, match=colours):
+        du.PaletteNet(noise, SCHEDULE)
+    kind = r"images: .*; expected uint8 \(N, H, W, 3\), N at least 1"
+    in_model_range = du.to_model_range(images).numpy()
+    for wrong in (in_model_range, images.astype(float), images[:0]):
+        with pytest.raises(ValueError, match=kind):
             du.PaletteNet(wrong, SCHEDULE)
 
 
@@ -283,7 +287,7 @@ def test_step_0_counts_as_the_first_step(model):
 
 @pytest.mark.parametrize("time", [200.0, [0.5, -0.1]])
 def test_times_outside_the_schedule_are_refused(model, time):
-    with pytest.raises(ValueError, match="expected 0 to T = 500"):
+    with pytest.raises(ValueError, match="expected t = step / T, from 0 to 1"):
         model(torch.randn(2, 3, 8, 8), torch.tensor(time))
 
 

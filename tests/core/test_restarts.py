@@ -84,7 +84,7 @@ def test_rounds_that_go_nowhere_are_refused(rounds):
     "strides", [{"stride": 0}, {"round_stride": 0}, {"stride": -8}]
 )
 def test_strides_that_lead_nowhere_are_refused(strides):
-    with pytest.raises(ValueError, match="expected whole numbers, 1 or more"):
+    with pytest.raises(ValueError, match="expected a whole number, 1 or more"):
         du.restart_steps(**strides)
 
 
