@@ -2107,16 +2107,23 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())  # or a power cut could leave an empty file
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # as when the disk is full
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def sweep_temporary(folder: str | os.PathLike) -> int:
+def sweep_temporary(folder: str | os.PathLike, start: str = "") -> int:
     """Remove the files that `written_whole` left in a folder when it was killed.
 
-    Call it when no other program is writing to the folder. Returns how many it removed.
+    start: what their names begin with. Call it when no other program is writing such
+        files there.
+
+    Returns how many it removed.
     """
-    left = list(Path(folder).glob(f"*.{'[0-9a-f]' * 8}.tmp"))
+    left = list(Path(folder).glob(f"{start}*.{'[0-9a-f]' * 8}.tmp"))
     for file in left:
         file.unlink(missing_ok=True)
     return len(left)
@@ -3320,6 +3327,7 @@ def gen_tst_context(n_cfeat):
 
     Lesson 3.
     """
+    n_cfeat = _whole("n_cfeat", n_cfeat)
     one_hot = torch.eye(n_cfeat)
     nothing = torch.zeros(1, n_cfeat)
     rows = torch.cat((one_hot, nothing))
@@ -3336,7 +3344,7 @@ def plot_grid(x, n_sample, n_rows, save_dir, w):
     Lesson 3.
     """
     pictures = norm_torch(x)[:n_sample]
-    columns = math.ceil(n_sample / n_rows)
+    columns = math.ceil(n_sample / _whole("n_rows", n_rows))
     grid = make_grid(pictures, nrow=columns)
     path = f"{save_dir}run_image_w{w}.png"
     with written_whole(path) as temporary:
@@ -3354,7 +3362,7 @@ def plot_sample(x_gen_store, n_sample, nrows, save_dir, fn, w, save=False):
     Lesson 4.
     """
     store = torch.as_tensor(x_gen_store)[:, :n_sample]
-    columns = math.ceil(store.shape[1] / nrows)
+    columns = math.ceil(store.shape[1] / _whole("nrows", nrows))
     animation = animate(store, columns=columns)
     if save:
         path = f"{save_dir}{fn}_w{w}.gif"
@@ -3370,32 +3378,89 @@ def to_pictures(
 
     x: a tensor (..., C, H, W) with C = 1 or 3. Its `value_range` is mapped to 0..255,
     the same for all pictures, and values outside it are clipped. A uint8 array
-    (..., H, W, 3) is returned as it is. Raises ValueError for other shapes, for a uint8
-    tensor and for NaN.
+    (..., H, W, 3) is returned as it is; one channel is shown as grey, and the fourth of
+    four is opacity, on white. A list of pictures counts as one array. Raises ValueError
+    for other shapes, for a uint8 tensor, for NaN, and for whole numbers outside
+    `value_range`.
 
     Lesson 3.
     """
+    if isinstance(x, (list, tuple)) and not any(map(torch.is_tensor, x)):
+        x = _array("pictures", x)
     if isinstance(x, np.ndarray) and x.dtype == np.uint8:
-        return x
+        return _as_rgb(x)
     if torch.is_tensor(x) and x.dtype == torch.uint8:
         raise ValueError(
             "pictures are a uint8 tensor; give the uint8 array (..., H, W, 3) itself, "
             "or to_model_range of it"
         )
-    x = torch.as_tensor(x).detach().float().cpu()
-    if x.isnan().any():
+    x = _tensor("pictures", x).detach().cpu()
+    low, high = _checked_range(value_range)
+    _check_inside(x, low, high)
+    x = x.float()
+    if not x.isfinite().all():
         raise ValueError(
-            "pictures hold NaN: the network or the sampler that made them diverged"
+            "pictures hold NaN or infinity: the network or the sampler that made them "
+            "diverged"
         )
     if x.ndim < 3 or x.shape[-3] not in (1, 3):
         raise ValueError(
             f"pictures have shape {tuple(x.shape)}; expected (..., 1 or 3, H, W)"
         )
-    low, high = value_range
     share = ((x - low) / (high - low)).clamp(0, 1)
     values = share.mul(255).round().byte()
     pictures = values.movedim(-3, -1)
     return pictures.expand(*pictures.shape[:-1], 3).numpy()
+
+
+def _array(name: str, pictures: Sequence) -> np.ndarray:
+    """A list of pictures of one size, arrays or Pillow's, as one array."""
+    try:
+        return np.stack([np.asarray(one) for one in pictures])
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name}: a list of {len(pictures)} given; expected arrays of one shape"
+        ) from None
+
+
+def _as_rgb(pictures: np.ndarray) -> np.ndarray:
+    """uint8 pictures (..., H, W, 1, 3 or 4) as colours: (..., H, W, 3)."""
+    channels = pictures.shape[-1] if pictures.ndim >= 3 else 0
+    if channels == 3:
+        return pictures
+    if channels == 1:
+        return pictures.repeat(3, axis=-1)
+    if channels != 4:
+        raise ValueError(
+            f"pictures have shape {pictures.shape}; expected (..., H, W, 3) for uint8, "
+            "or 1 or 4 channels in place of 3"
+        )
+    colours = pictures[..., :3].astype(np.uint16)
+    opacity = pictures[..., 3:].astype(np.uint16)
+    on_white = (colours * opacity + 255 * (255 - opacity) + 127) // 255
+    return on_white.astype(np.uint8)
+
+
+def _check_inside(x: Tensor, low: float, high: float) -> None:
+    """Whole numbers must lie in the range: clipped, 0 to 255 would all be white."""
+    if x.is_floating_point() or not x.numel():
+        return
+    if x.is_complex() or float(x.min()) < low or float(x.max()) > high:
+        raise ValueError(
+            f"pictures are {x.dtype}, with values outside value_range={(low, high)}; "
+            "expected floats, or a uint8 array (..., H, W, 3)"
+        )
+
+
+def _checked_range(value_range: tuple[float, float]) -> tuple[float, float]:
+    """The two ends of a range of values, once the first is below the second."""
+    ends = _tensor("value_range", value_range)
+    if ends.shape != (2,) or not -math.inf < ends[0] < ends[1] < math.inf:
+        raise ValueError(
+            f"value_range={_shown(value_range)}; expected (low, high), low below high"
+        )
+    low, high = value_range
+    return low, high
 
 
 def _sheet(pictures: np.ndarray, columns: int) -> np.ndarray:
@@ -3425,8 +3490,8 @@ def _labelled(
     enlarged = sheet.repeat(zoom, axis=0).repeat(zoom, axis=1)
     picture = Image.fromarray(enlarged)
     font = ImageFont.load_default(13)
-    rows = [str(label) for label in rows]
-    columns = [str(label) for label in columns]
+    rows = _labels("rows", rows)
+    columns = _labels("titles", columns)
     widths = [int(font.getlength(label)) + 8 for label in rows]
     left = max(widths, default=0)
     top = 20 if columns else 0
@@ -3442,6 +3507,13 @@ def _labelled(
     return canvas
 
 
+def _labels(name: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels as text; a text alone would be taken letter by letter."""
+    if isinstance(labels, str) or not hasattr(labels, "__iter__"):
+        raise ValueError(f"{name}={_shown(labels)}; expected a list of labels")
+    return tuple(str(label) for label in labels)
+
+
 def show_images(
     x, columns=None, zoom=3, rows=(), titles=(), value_range=(-1.0, 1.0)
 ) -> Image.Image:
@@ -3450,22 +3522,20 @@ def show_images(
     x: a tensor (N, C, H, W) with values in `value_range`, or an array (N, H, W, 3) of
     uint8. columns: how many pictures stand in a row; if left out, one for each of the
     titles, or 8 without titles. rows, titles: labels of the rows and of the columns.
-    Raises ValueError for other shapes, and for a zoom that is no whole number.
+    Raises ValueError for other shapes, and for a zoom or columns that are no whole
+    number, 1 or more.
 
     Lesson 1.
     """
     pictures = to_pictures(x, value_range)
-    if not isinstance(zoom, int) or zoom < 1:
-        raise ValueError(
-            f"zoom={zoom}; expected a whole number, 1 or more, so that no pixel is "
-            "blurred"
-        )
+    zoom = _whole("zoom", zoom)
     if pictures.ndim != 4 or not len(pictures):
         raise ValueError(
             f"pictures have shape {pictures.shape}; expected (N, H, W, 3) or a tensor "
             "(N, C, H, W), N at least 1"
         )
-    columns = columns or len(titles) or min(8, len(pictures))
+    usual = len(titles) or min(8, len(pictures))
+    columns = usual if columns is None else _whole("columns", columns)
     sheet = _sheet(pictures, columns)
     return _labelled(sheet, zoom, rows, titles)
 
@@ -3476,17 +3546,27 @@ def filmstrip(
     """One labelled row of pictures for each entry: time, epochs or samplers compared.
 
     stores: {label: (pictures, C, H, W)}, the same number of pictures in each. titles:
-    labels of the columns. Raises ValueError for rows of different lengths.
+    labels of the columns. Raises ValueError for rows of different lengths or sizes.
 
     Lesson 4.
     """
+    if not isinstance(stores, Mapping):
+        raise ValueError(
+            f"stores: {_shown(stores)} given; expected {{label: pictures}}"
+        )
     lengths = {len(store) for store in stores.values()}
     if len(lengths) != 1:
         raise ValueError(
             f"the rows hold {sorted(lengths)} pictures; expected as many in each"
         )
     columns = lengths.pop()
-    pictures = np.concatenate([to_pictures(store) for store in stores.values()])
+    rows = [to_pictures(store) for store in stores.values()]
+    sizes = {row.shape for row in rows}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"the rows have shapes {sorted(sizes)}; expected the same in each"
+        )
+    pictures = np.concatenate(rows)
     return show_images(pictures, columns, zoom, tuple(stores), titles)
 
 
@@ -3600,8 +3680,8 @@ class SpriteAnimation:
     """Frames that play in a notebook, or are saved as a GIF. Made by `animate`.
 
     frames: (F, H, W, 3) uint8. zoom: a whole number, by which the browser enlarges
-    them. labels: one for each row. fps: frames per second. alt: what the animation
-    shows, in words.
+    them. labels: one for each row. fps: frames per second, from 0.01 to 100. alt: what
+    the animation shows, in words. Raises ValueError for others.
 
     matplotlib's player stores each frame enlarged and fetches its icons from the
     network. Here a frame is stored pixel for pixel. Where JavaScript does not run (on
@@ -3618,11 +3698,23 @@ class SpriteAnimation:
         fps: float = 8,
         alt: str = "animation of sprites",
     ):
-        self.frames = frames
-        self.zoom = zoom
-        self.labels = tuple(str(label) for label in labels)
+        self.frames = to_pictures(frames)
+        if self.frames.ndim != 4 or not self.frames.size:
+            raise ValueError(
+                f"frames have shape {self.frames.shape}; expected (F, H, W, 3)"
+            )
+        self.zoom = _whole("zoom", zoom)
+        self.labels = _labels("labels", labels)
+        _check_number("fps", fps, 0.01, 100)
         self.fps = fps
-        self.alt = alt
+        self.alt = str(alt)
+
+    def _milliseconds(self, fps: float | None) -> int:
+        """How long a frame stays, with these frames per second or with its own."""
+        if fps is None:
+            fps = self.fps
+        _check_number("fps", fps, 0.01, 100)
+        return round(1000 / fps)
 
     def to_jshtml(self, fps: float | None = None) -> str:
         """The player as HTML that needs nothing from the network."""
@@ -3643,7 +3735,7 @@ class SpriteAnimation:
             style=style,
             frames=count,
             end=count - 1,
-            interval=round(1000 / (fps or self.fps)),
+            interval=self._milliseconds(fps),
             last=_as_base64(last),
             strip=_as_base64(strip.quantize(96)),
         )
@@ -3654,11 +3746,32 @@ class SpriteAnimation:
         """One frame, enlarged, with its labels."""
         return _labelled(self.frames[frame], self.zoom, self.labels, ())
 
-    def save(self, path: str | os.PathLike, fps: float | None = None) -> None:
-        """Write an endless GIF, whole or not at all. The last frame stays a second."""
+    def save(
+        self,
+        path: str | os.PathLike,
+        writer: PillowWriter | str | None = None,
+        fps: float | None = None,
+        dpi: float | None = None,
+    ) -> None:
+        """Write an endless GIF, whole or not at all. The last frame stays a second.
+
+        The arguments are those of matplotlib's animations. writer: a PillowWriter,
+        which may say the frames per second, or "pillow". fps: frames per second,
+        instead of the writer's and the animation's own. dpi: not needed, as a frame
+        keeps its pixels. Raises ValueError for another writer, and for a path that does
+        not end in .gif.
+        """
+        if Path(path).suffix.lower() != ".gif":
+            raise ValueError(f"{path}: expected a name that ends in .gif")
+        if isinstance(writer, PillowWriter):
+            fps = writer.fps if fps is None else fps
+        elif writer not in (None, "pillow"):
+            raise ValueError(
+                f"writer={_shown(writer)}; expected PillowWriter(), which writes GIFs"
+            )
+        milliseconds = self._milliseconds(fps)
         count = len(self.frames)
         pictures = [self.picture(i).quantize(256) for i in range(count)]
-        milliseconds = round(1000 / (fps or self.fps))
         durations = [milliseconds] * (count - 1) + [1000]
         with written_whole(path) as temporary:
             pictures[0].save(
@@ -3688,20 +3801,21 @@ def animate(store, columns=None, zoom=3, fps=8) -> SpriteAnimation:
             f"frames have shape {pictures.shape}; expected (frames, N, H, W, 3): a "
             "sampler's second result"
         )
-    columns = columns or min(8, pictures.shape[1])
+    usual = min(8, pictures.shape[1])
+    columns = usual if columns is None else _whole("columns", columns)
     frames = np.stack([_sheet(frame, columns) for frame in pictures])
     return SpriteAnimation(frames, zoom, fps=fps)
 
 
 def _animate_rows(stores: Mapping, zoom: int, fps: float) -> SpriteAnimation:
     """Animate {label: (frames, N, C, H, W)}, a labelled row for each entry."""
-    shapes = {tuple(store.shape) for store in stores.values()}
-    if len(shapes) != 1:
+    rows = [to_pictures(store) for store in stores.values()]
+    shapes = {row.shape for row in rows}
+    if len(shapes) != 1 or len(rows[0].shape) != 5 or not rows[0].size:
         raise ValueError(
             f"the rows have shapes {sorted(shapes)}; expected the same number of "
-            "frames and pictures in each"
+            "frames and pictures in each: (frames, N, H, W, 3)"
         )
-    rows = [to_pictures(store) for store in stores.values()]
     columns = rows[0].shape[1]
     pictures = np.concatenate(rows, axis=1)  # (frames, rows * N, H, W, 3)
     frames = np.stack([_sheet(frame, columns) for frame in pictures])
@@ -3724,7 +3838,7 @@ def compare_checkpoints(
     samples = {}
     frames = {}
     for label, model in models.items():
-        generator = Generator().manual_seed(seed)
+        generator = _seeded(seed)
         x, kept = sample(model, generator)
         samples[label] = x.cpu()
         frames[label] = kept
@@ -3783,21 +3897,25 @@ def _docstring_lines(lines: list[str]) -> set[int]:
 class Instrument:
     """Knobs above a picture that is redrawn in place when a knob is turned.
 
-    Made by `explore`, which says what `draw` and `alt` are. knobs: {name: widget}.
-    picture: the PIL image that was drawn last. caption: the words under it. A page
-    without a kernel shows the picture alone.
+    Made by `explore`, which says what `draw` and `alt` are. knobs: {name: widget}, or
+    {name: `FixedKnob`} where ipywidgets is missing. picture: the PIL image that was
+    drawn last. caption: the words under it. A page without a kernel shows the picture
+    alone.
 
     Lesson 1.
     """
 
     def __init__(self, draw: Callable, alt: str, knobs: Mapping):
-        import ipywidgets
-
         self.draw = draw
-        self.alt = alt
+        self.alt = str(alt)
         self.knobs = knobs
-        self._view = ipywidgets.HTML()
-        self._box = ipywidgets.VBox([*knobs.values(), self._view])
+        self._view = None
+        self._box = None
+        if _has_widgets():
+            import ipywidgets
+
+            self._view = ipywidgets.HTML()
+            self._box = ipywidgets.VBox([*knobs.values(), self._view])
         self.redraw()
         for knob in knobs.values():
             knob.tooltip = knob.description  # or a browser's tip would say "null"
@@ -3809,14 +3927,13 @@ class Instrument:
         A widget passes the change that it saw, which is not needed.
         """
         settings = {name: knob.value for name, knob in self.knobs.items()}
-        drawn = self.draw(**settings)
-        picture, caption = drawn if isinstance(drawn, tuple) else (drawn, "")
-        if isinstance(picture, plt.Figure):
-            picture = _as_picture(picture)
+        picture, caption = _drawn(self.draw(**settings))
         self.picture = picture
         self.caption = caption
         self.words = ". ".join(part for part in (self.alt, caption) if part)
         self._png = _as_base64(picture)
+        if self._view is None:
+            return
         self._view.value = (
             f'<img alt="{html.escape(self.words)}" '
             f'src="data:image/png;base64,{self._png}" style="max-width:100%;margin:0">'
@@ -3828,16 +3945,47 @@ class Instrument:
 
         A page with a kernel shows the widget, any other page the picture.
         """
-        data = {
-            "application/vnd.jupyter.widget-view+json": {
+        data = {"image/png": self._png, "text/plain": self.words}
+        if self._box is not None:
+            data["application/vnd.jupyter.widget-view+json"] = {
                 "version_major": 2,
                 "version_minor": 0,
                 "model_id": self._box.model_id,
-            },
-            "image/png": self._png,
-            "text/plain": self.words,
-        }
+            }
         return data, {"image/png": {"alt": self.words}}
+
+
+def _has_widgets() -> bool:
+    """Whether ipywidgets can be imported."""
+    try:
+        import ipywidgets  # noqa: F401  (whether it can be)
+    except ImportError:
+        return False
+    return True
+
+
+class FixedKnob:
+    """What stands for a knob where ipywidgets is missing: it keeps its first value."""
+
+    def __init__(self, value, description: str):
+        self.value = value
+        self.description = description
+
+    def observe(self, handler: Callable, names: str) -> None:
+        """Nothing to observe."""
+
+
+def _drawn(drawn) -> tuple[Image.Image, str]:
+    """What an instrument's `draw` returned, as a PIL image and a caption."""
+    picture, caption = drawn if isinstance(drawn, tuple) else (drawn, "")
+    if isinstance(picture, plt.Figure):
+        picture = _as_picture(picture)
+    if not isinstance(picture, Image.Image):
+        raise ValueError(
+            f"draw returned {_shown(picture)}; expected a PIL image or a figure, or "
+            "(either, a caption)"
+        )
+    return picture, str(caption)
 
 
 def _as_picture(figure: plt.Figure) -> Image.Image:
@@ -3857,10 +4005,18 @@ def explore(
     (either, a caption). alt: says in words what the picture is. start: {name: option},
     for the knobs that do not start with the first of their options. options: (False,
     True) gives a box to tick, words give buttons, anything else gives a slider. Raises
-    ValueError for a start that is no option.
+    ValueError for a start that is no option, and for no options.
+
+    Without ipywidgets the picture is drawn once, and a printed line says what to
+    install.
 
     Lesson 1.
     """
+    for name, values in options.items():
+        if isinstance(values, str) or not len(list(values)):
+            raise ValueError(f"{name}={_shown(values)}; expected a list of options")
+    if not _has_widgets():
+        print("To turn this picture's knobs: pip install ipywidgets, then start again.")
     wrong = {}
     for name, value in start.items():
         if value not in options.get(name, ()):
@@ -3876,6 +4032,8 @@ def explore(
 
 def _knob(name: str, values: list, value):
     """The widget for a list of options, set to one of them."""
+    if not _has_widgets():
+        return FixedKnob(value, name.replace("_", " "))
     import ipywidgets
 
     common = {

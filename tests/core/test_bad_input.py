@@ -514,6 +514,6 @@ def test_rows_of_different_lengths():
 
 def test_animations_of_different_lengths():
     stores = {"a": torch.zeros(4, 2, 3, 8, 8), "b": torch.zeros(5, 2, 3, 8, 8)}
-    words = ((4, 2, 3, 8, 8), (5, 2, 3, 8, 8), "same number of frames")
+    words = ((4, 2, 8, 8, 3), (5, 2, 8, 8, 3), "same number of frames")
     with expect(ValueError, *words):
         du.animate(stores)
