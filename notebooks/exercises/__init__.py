@@ -189,6 +189,9 @@ def described(value: object) -> str:
     return f"{shown(value, type_name, 60)} {shown(value, repr, 60)}"
 
 
+ARRAYS = (np.ndarray, torch.Tensor)
+
+
 def tried(attempt: Callable, *arguments, **named):
     """Call the attempt with copies of these arguments and return its result.
 
@@ -201,6 +204,7 @@ def tried(attempt: Callable, *arguments, **named):
             "expected your function itself, without calling it."
         )
     copies = [_copy(given) for given in arguments]
+    before = [_numbers_in(mine) for mine in copies]
     try:
         result = attempt(*copies, **named)
     except INTERRUPTS:
@@ -210,8 +214,8 @@ def tried(attempt: Callable, *arguments, **named):
         raise Wrong(f"Your code stopped with {words}.") from None
     if result is None:
         raise Wrong("Your function returned None: is a `return` missing?")
-    for i, (mine, given) in enumerate(zip(copies, arguments), start=1):
-        if not _unchanged(mine, given):
+    for i, (mine, numbers_before) in enumerate(zip(copies, before), start=1):
+        if not _unchanged(numbers_before, _numbers_in(mine)):
             raise Wrong(
                 f"Your function changed its argument number {i} in place, which spoils "
                 "it for the code that called it: compute a new one instead."
@@ -227,17 +231,26 @@ def _copy(given: object) -> object:
     return given
 
 
-def _unchanged(mine: object, given: object) -> bool:
-    if isinstance(given, NoiseSchedule):
-        return all(
-            torch.equal(getattr(mine, table), getattr(given, table))
-            for table in ("b", "a", "ab", "snr")
-        )
-    if isinstance(given, np.ndarray):
-        return np.array_equal(mine, given)
-    if torch.is_tensor(given):
-        return torch.equal(mine, given)
-    return True
+def _numbers_in(given: object) -> list[torch.Tensor | np.ndarray]:
+    """Copies of the tensors and arrays that an argument is, or has as attributes.
+
+    Not those of a torch module, which an attempt may train, or of a diffusers
+    scheduler, which it may set.
+    """
+    parts = [given]
+    if type(given).__module__.startswith(("diffusion_utilities", "exercises")):
+        parts += vars(given).values()
+    return [_copy(part) for part in parts if isinstance(part, ARRAYS)]
+
+
+def _unchanged(before: list, after: list) -> bool:
+    return len(before) == len(after) and all(map(_same_numbers, before, after))
+
+
+def _same_numbers(before: torch.Tensor | np.ndarray, after: object) -> bool:
+    if torch.is_tensor(before) and torch.is_tensor(after):
+        return torch.equal(before, after)
+    return np.array_equal(before, after)
 
 
 def with_a_hint(words: str, hint: str, attempt: Callable, *arguments):
@@ -345,7 +358,7 @@ def guessed(
     0 to 1").
     """
     if n is not None:
-        is_array = isinstance(value, (np.ndarray, torch.Tensor))
+        is_array = isinstance(value, ARRAYS)
         parts = value.tolist() if is_array else value
         if not isinstance(parts, (list, tuple)) or len(parts) != n:
             raise Wrong(f"This is {described(value)}; expected {expected}.")
