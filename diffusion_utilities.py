@@ -813,9 +813,8 @@ class ContextUnet(nn.Module):
     Lesson 3.
     """
 
-    last_time = (
-        1.0  # the largest t that `forward` takes; more only to show what it does
-    )
+    # The largest t that `forward` takes; lessons raise it to show what goes wrong then.
+    last_time = 1.0
 
     def __init__(
         self, in_channels: int, n_feat: int = 256, n_cfeat: int = 10, height: int = 28
@@ -843,9 +842,8 @@ class ContextUnet(nn.Module):
         low = height // 4
 
         # Down. The comments give channels x height of each output; h is the height.
-        self.init_conv = ResidualConvBlock(
-            in_channels, n_feat, is_res=True
-        )  # n_feat x h
+        # init_conv: n_feat x h
+        self.init_conv = ResidualConvBlock(in_channels, n_feat, is_res=True)
         self.down1 = UnetDown(n_feat, n_feat)  # n_feat x h/2
         self.down2 = UnetDown(n_feat, wide)  # wide x h/4
         self.to_vec = nn.Sequential(
