@@ -250,7 +250,16 @@ def as_factors(asked: Sequence[Factors] | np.ndarray, n: int) -> list[Factors]:
 
 def _classes_asked(contexts: np.ndarray) -> list[Factors]:
     """Contexts, one-hot rows or rows of zeros, as dictionaries with a class or none."""
-    rows = np.asarray(contexts, dtype=float)
+    try:
+        rows = np.asarray(contexts, dtype=float)
+    except (TypeError, ValueError):
+        rows = np.zeros(0)  # no numbers, or rows of different lengths
+    if rows.ndim == 1:
+        raise ValueError(
+            f"asked: ({len(contexts)},) given; expected dictionaries of factors, or "
+            f"one-hot rows ({len(contexts)}, {len(CLASS_NAMES)}): "
+            f"F.one_hot(labels, {len(CLASS_NAMES)}).float()"
+        )
     is_table = rows.ndim == 2 and rows.shape[1] == len(CLASS_NAMES)
     is_binary = np.isin(rows, (0, 1)).all()
     if not is_table or not is_binary or (rows.sum(1) > 1).any():

@@ -214,7 +214,6 @@ def test_nothing_is_asked_of_no_pictures():
 @pytest.mark.parametrize(
     "asked",
     [
-        torch.tensor([2, 0, 1]),
         np.full((3, 5), 0.5),
         np.ones((3, 5)),
         np.eye(4)[:3],
@@ -224,6 +223,15 @@ def test_contexts_that_are_not_one_hot_are_refused(asked):
     message = (
         "expected dictionaries of factors, or "
         r"contexts \(3, 5\), each row one-hot or zero"
+    )
+    with pytest.raises(ValueError, match=message):
+        SCORING.as_factors(asked, 3)
+
+
+@pytest.mark.parametrize("asked", [torch.tensor([2, 0, 1]), [2, 0, 1], list("abc")])
+def test_class_numbers_are_told_to_be_one_hot_rows(asked):
+    message = (
+        r"\(3,\) given; .* one-hot rows \(3, 5\): F.one_hot\(labels, 5\).float\(\)"
     )
     with pytest.raises(ValueError, match=message):
         SCORING.as_factors(asked, 3)

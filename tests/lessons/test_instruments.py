@@ -121,4 +121,4 @@ def test_nbval_turns_every_knob_after_the_last_cell(tmp_path):
     )
     assert "1 failed, 4 passed" in result.stdout, result.stdout + result.stderr
     assert "lesson.ipynb::every knob" in result.stdout
-    assert "zoom=a name that is used again" in result.stdout
+    assert "zoom='a name that is used again'" in result.stdout
