@@ -42,6 +42,7 @@ import random
 import sys
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -300,7 +301,10 @@ def _shown(value) -> str:
     shape = getattr(value, "shape", ())
     if len(shape):
         return f"{type(value).__name__} of {value.dtype}, shape {tuple(shape)}"
-    return repr(value)[:60]
+    text = repr(value)
+    if len(text) > 60:
+        return f"{type(value).__name__} {text[:60]!r}..."
+    return text
 
 
 def _is_whole(value) -> bool:
@@ -2188,22 +2192,23 @@ def _check_sum(path: Path) -> None:
             )
 
 
-def _check_archive(path: Path, file: io.BufferedReader) -> None:
+def _check_archive(path: Path, file: io.BufferedReader) -> list[int]:
     """Raise an error unless a file is a whole zip archive: torch checks no checksums.
 
-    It leaves the file at its start.
+    It leaves the file at its start. Returns the sizes of the archive's parts.
     """
     if file.read(4) != b"PK\x03\x04":
         raise zipfile.BadZipFile("not a zip archive, as torch.save writes since 1.6")
     with zipfile.ZipFile(file) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-        _check_bytes(path, size)
+        sizes = [member.file_size for member in archive.infolist()]
+        _check_bytes(path, sum(sizes))
         damaged = archive.testzip()
     if damaged is not None:
         raise UnusableFile(
             f"{path} is damaged: the checksum of {damaged} is wrong; copy it again"
         )
     file.seek(0)
+    return sizes
 
 
 # ---- Files of weights ----------------------------------------------------------------
@@ -2249,15 +2254,16 @@ def load_state(path: str | os.PathLike) -> dict[str, Tensor]:
 
     Lesson 3.
     """
-    path = Path(path)
-    state = _load_archive(path)
-    is_mapping = isinstance(state, Mapping)
-    if not is_mapping or not all(isinstance(v, Tensor) for v in state.values()):
+    state = _load_archive(Path(path))
+    is_state_dict = isinstance(state, Mapping) and all(
+        isinstance(name, str) and isinstance(value, Tensor)
+        for name, value in state.items()
+    )
+    if not is_state_dict:
         raise UnusableFile(
             f"{path} holds {type(state).__name__}, not a state dict of tensors; save "
             "model.state_dict() instead"
         )
-    _check_tensors(path, list(state.items()))
     return dict(state)
 
 
@@ -2267,14 +2273,12 @@ def load_checkpoint(path: str | os.PathLike) -> dict:
     Its values are state dicts, tensors, numbers, text and lists of them. Raises
     FileNotFoundError, or ValueError for a file that is damaged or holds anything else.
     """
-    path = Path(path)
-    content = _load_archive(path)
+    content = _load_archive(Path(path))
     if not isinstance(content, dict):
         raise UnusableFile(
             f"{path} holds {type(content).__name__}; expected a dictionary of state "
             "dicts"
         )
-    _check_tensors(path, _tensors_in(path, content))
     return content
 
 
@@ -2377,7 +2381,10 @@ def _count(names: Iterable[str]) -> str:
 
 
 def _load_archive(path: Path):
-    """What torch.save wrote: tensors, numbers and text in dictionaries and lists."""
+    """What torch.save wrote: tensors, numbers and text in dictionaries and lists.
+
+    The tensors are plain numbers, finite and not too many.
+    """
     names = sorted(file.name for file in path.parent.glob("*.pth"))
     _check_file(
         path,
@@ -2386,12 +2393,37 @@ def _load_archive(path: Path):
     )
     kind = "a file of weights that can be loaded safely"
     with _reading(path, kind, "train or copy it again"), open(path, "rb") as file:
-        _check_archive(path, file)
+        sizes = _check_archive(path, file)
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(file)
         if foreign:
             raise UnusableFile(_foreign_fault(path, foreign))
         file.seek(0)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        tensors = _tensors_in(path, content)
+        _check_sizes(path, tensors, sizes)
+    _check_tensors(path, tensors)
+    return content
+
+
+def _check_sizes(
+    path: Path, tensors: Sequence[tuple[str, Tensor]], sizes: Sequence[int]
+) -> None:
+    """Raise an error if a tensor is said to be larger than its part of the archive.
+
+    torch 2.6 would read on, in memory that has nothing to do with it.
+    """
+    claimed = {}
+    for _, value in tensors:
+        if value.layout == torch.strided and not value.is_meta:
+            storage = value.untyped_storage()
+            claimed[storage.data_ptr()] = storage.nbytes()
+    claimed.pop(0, None)  # what is empty has no place in memory
+    without_data = Counter(claimed.values()) - Counter(sizes)
+    if without_data:
+        raise UnusableFile(
+            f"{path} is damaged: it has no data of {min(without_data):,} bytes, though "
+            "a tensor of that size is listed; train or copy it again"
+        )
 
 
 def _foreign_fault(path: Path, names: Sequence[str]) -> str:
@@ -2407,7 +2439,7 @@ def _foreign_fault(path: Path, names: Sequence[str]) -> str:
     )
 
 
-def _tensors_in(path: Path, content: dict) -> list[tuple[str, Tensor]]:
+def _tensors_in(path: Path, content) -> list[tuple[str, Tensor]]:
     """(the first key, the tensor) of every tensor in nested dictionaries and lists.
 
     Raises an error for anything else but numbers and text.
@@ -2415,7 +2447,9 @@ def _tensors_in(path: Path, content: dict) -> list[tuple[str, Tensor]]:
     plain = (str, bytes, bool, int, float, type(None))
     tensors = []
     seen = set()  # a list may be in itself
-    waiting = list(content.items())
+    waiting = [("it", content)]
+    if isinstance(content, Mapping):
+        waiting = list(content.items())
     while waiting:
         name, value = waiting.pop()
         if isinstance(value, Tensor):
