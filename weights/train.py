@@ -9,31 +9,34 @@ This takes about nine hours on two cores, and much less on a GPU. There are six 
 - `factor`: the same network, asked for factors too.
 
 After each epoch of the last four, a checkpoint is written under weights/runs/. After an
-interruption the same command continues from there, with the same random numbers.
-`--only model` trains one run; `--threads 1` leaves a core to another run. Several GPUs
-or machines share out each batch:
+interruption the same command continues from there, with the same random numbers; what
+is finished stays as it is. `--only model` trains one run; `--threads 1` leaves a core
+to another run. Several GPUs or machines share out each batch:
 `torchrun --nproc_per_node=2 weights/train.py --only best`.
 """
 
 import argparse
-import json
+import io
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from filelock import FileLock, Timeout  # torch needs it, too
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "experiments"))
-from tables import machine, sha256, write_json
+from tables import as_json, check_writable, machine, sha256, stored, write_json
 from training import random_rows, steps_with
 
 import diffusion_utilities as du  # found beside this folder
@@ -187,7 +190,12 @@ BEST_STAGES = (
         "batch": 100,
         "recolour": RECOLOUR,
     },
-    {**EVEN, "first_epoch": 32, "epochs": 39},
+    {
+        **EVEN,
+        "start": "runs/best_31_average.pth",
+        "first_epoch": 32,
+        "epochs": 39,
+    },
     {
         **EVEN,
         "start": "best_38.pth",
@@ -383,7 +391,7 @@ def starting_weights(model: nn.Module, path: Path) -> None:
         longer = own[name].shape[1] - state[name].shape[1]
         if longer > 0:
             state[name] = F.pad(state[name], (0, longer))
-    model.load_state_dict(state)
+    model.load_state_dict(du.fitting_state(model, state, path))
 
 
 @torch.no_grad()
@@ -416,6 +424,123 @@ def evened(
     return torch.from_numpy(weights).float()
 
 
+# ---- What a run leaves behind -------------------------------------------------------
+
+PARTS = {"model", "optimiser", "decay", "average", "history"}  # of a checkpoint
+START_AGAIN = "remove it to start again, or give --out another folder"
+
+
+def checkpoint_path(settings: Settings, out: Path) -> Path:
+    """Where a stage continues from after an interruption."""
+    return out / "runs" / f"{settings.name}_from_{settings.first_epoch}.pt"
+
+
+def weights_paths(settings: Settings, out: Path, is_last: bool) -> tuple[Path, Path]:
+    """Where a stage leaves the weights of its last epoch, and their average.
+
+    Only the last stage of a run writes the final name.
+    """
+    epoch = settings.epochs - 1
+    weights = out / f"{settings.name}_{epoch}.pth"
+    if is_last:
+        return weights, out / f"{settings.name}_trained.pth"
+    return weights, out / "runs" / f"{settings.name}_{epoch}_average.pth"
+
+
+def new_history(settings: Settings) -> dict:
+    """The history of a stage before its first epoch."""
+    return {
+        "settings": asdict(settings),
+        "data": data_digests(SPRITE_FILES),
+        "epochs": [],
+    }
+
+
+def read_checkpoint(path: Path, history: dict) -> dict | None:
+    """The checkpoint of a stage, or None where there is none.
+
+    history: of the stage, with its settings and data.
+    Raises ValueError for a file that is damaged, has other settings or data, or is no
+    checkpoint.
+    """
+    if not path.exists():
+        return None
+    try:
+        state = du.load_checkpoint(path)
+    except du.UnusableFile as error:
+        raise du.UnusableFile(f"{error}; {START_AGAIN}") from None
+    if set(state) != PARTS:
+        found = ", ".join(map(str, state)) or "nothing"
+        raise du.UnusableFile(
+            f"{path} is not a checkpoint of this program: it holds {found}; "
+            f"{START_AGAIN}"
+        )
+    check_history(path, state["history"], history)
+    return state
+
+
+def check_history(path: Path, found: dict, wanted: dict) -> None:
+    """Raise ValueError unless a stored history is of these settings and data."""
+    if not isinstance(found, dict):
+        found = {}
+    for key in ("settings", "data"):
+        if found.get(key) != wanted[key]:
+            what = differences(found.get(key), wanted[key])
+            raise du.UnusableFile(
+                f"{path} was written with other {key} ({what}); {START_AGAIN}"
+            )
+    settings = wanted["settings"]
+    planned = range(settings["first_epoch"], settings["epochs"])
+    if not has_epochs(found, planned):
+        raise du.UnusableFile(
+            f"{path} is not a checkpoint of this program: its epochs are not "
+            f"{planned.start}, {planned.start + 1} and so on, each with its losses; "
+            f"{START_AGAIN}"
+        )
+
+
+def differences(found, wanted: dict) -> str:
+    """Where two dictionaries differ, as in "epochs: 2 instead of 1"."""
+    if not isinstance(found, dict):
+        return f"{type(found).__name__} instead of a dictionary"
+    words = []
+    for key in sorted({*found, *wanted}, key=str):
+        one = found.get(key, "nothing")
+        other = wanted.get(key, "nothing")
+        if one != other:
+            words.append(f"{key}: {one} instead of {other}")
+    return ", ".join(words)
+
+
+def has_epochs(history: dict, planned: range) -> bool:
+    """Whether a stored history tells of the planned epochs, or of the first of them."""
+    try:
+        rows = history["epochs"]
+        numbers = [row["epoch"] for row in rows]
+        for row in rows:
+            sum([row["loss"], row["seconds"], *row["losses"]])
+    except (KeyError, TypeError, ValueError):
+        return False
+    is_text = isinstance(history.get("machine"), str)
+    return is_text and numbers == list(planned)[: len(numbers)]
+
+
+def finished(settings: Settings, out: Path, is_last: bool) -> dict | None:
+    """The history of a stage that has nothing left to do, else None.
+
+    Raises errors as `read_checkpoint` does.
+    """
+    path = checkpoint_path(settings, out)
+    state = read_checkpoint(path, new_history(settings))
+    if state is None:
+        return None
+    epochs = len(state["history"]["epochs"])
+    is_trained = epochs == settings.epochs - settings.first_epoch
+    paths = weights_paths(settings, out, is_last)
+    has_weights = all(weights.exists() for weights in paths)
+    return state["history"] if is_trained and has_weights else None
+
+
 # ---- A run --------------------------------------------------------------------------
 
 
@@ -428,13 +553,19 @@ class Run:
     the files, and its statistics and losses count.
     """
 
-    def __init__(self, settings: Settings, device: torch.device, out: Path):
+    def __init__(
+        self,
+        settings: Settings,
+        device: torch.device,
+        out: Path,
+        is_last: bool = True,
+    ):
         self.settings = settings
         self.device = device
         self.out = out
         self.rank, self.processes = place()
-        checkpoint = f"{settings.name}_from_{settings.first_epoch}.pt"
-        self.resume_path = out / "runs" / checkpoint
+        self.resume_path = checkpoint_path(settings, out)
+        self.paths = weights_paths(settings, out, is_last)
 
         every = du.load_sprites("train")
         self.sprites = du.Sprites(
@@ -461,12 +592,7 @@ class Run:
         self.optimiser = self.adam()
         steps = settings.decay_epochs * self.steps_an_epoch
         self.decay = falling(self.optimiser, steps)
-        self.history = {
-            "settings": asdict(settings),
-            "data": data_digests(SPRITE_FILES),
-            "machine": self.where(),
-            "epochs": [],
-        }
+        self.history = {**new_history(settings), "machine": self.where()}
 
     def step_weights(self) -> Tensor | None:
         """The weights of a stage that evens out the steps, from 500 sprites."""
@@ -530,28 +656,38 @@ class Run:
         """Write the checkpoint, whole or not at all."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state["history"] = self.history
+        memory = io.BytesIO()  # a full disk is then an OSError, not torch's own error
+        torch.save(state, memory)
         with du.written_whole(self.resume_path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(memory.getbuffer())
 
     def resume(self) -> None:
         """Continue from the checkpoint, if there is one.
 
-        The history then names the machine that continues.
-        Raises ValueError for a checkpoint of other settings or data.
+        The history then names the machine that continues. Raises errors as
+        `read_checkpoint` does, and ValueError for a checkpoint of another network.
         """
-        if not self.resume_path.exists():
+        state = read_checkpoint(self.resume_path, self.history)
+        if state is None:
             return
-        path = self.resume_path
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        for key in ("settings", "data"):
-            if state["history"][key] != self.history[key]:
-                raise ValueError(
-                    f"{path} was written with other {key}; remove it to start again, "
-                    "or give --out another folder"
-                )
+        try:
+            self.take(state)
+        except Exception as error:  # each part has errors of its own
+            words = str(error).partition("\n")[0]
+            raise du.UnusableFile(
+                f"{self.resume_path} does not fit this run ({words}); {START_AGAIN}"
+            ) from None
+        self.history["epochs"] = state["history"]["epochs"]
+
+    def take(self, state: dict) -> None:
+        """Load the state of each part. PyTorch does not check Adam's moments itself."""
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        self.history["epochs"] = state["history"]["epochs"]
+        for parameter, moments in self.optimiser.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                shape = moments[name].shape
+                if shape != parameter.shape:
+                    raise ValueError(f"{name} {shape} of a weight {parameter.shape}")
 
     def generators(self, epoch: int) -> tuple[Generator, Generator]:
         """(for the order of the pictures, for noise and dropped contexts).
@@ -621,13 +757,29 @@ class Run:
         self.history["epochs"].append(row)
 
     def write(self, epoch: int) -> None:
-        """Write what an epoch leaves behind."""
+        """Write what an epoch leaves behind.
+
+        The checkpoint comes last: what it says is finished, is there.
+        """
         name = self.settings.name
-        if epoch % 4 == 0 or epoch == self.settings.epochs - 1:
+        if epoch == self.settings.epochs - 1:
+            self.write_weights()
+        elif epoch % 4 == 0:
             du.save_weights(self.model, self.out / f"{name}_{epoch}.pth")
         self.save()
         loss = self.history["epochs"][-1]["loss"]
         print(f"{name} epoch {epoch}: loss {loss:.4f}", flush=True)
+
+    def write_weights(self) -> None:
+        """Write the weights of the last epoch, and their average."""
+        weights, average = self.paths
+        du.save_weights(self.model, weights)
+        du.save_weights(self.average, average)
+
+    def write_what_is_missing(self) -> None:
+        """Write these weights again if somebody has removed them."""
+        if not all(path.exists() for path in self.paths):
+            self.write_weights()
 
     def first_writes(self, write, *arguments) -> None:
         """The first process writes; the others, who may read it next, wait for it."""
@@ -643,8 +795,7 @@ class Run:
         for epoch in range(next_epoch, self.settings.epochs):
             self.train_epoch(epoch)
             self.first_writes(self.write, epoch)
-        path = self.out / f"{self.settings.name}_trained.pth"
-        self.first_writes(du.save_weights, self.average.module, path)
+        self.first_writes(self.write_what_is_missing)
         return self.history
 
 
@@ -661,31 +812,81 @@ def means_of(losses: list[float], size: int) -> list[float]:
     return [sum(block) / len(block) for block in blocks]
 
 
-def write_history(path: Path, histories: list[dict]) -> None:
-    """Write one history of all stages of a run: their settings, then the epochs."""
+def whole_history(histories: list[dict]) -> dict:
+    """One history of all stages of a run: their settings, then the epochs."""
     epochs = []
     for history in histories:
         for row in history["epochs"]:
             losses = [round(loss, 4) for loss in row["losses"]]
             epochs.append({**row, "losses": losses})
-    content = {
+    return {
         "stages": [history["settings"] for history in histories],
         "data": histories[0]["data"],
         "machines": [history["machine"] for history in histories],
         "epochs": epochs,
     }
+
+
+def write_if_new(path: Path, content: dict) -> bool:
+    """Write a JSON file unless it has this content already; returns whether it did."""
+    text = as_json(content)
+    if path.exists() and path.read_text(encoding="utf8", errors="replace") == text:
+        return False
     write_json(path, content)
+    return True
 
 
 def train_run(
     name: str, epochs: int | None, device: torch.device, out: Path, **settings
 ) -> None:
-    """Train all stages of a run, one after another, and write their history."""
-    runs = list(stages(name, epochs, **settings))
-    histories = [Run(stage, device, out).train() for stage in runs]
+    """Train the stages of a run that are not finished, and write their history."""
+    plan = list(stages(name, epochs, **settings))
     rank, _ = place()
-    if rank == 0:
-        write_history(out / f"{runs[0].name}_history.json", histories)
+    histories = []
+    for stage in plan:
+        is_last = stage is plan[-1]
+        history = finished(stage, out, is_last)
+        if history is None:
+            history = Run(stage, device, out, is_last).train()
+        elif rank == 0:
+            end = stage.epochs - 1
+            print(f"{stage.name}: epochs {stage.first_epoch} to {end} are finished")
+        histories.append(history)
+    if rank > 0:
+        return
+    path = out / f"{plan[0].name}_history.json"
+    if not write_if_new(path, whole_history(histories)):
+        files = out / "runs" / f"{plan[0].name}_from_*.pt"
+        print(f"{name} is finished; remove {files} to train it again")
+
+
+# ---- Runs without checkpoints -------------------------------------------------------
+
+
+def is_trained(out: Path, name: str, settings: dict, files: Sequence[str]) -> bool:
+    """Whether a network is there, trained with these settings on these data.
+
+    It then says so.
+    """
+    path = out / f"{name}.pth"
+    before = stored(out / f"{name}_history.json", {})
+    if not path.exists() or before.get("settings") != settings:
+        return False
+    if before.get("data") != data_digests(files):
+        return False
+    print(f"{path} is there already; remove it to train it again")
+    return True
+
+
+def write_both(out: Path, name: str, model: nn.Module, history: dict) -> None:
+    """Write weights and their history.
+
+    An older history goes first: it must not stand beside the new weights.
+    """
+    path = out / f"{name}_history.json"
+    path.unlink(missing_ok=True)
+    du.save_weights(model, out / f"{name}.pth")
+    write_json(path, history)
 
 
 # ---- Lesson 1's network -------------------------------------------------------------
@@ -700,9 +901,20 @@ def train_basic(
 ) -> None:
     """Train lesson 1's network: it predicts the clean digit.
 
-    As many steps as three epochs of the full 60,000 digits in batches of 128.
+    As many steps as three epochs of the full 60,000 digits in batches of 128. If there
+    is a file that was trained with these settings on these data, nothing happens.
     Raises ValueError for other digits than those that ship.
     """
+    settings = {
+        "steps": steps,
+        "batch": batch,
+        "seed": seed,
+        "learning_rate": 1e-3,
+        "pictures": 4500,
+    }
+    files = ["mnist_5k.npz"]
+    if is_trained(out, "basic_unet", settings, files):
+        return
     digits, _ = du.load_digits("mnist")
     if len(digits) != 5000:
         raise ValueError(
@@ -714,23 +926,14 @@ def train_basic(
     model = du.BasicUNet().to(device)
     started = time.perf_counter()
     losses = train_on_digits(model, digits, steps, batch, generator)
-    seconds = round(time.perf_counter() - started, 1)
-    du.save_weights(model, out / "basic_unet.pth")
-    settings = {
-        "steps": steps,
-        "batch": batch,
-        "seed": seed,
-        "learning_rate": 1e-3,
-        "pictures": len(digits),
-    }
     history = {
         "settings": settings,
-        "data": data_digests(["mnist_5k.npz"]),
+        "data": data_digests(files),
         "machine": machine(device),
-        "seconds": seconds,
+        "seconds": round(time.perf_counter() - started, 1),
         "losses": losses,
     }
-    write_json(out / "basic_unet_history.json", history)
+    write_both(out, "basic_unet", model, history)
 
 
 def train_on_digits(
@@ -793,16 +996,6 @@ def right_answers(
     return shares
 
 
-def is_trained(out: Path, settings: dict) -> bool:
-    """Whether the classifier is there, trained with these settings on these data."""
-    path = out / "features_history.json"
-    if not path.exists() or not (out / "features.pth").exists():
-        return False
-    before = json.loads(path.read_text(encoding="utf8"))
-    has_data = before["data"] == data_digests(SPRITE_FILES)
-    return has_data and before["settings"] == settings
-
-
 def shuffled_rows(n: int, size: int, epochs: int, generator: Generator):
     """Yield the numbers of all n rows in batches, in a new order each epoch."""
     for _ in range(epochs):
@@ -830,8 +1023,7 @@ def train_features(
         "learning_rate": 2e-3,
         "limit": limit,
     }
-    if is_trained(out, settings):
-        print(f"{out / 'features.pth'} is there already; remove it to train it again")
+    if is_trained(out, "features", settings, SPRITE_FILES):
         return
     train = du.load_sprites("train")
     test = du.load_sprites("test")
@@ -846,9 +1038,8 @@ def train_features(
     steps = epochs * -(-len(x) // batch)
     losses = train_classifier(body, heads, x, asked, rows, steps)
     seconds = round(time.perf_counter() - started, 1)
-    du.save_weights(body, out / "features.pth")
-    shipped = du.feature_network(out / "features.pth").to(device)  # half precision
     tests = questions(test.factors, answers)
+    shipped = as_stored(body)
     history = {
         "settings": settings,
         "data": data_digests(SPRITE_FILES),
@@ -857,7 +1048,12 @@ def train_features(
         "test_accuracy": right_answers(shipped, heads, test.x.to(device), tests),
         "losses": losses,
     }
-    write_json(out / "features_history.json", history)
+    write_both(out, "features", body, history)
+
+
+def as_stored(model: nn.Module) -> nn.Module:
+    """A copy in eval mode, rounded as a file of weights rounds it."""
+    return deepcopy(model).half().float().eval()
 
 
 def classifier(
@@ -907,12 +1103,23 @@ def train_classifier(
 # ---- The program --------------------------------------------------------------------
 
 
+# What the files of each run begin with
+STEMS = {
+    "basic": "basic_unet",
+    "features": "features",
+    "model": "model",
+    "context": "context_model",
+    "best": "best",
+    "factor": "factor_model",
+}
+
+
 def command_line() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--only",
-        choices=("basic", "features", *STAGES),
+        choices=STEMS,
         help="train one of the six (default: all)",
     )
     parser.add_argument(
@@ -922,15 +1129,25 @@ def command_line() -> argparse.ArgumentParser:
         help="folder for weights, histories and checkpoints (default: weights/)",
     )
     parser.add_argument(
-        "--epochs", type=int, help="stop before this one (default: the whole run)"
+        "--epochs", type=count, help="stop before this one (default: the whole run)"
     )
-    parser.add_argument("--n-feat", type=int, default=Settings.n_feat)
+    parser.add_argument("--n-feat", type=count, default=Settings.n_feat)
     parser.add_argument(
-        "--limit", type=int, help="train on the first so many sprites only"
+        "--limit", type=count, help="train on the first so many sprites only"
     )
     parser.add_argument("--device", default=str(du.default_device()))
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--threads", type=count, help="CPU threads (default: all cores)"
+    )
     return parser
+
+
+def count(text: str) -> int:
+    """A number of the command line that is at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} found; expected at least 1")
+    return number
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -948,6 +1165,50 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         )
 
 
+def reserve(
+    parser: argparse.ArgumentParser, out: Path, names: Sequence[str]
+) -> ExitStack:
+    """Keep other runs of these names out of a folder until the returned stack closes.
+
+    The system frees the locks of a process that is killed. What killed runs of these
+    names have left half written is removed.
+    Ends the program with an error message if the folder cannot be written to, or if
+    such a run is at work there.
+    """
+    folders = (out, out / "runs")
+    try:
+        for folder in folders:
+            check_writable(folder, STEMS[names[0]])
+    except OSError as error:
+        parser.error(f"--out {out} cannot be written to: {error}")
+    locks = ExitStack()
+    for name in names:
+        path = out / "runs" / f"{STEMS[name]}.lock"
+        try:
+            locks.enter_context(FileLock(path).acquire(timeout=0))
+        except Timeout:
+            locks.close()
+            parser.error(
+                f"another process is training {name} in {out} ({path} is locked); "
+                "wait for it, or give another --out"
+            )
+        for folder in folders:
+            du.sweep_temporary(folder, STEMS[name])
+    return locks
+
+
+def train(name: str, device: torch.device, options: argparse.Namespace) -> None:
+    """Train one of the six."""
+    out = options.out
+    if name == "basic":
+        train_basic(device, out)
+    elif name == "features":
+        train_features(device, out, limit=options.limit)
+    else:
+        sizes = {"n_feat": options.n_feat, "limit": options.limit}
+        train_run(name, options.epochs, device, out, **sizes)
+
+
 def main() -> None:
     parser = command_line()
     options = parser.parse_args()
@@ -956,24 +1217,26 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     join(device)
-    wanted = [options.only] if options.only else ["basic", "features", *STAGES]
-    for name in wanted:
-        if name == "basic":
-            train_basic(device, options.out)
-        elif name == "features":
-            train_features(device, options.out, limit=options.limit)
-        else:
-            train_run(
-                name,
-                options.epochs,
-                device,
-                options.out,
-                n_feat=options.n_feat,
-                limit=options.limit,
-            )
-    if dist.is_initialized():
+    wanted = [options.only] if options.only else [*STEMS]
+    rank, processes = place()
+    with ExitStack() as locks:
+        if rank == 0:
+            locks.enter_context(reserve(parser, options.out, wanted))
+        if processes > 1:
+            dist.barrier()
+        for name in wanted:
+            train(name, device, options)
+    if processes > 1:
         dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except du.UnusableFile as error:
+        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(
+            f"{error}\nWhat was written before is whole; when this is mended, the same "
+            "command continues."
+        )

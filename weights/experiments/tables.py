@@ -86,10 +86,24 @@ def parsed(
 
 
 def stored(path: Path, empty: dict) -> dict:
-    """The content of a JSON file, or `empty` where there is no file."""
-    if path.exists():
-        return json.loads(path.read_text(encoding="utf8"))
-    return empty
+    """The content of a JSON file, or `empty` where there is no file.
+
+    Raises ValueError for a file that is damaged, or does not hold a dictionary.
+    """
+    if not path.exists():
+        return empty
+    try:
+        content = json.loads(path.read_text(encoding="utf8"))
+    except (ValueError, RecursionError) as error:
+        raise du.UnusableFile(
+            f"{path} is damaged ({error}); remove it, or copy it again"
+        ) from None
+    if not isinstance(content, dict):
+        raise du.UnusableFile(
+            f"{path} holds a {type(content).__name__}; expected a dictionary: remove "
+            "it, or copy it again"
+        )
+    return content
 
 
 def so_far(
@@ -101,10 +115,10 @@ def so_far(
     settings ends the program with an error message.
     """
     content = stored(path, {"settings": settings} | empty)
-    if content["settings"] != settings:
+    found = content.get("settings")
+    if found != settings:
         parser.error(
-            f"{path} has other settings ({content['settings']}); "
-            "remove it or give another --out"
+            f"{path} has other settings ({found}); remove it or give another --out"
         )
     return content
 
@@ -274,11 +288,40 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def add_samples(path: Path, pictures: Mapping[str, np.ndarray]) -> None:
-    """Add {name: pictures} to an .npz file of arrays, whole or not at all."""
+    """Add {name: pictures} to an .npz file of arrays, whole or not at all.
+
+    Raises ValueError if the file is there, and damaged.
+    """
     every = {}
     if path.exists():
-        with np.load(path) as stored:
-            every = dict(stored)
+        every = stored_arrays(path)
     every |= pictures
     with du.written_whole(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **every)
+
+
+def stored_arrays(path: Path) -> dict[str, np.ndarray]:
+    """{name: array} of an .npz file. Raises ValueError for a file that is damaged."""
+    try:
+        with np.load(path) as file:
+            return dict(file)
+    except Exception as error:  # NumPy and zlib have many
+        raise du.UnusableFile(
+            f"{path} is damaged ({error}); remove it to make its pictures again"
+        ) from None
+
+
+def check_writable(folder: Path, name: str) -> None:
+    """Make a folder, and write a megabyte there, which is removed again.
+
+    name: what the file begins with.
+    Raises OSError if that does not work.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.{os.urandom(4).hex()}.tmp"
+    try:
+        with open(path, "wb") as file:
+            file.write(bytes(2**20))
+            os.fsync(file.fileno())
+    finally:
+        path.unlink(missing_ok=True)
