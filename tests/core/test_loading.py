@@ -240,6 +240,20 @@ def test_attack_6_a_list_in_itself_is_no_endless_loop(tmp_path):
     refused(du.load_checkpoint, path, "not finite")
 
 
+@pytest.mark.parametrize("claimed", [3, 5, 1000, 50_000_000])
+def test_attack_6_a_tensor_larger_than_its_data(claimed, tmp_path):
+    """torch 2.6 reads on, and crashes or makes weights of whatever it finds."""
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.ones(4)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    [name] = [name for name in members if name.endswith("data.pkl")]
+    four = b"K\x04"
+    members[name] = members[name].replace(four, b"J" + struct.pack("<i", claimed))
+    path.write_bytes(zipped(members))
+    refused(du.load_state, path, "damaged")
+
+
 @pytest.mark.parametrize("content", [[1], "text", torch.ones(2)])
 def test_attack_6_a_checkpoint_that_is_no_dictionary(content, tmp_path):
     path = tmp_path / "w.pth"

@@ -226,7 +226,7 @@ def with_insertion(content: bytes, rng) -> bytes:
 def foreign(content: bytes, rng) -> bytes:
     """Another file under this name."""
     others = [b"", b"hello", bytes(500), b"PK\x03\x04" + bytes(60), checkpoint()]
-    others += [sprite_files()["sprites_16x16.npy"], pictures()["RGB.png"]]
+    others += [sprite_files()["sprites_16x16.npy"], pictures()["RGB.png"][:300]]
     others += [pickle.dumps([1, 2]), rng.bytes(300), EPS, b"%PDF-1.4\n%%EOF\n"]
     return others[rng.integers(len(others))]
 
@@ -518,6 +518,22 @@ def odd_pickle(rng) -> Case:
     return Case(files, "w.pth", loader)
 
 
+def lying_pickle(rng) -> Case:
+    """A tensor that is said to have more numbers, or fewer, than are in the archive."""
+    import torch
+
+    whole = saved(lambda file: torch.save({"a": torch.ones(4)}, file))
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    four = b"K\x04"
+    numbers = (3, 5, 100, 10_000, 50_000_000, 2**31 - 1)
+    claim = b"J" + struct.pack("<i", numbers[rng.integers(len(numbers))])
+    patched = members["archive/data.pkl"].replace(four, claim)
+    files = {"w.pth": zipped(members | {"archive/data.pkl": patched})}
+    loader = ("state", "checkpoint")[rng.integers(2)]
+    return Case(files, "w.pth", loader, expected="refused")
+
+
 def odd_tensors(rng) -> Case:
     """A state dict in which one tensor is sparse, infinite, of another shape, ..."""
     import torch
@@ -619,6 +635,7 @@ KINDS: tuple[Callable, ...] = (
     hostile_weights,
     changed_archive,
     odd_pickle,
+    lying_pickle,
     odd_tensors,
     wrapped_weights,
     picture_bomb,
