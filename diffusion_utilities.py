@@ -2229,10 +2229,15 @@ def save_weights(
     Lesson 3.
     """
     state = model
-    if isinstance(model, nn.Module):
+    if not isinstance(model, Mapping):
         state = _unwrapped(model).state_dict()
     stored = {}
     for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{name} is a {type(value).__name__}; expected a network, or a state "
+                "dict of tensors"
+            )
         value = value.detach().cpu()
         if half and value.is_floating_point():
             value = value.half()
@@ -2332,6 +2337,8 @@ def fitting_state(
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     """The network inside an average, parallel copies and torch.compile."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"expected a network, then a path; got {model!r:.80}")
     wrappers = (
         nn.DataParallel,
         nn.parallel.DistributedDataParallel,

@@ -344,6 +344,16 @@ def test_nothing_is_written_of_weights_that_could_not_be_loaded(tmp_path):
     assert du.load_state(path)["a"] == 1e6
 
 
+def test_weights_and_path_in_the_wrong_order(tmp_path):
+    path = tmp_path / "w.pth"
+    for function in (du.save_weights, du.load_weights):
+        with pytest.raises(ValueError, match="expected a network, then a path.*w.pth"):
+            function(path, Wide())
+    with pytest.raises(ValueError, match="model is a OrderedDict.*state dict of"):
+        du.save_weights({"model": Wide().state_dict()}, path)
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- Weights: of wrapped models ------------------------------------------------------
 
 
