@@ -47,6 +47,7 @@ shut_the_network()
 matplotlib.use("Agg")
 
 import hypothesis  # noqa: E402  (after the network is shut)
+import matplotlib.pyplot as plt  # noqa: E402
 import nbformat  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -65,6 +66,13 @@ def seeded():
     """Each test starts from the same random state, whatever ran before."""
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def figures_closed():
+    """No test sees the figures that another one left open."""
+    yield
+    plt.close("all")
 
 
 # ---- lessons -------------------------------------------------------------------------
