@@ -19,6 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from time import monotonic  # an attempt may change time.monotonic
 from types import ModuleType
 
 import matplotlib
@@ -85,8 +86,8 @@ def within_the_limit(function: Callable, *arguments) -> object:
 
 def _wait(worker: threading.Thread) -> None:
     """Wait until a thread ends, or its time."""
-    end = time.monotonic() + TIME_LIMIT
-    while worker.is_alive() and time.monotonic() < end:
+    end = monotonic() + TIME_LIMIT
+    while worker.is_alive() and monotonic() < end:
         worker.join(0.05)  # in short turns: Windows lets no interrupt into a long one
 
 
@@ -96,8 +97,8 @@ def _stop(worker: threading.Thread) -> None:
     C code, such as that of sleep, goes on until it returns.
     """
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    end = time.monotonic() + TIME_TO_STOP
-    while worker.is_alive() and time.monotonic() < end:
+    end = monotonic() + TIME_TO_STOP
+    while worker.is_alive() and monotonic() < end:
         thread = ctypes.c_ulong(worker.ident)
         raise_in(thread, ctypes.py_object(TimeIsUp))
         worker.join(0.02)
