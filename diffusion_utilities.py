@@ -352,6 +352,37 @@ def _check_generator(generator: Generator | None) -> None:
         )
 
 
+def _is_list(value) -> bool:
+    """Whether it is a list, a tuple, a set, a range, or an array of several numbers."""
+    if isinstance(value, (str, bytes, Mapping)):
+        return False
+    return hasattr(value, "__iter__") and getattr(value, "ndim", 1) > 0
+
+
+def _listed(values) -> list:
+    """What a list holds; what is no list gives an empty one."""
+    if not _is_list(values):
+        return []
+    if isinstance(values, (Tensor, np.ndarray)):
+        return values.tolist()
+    return list(values)
+
+
+def _check_kind(name: str, value, kind: type, example: str) -> None:
+    """The value must be of this kind."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}: {_shown(value)} given; expected {example}")
+
+
+def _check_schedule(schedule: NoiseSchedule) -> None:
+    """The schedule must have the tables of a NoiseSchedule."""
+    if not hasattr(schedule, "ab"):
+        raise ValueError(
+            f"schedule: {_shown(schedule)} given; expected a NoiseSchedule, such as "
+            "NoiseSchedule.linear(500)"
+        )
+
+
 def _seeded(seed: int) -> Generator:
     """A CPU generator with this seed, a whole number."""
     if not _is_whole(seed):
@@ -386,11 +417,24 @@ def _check_finite(name: str, x: Tensor) -> None:
         raise ValueError(f"{name}: NaN or infinity found; expected finite numbers")
 
 
+def _check_batch(name: str, x) -> None:
+    """x must be a tensor of floats (B, ...), B at least 1."""
+    _check_floats(name, x)
+    if x.ndim == 0 or len(x) == 0:
+        raise ValueError(
+            f"{name} has no pictures: its shape is {tuple(x.shape)}; expected "
+            "(B, C, H, W)"
+        )
+
+
 def _check_noise(name: str, noise, x: Tensor) -> None:
-    """The noise must have the shape of x, or be one number.
+    """x must be floats; the noise must be, too, in the shape of x, or one number.
 
     It may also be one noise for all pictures, or many noises for one picture.
     """
+    _check_floats("x", x)
+    if not isinstance(noise, (int, float)):
+        _check_floats(name, noise)
     shape = tuple(getattr(noise, "shape", ()))
     like = tuple(x.shape)
     first = max(len(shape) - len(like), 0)
@@ -412,7 +456,7 @@ def _context(
         return None
     c = _tensor("context", c)
     width = n_cfeat or "n_cfeat"
-    if c.ndim < 2:
+    if c.ndim < 2:  # class numbers
         rows = f"({c.numel()}, {width})"
         raise ValueError(
             f"context: {tuple(c.shape)} given; one-hot rows {rows} expected: "
@@ -421,7 +465,7 @@ def _context(
     allowed = [len(c)] if x is None else [len(x)]
     if one_for_all:
         allowed.append(1)
-    fits = n_cfeat is None or c.shape[1:] == (n_cfeat,)
+    fits = c.ndim == 2 and n_cfeat in (None, c.shape[1])
     if len(c) not in allowed or not fits:
         advice = ". n_cfeat= is set when the network is built" if n_cfeat else ""
         raise ValueError(
@@ -479,8 +523,8 @@ class NoiseSchedule:
         except (TypeError, ValueError, RuntimeError):
             b = torch.zeros(0)  # no table of numbers
         is_table = b.ndim == 1 and len(b) >= 2 and b[0] == 0
-        a = 1 - b[1:]  # 1 where float64 cannot tell b from 0
-        if not is_table or not ((a > 0) & (a < 1)).all():
+        a = 1 - b  # 1 where float64 cannot tell b from 0
+        if not is_table or not ((a[1:] > 0) & (a[1:] < 1)).all():
             raise ValueError(
                 "b must be a vector (T + 1,) with b[0] = 0 and 0 < b[t] < 1 for "
                 "t = 1..T; use NoiseSchedule.linear or .cosine, with betas between "
@@ -544,7 +588,8 @@ def _at(table: Tensor, t: Tensor | int, like: Tensor) -> Tensor:
 
 def _check_step_numbers(t: Tensor, T: int, x: Tensor) -> None:
     """t must be steps from 0 to T: one number, or one for each picture in x."""
-    if t.is_floating_point() or t.dtype == torch.bool:
+    is_whole = not t.is_floating_point() and not t.is_complex()
+    if not is_whole or t.dtype == torch.bool:
         raise ValueError(
             f"t={_shown(t)}; expected steps, whole numbers from 0 to T = {T} (only "
             "networks are told t / T)"
@@ -575,6 +620,7 @@ def perturb_input(
 
     Lesson 2.
     """
+    _check_schedule(schedule)
     _check_noise("noise", noise, x)
     signal = _at(schedule.ab.sqrt(), t, x)
     spread = _at((1 - schedule.ab).sqrt(), t, x)
@@ -594,6 +640,7 @@ def predict_x0(
 
     Lesson 4.
     """
+    _check_schedule(schedule)
     _check_noise("noise", noise, x)
     signal = _at(schedule.ab.sqrt(), t, x)
     spread = _at((1 - schedule.ab).sqrt(), t, x)
@@ -615,12 +662,13 @@ def posterior(
 
     Lesson 2.
     """
+    _check_schedule(schedule)
     if t_prev is None and _is_whole(t):
         t_prev = t - 1
     are_whole = _is_whole(t) and _is_whole(t_prev)
     if not are_whole or not 0 <= t_prev < t <= schedule.T:
         raise ValueError(
-            f"t={t}, t_prev={t_prev}; expected whole numbers, "
+            f"t={_shown(t)}, t_prev={_shown(t_prev)}; expected whole numbers, "
             f"0 <= t_prev < t <= T = {schedule.T}"
         )
     ab = float(schedule.ab[t])
@@ -775,6 +823,16 @@ def _context_or_zeros(c: Tensor | None, x: Tensor, n_cfeat: int) -> Tensor:
     return _context(c, x, n_cfeat, one_for_all=True).to(x)
 
 
+def _check_pictures(x: Tensor, weight: Tensor) -> None:
+    """x must be floats, and of float64 only if the network's weights are."""
+    _check_floats("x", x)
+    if x.dtype == torch.float64 and weight.dtype != x.dtype:
+        raise ValueError(
+            f"x is {x.dtype} and the network {weight.dtype}; expected the same, as "
+            "x.float() makes it"
+        )
+
+
 def _check_time(t: Tensor, x: Tensor, last: float = 1) -> None:
     """t must be t / T: from 0 to `last`, one number or one for each picture in x.
 
@@ -885,7 +943,7 @@ class ContextUnet(nn.Module):
 
         Returns the noise, in the shape of x.
         """
-        _check_floats("x", x)
+        _check_pictures(x, self.out[0].weight)
         if x.shape[1:] != (self.in_channels, self.h, self.h):
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; expected square pictures "
@@ -945,7 +1003,7 @@ class BasicUNet(nn.Module):
         self.upscale = nn.Upsample(scale_factor=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        self._check_pictures(x)
+        self._check_size(x)
         full = self.act(self.down_layers[0](x))
         half = self.act(self.down_layers[1](self.downscale(full)))
         quarter = self.act(self.down_layers[2](self.downscale(half)))
@@ -954,8 +1012,8 @@ class BasicUNet(nn.Module):
         up = self.act(self.up_layers[1](self.upscale(up) + half))
         return self.act(self.up_layers[2](self.upscale(up) + full))
 
-    def _check_pictures(self, x: Tensor) -> None:
-        _check_floats("x", x)
+    def _check_size(self, x: Tensor) -> None:
+        _check_pictures(x, self.down_layers[0].weight)
         channels = self.down_layers[0].in_channels
         *_, height, width = x.shape
         if x.ndim != 4 or x.shape[1] != channels or height % 4 or width % 4:
@@ -1005,6 +1063,7 @@ class PaletteNet(nn.Module):
         slots = _whole("slots", slots)
         _check_number("dropout", dropout)
         _check_number("trust", trust, high=1000)
+        _check_schedule(schedule)
         images = np.asarray(images)
         colours, counts = self._colours(images)
         _, rows, columns, _ = images.shape
@@ -1111,7 +1170,7 @@ class PaletteNet(nn.Module):
 
         Arguments as `forward`. Returns (B, H W, colours).
         """
-        _check_floats("x", x)
+        _check_pictures(x, self.read.weight)
         if x.shape[1:] != self.shape:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; expected the size of the training "
@@ -1195,8 +1254,10 @@ def drop_context(c: Tensor, p: float, generator: Generator | None = None) -> Ten
 
     Lesson 3.
     """
-    c = _context(c)
     _check_number("p", p)
+    if c is None:
+        raise ValueError("context is None; expected (B, n_cfeat)")
+    c = _context(c)
     _check_generator(generator)
     kept = torch.rand(len(c), 1, generator=generator) >= p
     return c * kept.to(c)
@@ -1236,12 +1297,11 @@ def diffusion_loss(
 
     Lesson 3.
     """
+    _check_schedule(schedule)
     _check_weighting(schedule, min_snr, weights)
     _check_generator(generator)
-    _check_floats("x", x)
+    _check_batch("x", x)
     c = _context(c, x, one_for_all=True)
-    if len(x) == 0:
-        raise ValueError("x has no pictures; expected one or more")
     if weights is None:
         t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator)
     else:
@@ -1272,7 +1332,9 @@ def _check_weighting(
     if min_snr is not None:
         is_number = isinstance(min_snr, (int, float, np.number))
         if not is_number or not 0 < min_snr < math.inf:
-            raise ValueError(f"min_snr={min_snr}; expected a number above 0, such as 5")
+            raise ValueError(
+                f"min_snr={_shown(min_snr)}; expected a number above 0, such as 5"
+            )
     if weights is None:
         return
     _check_floats("weights", weights)
@@ -1339,6 +1401,7 @@ def average_weights(
 
     Lesson 3.
     """
+    _check_kind("model", model, nn.Module, "a network")
     _check_number("decay", decay)
 
     def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
@@ -1380,12 +1443,13 @@ def train_steps(
 
     Lesson 3.
     """
-    device = next(model.parameters()).device
-    _check_optimiser(optimiser, model)
+    _check_trained(model, optimiser, average)
+    weight = next(model.parameters())
+    device = weight.device
     for batch in batches:
         x, c = _pictures_and_context(batch, p_drop)
         model.train()  # the caller may have sampled in eval mode since the last step
-        x = x.to(device, memory_format=torch.channels_last)
+        x = x.to(weight, memory_format=torch.channels_last)
         c = None if p_drop is None else drop_context(c.to(device), p_drop, generator)
         with _fast_precision(device):
             loss = diffusion_loss(
@@ -1410,8 +1474,21 @@ def train_steps(
         yield value
 
 
-def _check_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module) -> None:
-    """Raise ValueError for an optimiser that trains another model."""
+def _check_trained(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: torch.optim.swa_utils.AveragedModel | None,
+) -> None:
+    """Raise ValueError for what is none, or an optimiser that trains another model."""
+    _check_kind("model", model, nn.Module, "a network")
+    averaged = torch.optim.swa_utils.AveragedModel
+    if average is not None:
+        _check_kind("average", average, averaged, "what average_weights(model) returns")
+    if not hasattr(optimiser, "param_groups"):
+        raise ValueError(
+            f"optimiser: {_shown(optimiser)} given; expected one such as "
+            "torch.optim.Adam(model.parameters())"
+        )
     trained = set()
     for group in optimiser.param_groups:
         trained.update(map(id, group["params"]))
@@ -1484,8 +1561,10 @@ def sampling_steps(steps: int | Sequence[int], T: int) -> list[int]:
 
     Lesson 5.
     """
+    T = _whole("T", T)
     if not _is_whole(steps):
         return _checked_path(steps, T)
+    steps = int(steps)
     if not 1 <= steps <= T:
         raise ValueError(f"steps={steps}; expected 1 to T = {T}")
     return [round(T * i / steps) for i in range(steps, -1, -1)]
@@ -1500,13 +1579,6 @@ def _checked_path(steps: Sequence[int], T: int) -> list[int]:
             f"numbers that starts with T = {T} and reaches 0 only at its end"
         )
     return [int(t) for t in path]
-
-
-def _listed(steps) -> list:
-    """What steps hold, as a list; a single thing gives an empty one."""
-    if isinstance(steps, (Tensor, np.ndarray)):
-        steps = steps.tolist()
-    return list(steps) if hasattr(steps, "__iter__") else []
 
 
 def _leads_to_0(path: list, T: int) -> bool:
@@ -1543,6 +1615,10 @@ def restart_steps(
     T = _whole("T", T)
     stride = _whole("stride", stride)
     round_stride = _whole("round_stride", round_stride)
+    if not _is_list(rounds):
+        raise ValueError(
+            f"rounds={_shown(rounds)}; expected (high, low, times) for each"
+        )
     path = []
     reached = T
     for one in rounds:
@@ -1698,8 +1774,9 @@ def walk(
 
     Lesson 4.
     """
-    _check_floats("x", x)
+    _check_schedule(schedule)
     _check_generator(generator)
+    _check_batch("x", x)
     context = _context(context, x, one_for_all=True)
     steps = _checked_steps(steps, 0, schedule.T)
     for t, t_prev in zip(steps[:-1], steps[1:]):
@@ -1751,7 +1828,7 @@ def _starting_point(
 def _on_device(model: Callable, name: str, x, context) -> tuple[Tensor, Tensor | None]:
     """Pictures and a context as tensors on the model's device, once they are finite."""
     x = _tensor(name, x).detach()
-    _check_floats(name, x)
+    _check_batch(name, x)
     _check_finite(name, x)
     x = _like_weights(x, model)
     context = _context(context, x)
@@ -1791,13 +1868,13 @@ def _like_weights(x: Tensor, model: Callable) -> Tensor:
 
 def _places_to_keep(keep: int | Sequence[int], path: list[int]) -> set[int]:
     """The places in a list of steps that a sampler's `keep` asks for."""
-    if not hasattr(keep, "__iter__") or _is_whole(keep):
+    if not _is_list(keep):
         keep = _whole("keep", keep, least=0)
         # From the end, so that one frame is the result.
         evenly = np.linspace(len(path) - 1, 0, min(keep, len(path)))
         return {round(place) for place in evenly}
     keep = _listed(keep)
-    unknown = set(keep) - set(path)
+    unknown = [t for t in keep if t not in path]
     if unknown:
         raise ValueError(
             f"keep names steps {sorted(unknown, key=str)} that this sampler does not "
@@ -1811,6 +1888,7 @@ def _sample(
     model, schedule, step, *, shape, x_T, context, steps, generator, keep, progress
 ) -> tuple[Tensor, Tensor]:
     """What all samplers share: walk from x_T to the samples, and keep some frames."""
+    _check_schedule(schedule)
     if steps is None:
         steps = schedule.T
     path = sampling_steps(steps, schedule.T)
@@ -2732,11 +2810,17 @@ class CustomDataset(Dataset):
 def to_model_range(pictures: np.ndarray) -> Tensor:
     """Pictures as networks take them: `transform` for many at once.
 
-    pictures: (..., H, W, C) uint8. Returns (..., C, H, W) float32 in [-1, 1].
+    pictures: (..., H, W, C) uint8. Returns (..., C, H, W) float32 in [-1, 1]. Raises
+    ValueError for others.
 
     Lesson 3.
     """
-    channels_first = np.moveaxis(np.asarray(pictures), -1, -3)
+    pictures = np.asarray(pictures)
+    if pictures.dtype != np.uint8 or pictures.ndim < 3:
+        raise ValueError(
+            f"pictures: {_shown(pictures)} given; expected uint8 (..., H, W, C)"
+        )
+    channels_first = np.moveaxis(pictures, -1, -3)
     values = torch.from_numpy(np.ascontiguousarray(channels_first))
     return values.float() / 127.5 - 1
 
@@ -3010,6 +3094,7 @@ def denoising_losses(model, x, schedule, *, steps, c=None, seed=0, batch=100) ->
     Lesson 4.
     """
     generator = _seeded(seed)
+    _check_schedule(schedule)
     steps = _checked_steps(steps, 1, schedule.T)
     batch = _whole("batch", batch)
     x, c = _on_device(model, "x", x, c)
@@ -3548,7 +3633,7 @@ def _labelled(
 
 def _labels(name: str, labels: Sequence[str]) -> tuple[str, ...]:
     """The labels as text; a text alone would be taken letter by letter."""
-    if isinstance(labels, str) or not hasattr(labels, "__iter__"):
+    if not _is_list(labels):
         raise ValueError(f"{name}={_shown(labels)}; expected a list of labels")
     return tuple(str(label) for label in labels)
 
@@ -3573,6 +3658,7 @@ def show_images(
             f"pictures have shape {pictures.shape}; expected (N, H, W, 3) or a tensor "
             "(N, C, H, W), N at least 1"
         )
+    titles = _labels("titles", titles)
     usual = len(titles) or min(8, len(pictures))
     columns = usual if columns is None else _whole("columns", columns)
     sheet = _sheet(pictures, columns)
@@ -3589,10 +3675,7 @@ def filmstrip(
 
     Lesson 4.
     """
-    if not isinstance(stores, Mapping):
-        raise ValueError(
-            f"stores: {_shown(stores)} given; expected {{label: pictures}}"
-        )
+    _check_kind("stores", stores, Mapping, "{label: pictures}")
     lengths = {len(store) for store in stores.values()}
     if len(lengths) != 1:
         raise ValueError(
@@ -3874,6 +3957,7 @@ def compare_checkpoints(
 
     Lesson 4.
     """
+    _check_kind("models", models, Mapping, "{label: network}")
     samples = {}
     frames = {}
     for label, model in models.items():
@@ -3914,7 +3998,11 @@ def _docstring_lines(lines: list[str]) -> set[int]:
     with code: without it, the rest would not be Python.
     """
     numbers = set()
-    for node in ast.walk(ast.parse("\n".join(lines))):
+    try:
+        tree = ast.parse("\n".join(lines))
+    except SyntaxError:  # a lambda amid other code
+        return numbers
+    for node in ast.walk(tree):
         if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         if ast.get_docstring(node, clean=False) is None or len(node.body) == 1:
@@ -4051,8 +4139,9 @@ def explore(
 
     Lesson 1.
     """
+    _check_kind("start", start, Mapping, "{name of a knob: its first value}")
     for name, values in options.items():
-        if isinstance(values, str) or not len(list(values)):
+        if not _listed(values):
             raise ValueError(f"{name}={_shown(values)}; expected a list of options")
     if not _has_widgets():
         print("To turn this picture's knobs: pip install ipywidgets, then start again.")

@@ -182,11 +182,18 @@ def test_arrays_train_as_tensors_do():
     assert losses == [losses[0]] * 3
 
 
-@pytest.mark.parametrize("c", [3, "hero", [[1, 0], [1]], {"class": 1}, [None]])
+@pytest.mark.parametrize(
+    "c", [3, "hero", [[1, 0], [1]], {"class": 1}, [None], torch.zeros(3, 5, 1)]
+)
 @pytest.mark.parametrize("use", [drop, draw_ddim, ask_context_unet])
 def test_contexts_that_are_no_rows_of_numbers(use, c):
     with refused("context"):
         use(c)
+
+
+def test_no_context_cannot_be_dropped():
+    with refused("context is None", "(B, n_cfeat)"):
+        drop(None)
 
 
 def test_contexts_that_hold_nan():
@@ -435,6 +442,40 @@ def test_fresh_noise_of_another_shape():
         du.denoise_ddim(x, 5, 4, x, SCHEDULE, eta=1.0, z=z)
 
 
+@pytest.mark.parametrize("wrong", [None, "noise", [0.0], pictures().numpy()])
+@pytest.mark.parametrize("jump", [du.perturb_input, du.predict_x0])
+def test_what_is_no_tensor_of_noise_or_pictures(jump, wrong):
+    x = pictures()
+    with refused("noise: ", "tensor of floats"):
+        jump(x, 5, wrong, SCHEDULE)
+    with refused("x: ", "tensor of floats"):
+        jump(wrong, 5, x, SCHEDULE)
+
+
+@pytest.mark.parametrize("jump", [du.perturb_input, du.predict_x0])
+def test_noise_may_be_a_number(jump):
+    x = pictures()
+    expected = jump(x, 5, torch.zeros_like(x), SCHEDULE)
+    assert torch.equal(jump(x, 5, 0.0, SCHEDULE), expected)
+
+
+@pytest.mark.parametrize("schedule", [500, None, torch.linspace(0, 1, 21)])
+def test_what_is_no_schedule(schedule):
+    x = pictures()
+    uses = [
+        lambda: du.perturb_input(x, 5, x, schedule),
+        lambda: du.posterior(5, schedule),
+        lambda: du.denoise_ddim(x, 5, 0, x, schedule),
+        lambda: du.diffusion_loss(silent, x, schedule),
+        lambda: du.sample_ddim(silent, schedule, shape=SHAPE),
+        lambda: du.denoising_losses(silent, x, schedule, steps=[3]),
+        lambda: du.PaletteNet(rgba()[..., :3], schedule),
+    ]
+    for use in uses:
+        with refused("schedule: ", "NoiseSchedule.linear(500)"):
+            use()
+
+
 def squeezed(x, t, c=None):
     return x[:, 0]
 
@@ -574,12 +615,14 @@ def test_columns_that_are_no_whole_number(columns):
         animation(columns=columns)
 
 
-@pytest.mark.parametrize("labels", ["abc", 3])
+@pytest.mark.parametrize("labels", ["abc", 3, None])
 def test_labels_that_are_no_list(labels):
     """A text would be written letter by letter."""
     frames = np.zeros((2, 8, 8, 3), np.uint8)
     with refused("rows=", "list of labels"):
         du.show_images(pictures(), rows=labels)
+    with refused("titles=", "list of labels"):
+        du.show_images(pictures(), titles=labels)
     with refused("labels=", "list of labels"):
         du.SpriteAnimation(frames, labels=labels)
 
@@ -597,6 +640,8 @@ def test_rows_of_different_sizes():
         du.animate({"a": pictures()})
     with refused("{label: pictures}"):
         du.filmstrip([pictures()])
+    with refused("{label: network}"):
+        du.compare_checkpoints([silent], two_frames)
 
 
 # ---- Schedules (row 9, attacks) ------------------------------------------------------
@@ -673,7 +718,9 @@ def test_a_very_noisy_schedule_samples_finite_pictures():
         assert x.isfinite().all()
 
 
-@pytest.mark.parametrize("b", ["linear", None, [0, 1e-17], [0, 0.5j], [[0.0], [0.5]]])
+@pytest.mark.parametrize(
+    "b", ["linear", None, 0.5, [0, 1e-17], [0, 0.5j], [[0.0], [0.5]]]
+)
 def test_betas_that_are_no_table(b):
     with refused("b[0] = 0 and 0 < b[t] < 1", "NoiseSchedule.linear"):
         du.NoiseSchedule(b)
@@ -741,9 +788,16 @@ def test_a_noise_scale_that_is_none(noise_scale):
 
 
 @all_samplers
-@pytest.mark.parametrize("keep", [-1, 1.5, True, None])
+@pytest.mark.parametrize("keep", [-1, 1.5, True, None, "", {}, torch.tensor(0.5)])
 def test_a_number_of_frames_that_is_none(sample, keep):
     with refused("keep=", "0 or more"):
+        sample(silent, SCHEDULE, shape=SHAPE, keep=keep, steps=2)
+
+
+@all_samplers
+@pytest.mark.parametrize("keep", [[2.5], [[20, 0]], ["end"], np.zeros((2, 2))])
+def test_frames_of_steps_that_are_none(sample, keep):
+    with refused("keep names steps", "[20, 10, 0]"):
         sample(silent, SCHEDULE, shape=SHAPE, keep=keep, steps=2)
 
 
@@ -807,6 +861,7 @@ def test_a_walk_along_what_is_no_list_of_steps(steps):
     "arguments",
     [
         {"rounds": (300, 120, 4)},
+        {"rounds": 3},
         {"rounds": ((300, 120),)},
         {"rounds": ((300.5, 120, 4),)},
         {"stride": 2.5},
@@ -858,9 +913,42 @@ def test_batches_that_are_none(batch, words):
         one_step(context_unet(), batch)
 
 
-def test_no_pictures_have_no_loss():
+@pytest.mark.parametrize("x", [pictures()[:0], torch.tensor(0.5)])
+def test_no_pictures_have_no_loss(x):
     with refused("no pictures"):
-        du.diffusion_loss(silent, pictures()[:0], SCHEDULE)
+        du.diffusion_loss(silent, x, SCHEDULE)
+    with refused("no pictures"):
+        du.denoising_losses(silent, x, SCHEDULE, steps=[3])
+
+
+def test_pictures_in_double_precision_train_as_any():
+    """NumPy computes in float64, so learners' own pictures come like that."""
+    batch = (pictures().double(), None)
+    loss = one_step(context_unet(), batch, generator=seeded())
+    assert loss == one_step(context_unet(), (pictures(), None), generator=seeded())
+    with refused("torch.float64", "torch.float32", "x.float()"):
+        context_unet()(pictures().double(), 0.5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"optimiser": None}, {"optimiser": 1e-3}, {"average": context_unet()}],
+)
+def test_what_is_no_optimiser_or_average(options):
+    model = context_unet()
+    before = [parameter.clone() for parameter in model.parameters()]
+    given = {"optimiser": torch.optim.SGD(model.parameters(), 1.0)} | options
+    trip = du.train_steps(model, [(pictures(), None)], SCHEDULE, **given)
+    [name] = options
+    with refused(f"{name}: "):
+        next(trip)
+    for parameter, old in zip(model.parameters(), before):
+        assert torch.equal(parameter, old)
+
+
+def test_an_average_of_what_is_no_network():
+    with refused("model: ", "a network"):
+        du.average_weights(silent)
 
 
 @pytest.mark.parametrize("p", [10, -0.1, NAN, "0.1"])
@@ -1107,7 +1195,25 @@ def test_with_ipywidgets_nothing_is_printed(capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("options", [(), "word"])
+def test_a_start_that_names_no_knob():
+    with refused("start: ", "{name of a knob"):
+        du.explore(draw, "noise", 2, size=(1, 2))
+
+
+def test_a_listing_of_a_lambda():
+    """Its line alone need not be Python."""
+    uses = {"a": lambda x: x + 1}
+    assert "lambda x: x + 1" in du.show_source(uses["a"]).data
+
+
+@pytest.mark.parametrize("wrong", [pictures().numpy(), np.zeros((4, 4), np.uint8), 3])
+def test_pictures_that_are_in_the_models_range_already(wrong):
+    """Floats from 0 to 1 all became nearly -1."""
+    with refused("pictures: ", "uint8 (..., H, W, C)"):
+        du.to_model_range(wrong)
+
+
+@pytest.mark.parametrize("options", [(), "word", 5, None])
 def test_knobs_without_options(options):
     with refused("size=", "a list of options"):
         du.explore(draw, "noise", size=options)
