@@ -2132,6 +2132,7 @@ def sample_multistep(
             f"steps={str(steps)[:60]}; expected a whole number of steps "
             "(on a list's way up a solver remembers wrongly)"
         )
+    _check_schedule(schedule)
     kind = SecondOrder if solver == "2m" else AdamsBashforth
     step = kind(schedule, clip)
     return _sample(
@@ -2188,7 +2189,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
             os.fsync(file.fileno())  # or a power cut could leave an empty file
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # as when the disk is full
+        if error.errno and error.filename is None:  # as when the disk is full
             error.filename = str(path)
         raise
     finally:
@@ -2278,7 +2279,11 @@ def _check_archive(path: Path, file: io.BufferedReader) -> list[int]:
     if file.read(4) != b"PK\x03\x04":
         raise zipfile.BadZipFile("not a zip archive, as torch.save writes since 1.6")
     with zipfile.ZipFile(file) as archive:
-        sizes = [member.file_size for member in archive.infolist()]
+        members = archive.infolist()
+        if any(member.external_attr & 0x10 for member in members):
+            # torch would read no data of it, and take memory as it is
+            raise zipfile.BadZipFile("a part of the archive is marked as a folder")
+        sizes = [member.file_size for member in members]
         _check_bytes(path, sum(sizes))
         damaged = archive.testzip()
     if damaged is not None:
@@ -2325,8 +2330,10 @@ def save_weights(
                 "was not written; half=False writes numbers over 65504"
             )
         stored[name.replace("_orig_mod.", "")] = value
-    with written_whole(path) as temporary, open(temporary, "wb") as file:
-        torch.save(stored, file)  # not its path: the archive would keep the random name
+    memory = io.BytesIO()  # on a full disk, torch would raise errors of its own
+    torch.save(stored, memory)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(memory.getbuffer())
 
 
 def load_state(path: str | os.PathLike) -> dict[str, Tensor]:

@@ -468,6 +468,7 @@ def test_what_is_no_schedule(schedule):
         lambda: du.denoise_ddim(x, 5, 0, x, schedule),
         lambda: du.diffusion_loss(silent, x, schedule),
         lambda: du.sample_ddim(silent, schedule, shape=SHAPE),
+        lambda: du.sample_multistep(silent, schedule, shape=SHAPE),
         lambda: du.denoising_losses(silent, x, schedule, steps=[3]),
         lambda: du.PaletteNet(rgba()[..., :3], schedule),
     ]
