@@ -2635,13 +2635,15 @@ def _read_npy(path: Path) -> np.ndarray:
         raise ValueError("it does not begin as np.save begins a file")
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     expected = mapped.offset + mapped.nbytes
+    array = np.array(mapped)
+    del mapped  # Windows locks a file that is mapped
     size = os.path.getsize(path)
     if size != expected:
         raise UnusableFile(
             f"{path} is damaged: it has {size:,} bytes; expected {expected:,} for "
-            f"{mapped.dtype} of shape {mapped.shape}. Copy it again"
+            f"{array.dtype} of shape {array.shape}. Copy it again"
         )
-    return mapped
+    return array
 
 
 def _read_npz(path: Path, name: str) -> np.ndarray:

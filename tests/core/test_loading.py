@@ -143,6 +143,19 @@ def test_attack_1_a_byte_flipped_anywhere(load, weights, tmp_path):
     assert refusals > 50
 
 
+def test_attack_1_a_part_that_is_marked_as_a_folder(weights, tmp_path):
+    """torch then reads nothing of it, and the checksums are right."""
+    path = tmp_path / "w.pth"
+    content = bytearray(weights)
+    last = weights.rindex(b"PK\x01\x02")
+    content[last + 38] ^= 0x10
+    path.write_bytes(content)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+    for load in (du.load_state, du.load_checkpoint):
+        refused(load, path, "damaged", "marked as a folder")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("load", [du.load_state, du.load_checkpoint])
 def test_attack_1_numbers_that_are_not_finite(load, value, tmp_path):
