@@ -468,9 +468,9 @@ def read_checkpoint(path: Path, history: dict) -> dict | None:
     try:
         state = du.load_checkpoint(path)
     except du.UnusableFile as error:
-        raise du.UnusableFile(f"{error}; {START_AGAIN}") from None
+        raise du.UnusableFile(f"{error}, or {START_AGAIN}") from None
     if set(state) != PARTS:
-        found = ", ".join(map(str, state)) or "nothing"
+        found = ", ".join(map(str, [*state][:6])) or "nothing"
         raise du.UnusableFile(
             f"{path} is not a checkpoint of this program: it holds {found}; "
             f"{START_AGAIN}"
@@ -1230,7 +1230,8 @@ def main() -> None:
         dist.destroy_process_group()
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """`main`, which ends with a sentence if a file cannot be used or written."""
     try:
         main()
     except du.UnusableFile as error:
@@ -1240,3 +1241,7 @@ if __name__ == "__main__":
             f"{error}\nWhat was written before is whole; when this is mended, the same "
             "command continues."
         )
+
+
+if __name__ == "__main__":
+    program()
