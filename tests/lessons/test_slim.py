@@ -104,6 +104,30 @@ def test_a_figure_shrinks_and_looks_the_same(slim):
     assert slim.slimmer(small) == small
 
 
+# ---- text ----------------------------------------------------------------------------
+
+
+def printed(text, name="stdout"):
+    return {"output_type": "stream", "name": name, "text": text}
+
+
+def test_text_that_came_in_pieces_is_joined(slim):
+    picture = {"output_type": "display_data", "data": {}}
+    pieces = [
+        printed(["a\n", "b"]),
+        printed(["c\n"]),
+        printed(["warning\n"], "stderr"),
+        picture,
+        printed(["d\n"]),
+    ]
+    assert slim.with_joined_text(pieces) == [
+        printed(["a\n", "bc\n"]),
+        printed(["warning\n"], "stderr"),
+        picture,
+        printed(["d\n"]),
+    ]
+
+
 # ---- notebooks -----------------------------------------------------------------------
 
 
@@ -123,6 +147,7 @@ def test_the_program_repacks_pictures_removes_widgets_and_leaves_the_rest(tmp_pa
             {
                 "cell_type": "code",
                 "source": "",
+                "metadata": {"execution": {"iopub.execute_input": "2026-11-29"}},
                 "outputs": [
                     {"data": instrument, "metadata": words},
                     {"data": {"text/html": page}},
@@ -150,4 +175,5 @@ def test_the_program_repacks_pictures_removes_widgets_and_leaves_the_rest(tmp_pa
     del instrument["image/png"]
     del instrument["application/vnd.jupyter.widget-view+json"]
     del notebook["metadata"]["widgets"]
+    del notebook["cells"][1]["metadata"]["execution"]
     assert slim == notebook

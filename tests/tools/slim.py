@@ -8,6 +8,8 @@ Without names it takes all lessons. Run again it changes nothing.
   (the players of animations).
 - Widget views and the state of widgets are removed. nbviewer, GitHub and nbconvert then
   show the picture that an instrument saves beside its view.
+- What differs from run to run is evened out: the times at which nbconvert ran each cell
+  are removed, and printed text that a busy kernel sent in pieces becomes one output.
 """
 
 import argparse
@@ -52,15 +54,32 @@ def with_palette(picture: Image.Image) -> Image.Image:
 
 
 def slim(notebook: dict) -> None:
-    """Repack the pictures of the outputs and remove the widgets, in place."""
+    """Repack the pictures of the outputs, remove widgets and times, in place."""
     notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
+        cell.get("metadata", {}).pop("execution", None)
+        if "outputs" in cell:
+            cell["outputs"] = with_joined_text(cell["outputs"])
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             data.pop(WIDGET_VIEW, None)
             if "image/png" in data:
                 png = "".join(data["image/png"]).replace("\n", "")
                 data["image/png"] = slimmer(png)
+
+
+def with_joined_text(outputs: list[dict]) -> list[dict]:
+    """The outputs, with neighbouring pieces of one printed text joined."""
+    joined = []
+    for output in outputs:
+        before = joined[-1] if joined else {}
+        is_text = output.get("output_type") == "stream"
+        if is_text and before.get("name") == output["name"]:
+            text = "".join(before["text"]) + "".join(output["text"])
+            before["text"] = text.splitlines(keepends=True)
+        else:
+            joined.append(output)
+    return joined
 
 
 def rewrite(path: Path) -> None:
