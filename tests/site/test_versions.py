@@ -77,3 +77,4 @@ def test_it_says_what_was_tested_and_what_failed(versions, course, capsys):
     assert tested.endswith(f", pytest {pytest.__version__}")
     assert units.startswith("units passed in ")
     assert lessons.startswith("lessons FAILED in ")
+    assert lessons.endswith(", status 1")

@@ -77,9 +77,10 @@ def passes(python: str, course: Path, part: str) -> tuple[bool, str]:
     """Whether a part of the tests passes, and a line that says so."""
     started = time.monotonic()
     result = subprocess.run([python, "-m", "pytest", PARTS[part]], cwd=course)
-    passed = result.returncode == 0
-    word = "passed" if passed else "FAILED"
-    return passed, f"{part} {word} in {time.monotonic() - started:.0f} s"
+    seconds = time.monotonic() - started
+    if result.returncode == 0:
+        return True, f"{part} passed in {seconds:.0f} s"
+    return False, f"{part} FAILED in {seconds:.0f} s, status {result.returncode}"
 
 
 def main(arguments: list[str] | None = None) -> None:
