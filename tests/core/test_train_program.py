@@ -1,8 +1,10 @@
 """weights/train.py: runs that can be interrupted, their settings, and what they see."""
 
 import dataclasses
+import errno
 import functools
 import json
+import os
 import sys
 
 import numpy as np
@@ -16,6 +18,7 @@ FACTORY = du.sprite_factory()
 SCORING = du.sprite_scoring()
 SCHEDULE = du.NoiseSchedule.linear()
 CPU = torch.device("cpu")
+real_sprites = functools.cache(du.load_sprites)
 
 
 @pytest.fixture
@@ -29,8 +32,9 @@ def train(program, monkeypatch, sprite_files):
 
 
 @pytest.fixture
-def train_really(program):
-    """train.py with the real sprites."""
+def train_really(program, monkeypatch):
+    """train.py with the real sprites, which are read once."""
+    monkeypatch.setattr(du, "load_sprites", real_sprites)
     return program("train")
 
 
@@ -42,7 +46,7 @@ def command(train, monkeypatch, out, name: str, *, epochs: int = 2) -> None:
     options = {
         "--only": name,
         "--n-feat": 8,
-        "--limit": 200 if name == "context" else 100,
+        "--limit": 120 if name == "context" else 60,
         "--epochs": epochs,
         "--threads": 1,
         "--device": "cpu",
@@ -84,7 +88,12 @@ def assert_same(one: dict, other: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model", "context", pytest.param("best", marks=pytest.mark.slow)]
+    "name",
+    [
+        "context",
+        pytest.param("model", marks=pytest.mark.slow),
+        pytest.param("best", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("epochs_done", [1, 1.5])
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
@@ -120,12 +129,6 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
     assert losses[0] == losses[1]
 
 
-def test_a_finished_run_trains_no_further(train, monkeypatch, tmp_path):
-    command(train, monkeypatch, tmp_path / "out", "model")
-    interrupt_after(monkeypatch, 0)
-    command(train, monkeypatch, tmp_path / "out", "model")
-
-
 def test_other_settings_do_not_resume(train, monkeypatch, tmp_path):
     command(train, monkeypatch, tmp_path / "out", "model", epochs=1)
     message = (
@@ -146,21 +149,119 @@ def test_other_data_do_not_resume(train, monkeypatch, tmp_path, sprite_files):
         command(train, monkeypatch, tmp_path / "out", "model", epochs=1)
 
 
-def test_an_interrupted_checkpoint_leaves_the_one_before(train, monkeypatch, tmp_path):
-    settings = train.Settings(False, n_feat=8, epochs=2, limit=200)
+DAMAGED = {
+    "truncated": lambda whole: whole[:-1000],
+    "without a byte": lambda whole: whole[:20_000] + whole[20_001:],
+    "empty": lambda whole: b"",
+    "text": lambda whole: b"model: 1",
+    "a pickle that calls": lambda whole: b"cos\nabort\n(tR.",
+    "the start of an archive": lambda whole: b"PK\x03\x04" + bytes(60),
+}
+
+
+@pytest.fixture
+def stopped(train, tmp_path):
+    """A run after its first epoch, with its checkpoint."""
+    settings = train.Settings(False, n_feat=8, epochs=2, passes=1, limit=20)
     run = train.Run(settings, CPU, tmp_path / "out")
     run.train_epoch(0)
     run.save()
-    before = run.resume_path.read_bytes()
+    return run
 
-    def full(state, file):
-        raise OSError("disk full")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="disk full"):
-        run.save()
-    assert run.resume_path.read_bytes() == before
-    assert list(run.resume_path.parent.iterdir()) == [run.resume_path]
+def again(train, run):
+    """A new run of the same settings, which is to resume."""
+    return train.Run(run.settings, CPU, run.out)
+
+
+REFUSED = r"model_from_0\.pt .*remove it to start again, or give --out another folder"
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_checkpoint_is_refused(damage, stopped, train):
+    whole = stopped.resume_path.read_bytes()
+    stopped.resume_path.write_bytes(DAMAGED[damage](whole))
+    with pytest.raises(ValueError, match=REFUSED) as refused:
+        again(train, stopped).resume()
+    assert "weights_only" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def without_a_part(state: dict) -> None:
+    del state["decay"]
+
+
+def without_losses(state: dict) -> None:
+    del state["history"]["epochs"][0]["losses"]
+
+
+def of_another_epoch(state: dict) -> None:
+    state["history"]["epochs"][0]["epoch"] = 1
+
+
+def of_too_many_epochs(state: dict) -> None:
+    state["history"]["epochs"] *= 3
+
+
+def without_a_history(state: dict) -> None:
+    state["history"] = [1, 2]
+
+
+def of_another_network(state: dict) -> None:
+    state["model"] = du.ContextUnet(3, 16, 5, 16).state_dict()
+
+
+def with_other_moments(state: dict) -> None:
+    state["optimiser"]["state"][0]["exp_avg"] = torch.zeros(2)
+
+
+def without_tensors(state: dict) -> None:
+    state["average"] = 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_a_part,
+        without_losses,
+        of_another_epoch,
+        of_too_many_epochs,
+        without_a_history,
+        of_another_network,
+        with_other_moments,
+        without_tensors,
+    ],
+)
+def test_a_foreign_checkpoint_is_refused(change, stopped, train):
+    state = torch.load(stopped.resume_path, weights_only=True)
+    change(state)
+    torch.save(state, stopped.resume_path)
+    with pytest.raises(ValueError, match=REFUSED):
+        again(train, stopped).resume()
+
+
+def test_weights_are_no_checkpoint(stopped, train):
+    du.save_weights(stopped.model, stopped.resume_path)
+    message = (
+        r"model_from_0\.pt is not a checkpoint of this program: it holds init_conv"
+    )
+    with pytest.raises(ValueError, match=message):
+        again(train, stopped).resume()
+
+
+def test_an_interrupted_checkpoint_leaves_the_one_before(stopped, monkeypatch):
+    before = stopped.resume_path.read_bytes()
+    replace = os.replace
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*model_from_0\.pt"):
+        stopped.save()
+    monkeypatch.setattr(os, "replace", replace)
+    assert stopped.resume_path.read_bytes() == before
+    assert list(stopped.resume_path.parent.iterdir()) == [stopped.resume_path]
 
 
 # ---- What a run writes --------------------------------------------------------------
@@ -183,7 +284,7 @@ def test_every_epoch_and_every_step_has_its_loss(history):
 
 def test_a_history_names_its_settings_data_and_machine(history, train):
     [stage] = history["stages"]
-    expected = {"context": True, "n_feat": 8, "T": 500, "epochs": 3, "limit": 200}
+    expected = {"context": True, "n_feat": 8, "T": 500, "epochs": 3, "limit": 120}
     assert {name: stage[name] for name in expected} == expected
     assert history["data"] == train.data_digests(train.SPRITE_FILES)
     assert set(history["data"]) == set(train.SPRITE_FILES)
@@ -191,10 +292,11 @@ def test_a_history_names_its_settings_data_and_machine(history, train):
     assert str(torch.__version__) in history["machines"][0]
 
 
-def test_checkpoints_of_every_fourth_epoch_and_the_last(train, monkeypatch, tmp_path):
-    command(train, monkeypatch, tmp_path / "out", "model", epochs=6)
-    names = {f.name for f in (tmp_path / "out").glob("model_*.pth")}
-    assert names == {"model_0.pth", "model_4.pth", "model_5.pth", "model_trained.pth"}
+def test_weights_of_every_fourth_epoch_and_the_last(train, monkeypatch, tmp_path):
+    command(train, monkeypatch, tmp_path / "out", "context", epochs=6)
+    names = {path.stem for path in (tmp_path / "out").glob("*.pth")}
+    expected = {f"context_model_{end}" for end in (0, 4, 5, "trained")}
+    assert names == expected
 
 
 def test_shipped_weights_are_not_overwritten_by_other_settings(
@@ -230,6 +332,49 @@ def test_one_history_tells_of_both_stages(two_stages):
     assert len(history["machines"]) == 2
     counts = [(row["epoch"], len(row["losses"])) for row in history["epochs"]]
     assert counts == [(0, 2), (1, 2), (2, 6)]
+
+
+def state_of(folder) -> dict:
+    """{path: (content, time of the last change)} of all files in a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_a_finished_run_says_so_and_changes_nothing(
+    two_stages, train, monkeypatch, capsys
+):
+    before = state_of(two_stages)
+    monkeypatch.setattr(train, "Run", None)
+    command(train, monkeypatch, two_stages, "model", epochs=3)
+    assert state_of(two_stages) == before
+    printed = capsys.readouterr().out
+    assert "model: epochs 0 to 1 are finished" in printed
+    assert "model is finished; remove " in printed
+
+
+def test_only_the_last_stage_writes_the_final_name(train, two_stages, monkeypatch):
+    """Trained again, and stopped in the second stage, a run leaves the older ones."""
+    older = (two_stages / "model_trained.pth").read_bytes()
+    for path in (two_stages / "runs").glob("*.pt"):
+        path.unlink()
+    interrupt_after(monkeypatch, 6)
+    with pytest.raises(KeyboardInterrupt):
+        command(train, monkeypatch, two_stages, "model", epochs=3)
+    assert (two_stages / "runs" / "model_1_average.pth").exists()
+    assert (two_stages / "model_trained.pth").read_bytes() == older
+
+
+def test_a_finished_stage_gives_back_weights_that_were_removed(
+    two_stages, train, monkeypatch
+):
+    names = ["model_1.pth", "model_trained.pth"]
+    before = {name: (two_stages / name).read_bytes() for name in names}
+    for name in names:
+        (two_stages / name).unlink()
+    interrupt_after(monkeypatch, 0)
+    command(train, monkeypatch, two_stages, "model", epochs=3)
+    for name in names:
+        assert (two_stages / name).read_bytes() == before[name]
 
 
 def test_the_second_stage_starts_from_the_weights_that_the_first_saved(two_stages):
@@ -324,7 +469,7 @@ def test_a_stage_without_its_start_says_what_to_do(train, tmp_path):
 
 
 def test_a_longer_context_starts_unheard(train_really, tmp_path):
-    images = du.load_sprites("train").images[:50]
+    images = real_sprites("train").images[:50]
     torch.manual_seed(0)
     short = du.PaletteNet(images, SCHEDULE, n_cfeat=5, width=16).eval()
     long = du.PaletteNet(images, SCHEDULE, n_cfeat=9, width=16).eval()
@@ -340,7 +485,7 @@ def test_a_longer_context_starts_unheard(train_really, tmp_path):
 
 
 def test_nothing_but_the_context_may_differ(train_really, tmp_path):
-    images = du.load_sprites("train").images[:50]
+    images = real_sprites("train").images[:50]
     short = du.PaletteNet(images, SCHEDULE, n_cfeat=5, width=16)
     long = du.PaletteNet(images, SCHEDULE, n_cfeat=9, width=16)
     wide = du.PaletteNet(images, SCHEDULE, n_cfeat=5, width=32)
@@ -389,7 +534,7 @@ def test_batches_pair_each_picture_with_its_context(train):
 
 def some_sprites(rows) -> du.Sprites:
     """Training sprites of these rows."""
-    every = du.load_sprites("train")
+    every = real_sprites("train")
     factors = [every.factors[i] for i in rows]
     return du.Sprites(every.images[rows], every.labels[rows], factors)
 
@@ -451,7 +596,7 @@ def test_the_seed_decides_the_new_colours(train_really):
 
 def test_a_recoloured_sprite_is_never_one_of_the_test(train_really, monkeypatch):
     """A piece of food of which every other colour is in `test`: its own comes."""
-    rows = du.load_sprites("train").factors
+    rows = real_sprites("train").factors
     index = next(i for i, row in enumerate(rows) if row["class"] == "food")
     food = some_sprites([index])
     [own] = food.factors
@@ -501,7 +646,7 @@ def test_recoloured_pictures_come_by_drawing_where_they_should(
 ):
     """A piece of food in five colours and another in one: the decoder counts."""
     groups = {}
-    for i, row in enumerate(du.load_sprites("train").factors):
+    for i, row in enumerate(real_sprites("train").factors):
         if row["class"] == "food":
             groups.setdefault(drawing(row), []).append(i)
     common, *_, rare = sorted(groups.values(), key=len, reverse=True)
@@ -566,6 +711,91 @@ def test_the_history_has_means_of_so_many_steps(train_really, recolouring, tmp_p
     assert (4 * four + 2 * two) / 6 == pytest.approx(row["loss"])
 
 
+# ---- The folder ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def reserve(train):
+    """A function that reserves a folder for runs, as the program does."""
+    parser = train.command_line()
+    return functools.partial(train.reserve, parser)
+
+
+def test_a_second_run_in_the_same_folder_stops(reserve, tmp_path, capsys):
+    with reserve(tmp_path, ["model", "best"]):
+        with pytest.raises(SystemExit):
+            reserve(tmp_path, ["context", "best"])
+        message = f"another process is training best in {tmp_path}"
+        assert message in capsys.readouterr().err
+        # what the second had locked before it stopped is free
+        reserve(tmp_path, ["context"]).close()
+    reserve(tmp_path, ["model", "best"]).close()
+
+
+def test_what_killed_runs_have_left_is_removed(reserve, tmp_path):
+    out = tmp_path / "out"
+    (out / "runs").mkdir(parents=True)
+    names = [
+        "model_0.pth.0123abcd.tmp",
+        "runs/model_from_0.pt.0123abcd.tmp",
+        "runs/model.lock",
+        "context_model_0.pth.0123abcd.tmp",
+        "model_0.pth",
+        "my.tmp",
+    ]
+    for name in names:
+        (out / name).touch()
+    reserve(out, ["model"]).close()
+    assert set(state_of(out)) == {out / name for name in names[2:]}
+
+
+@pytest.mark.parametrize("name", ["basic", "features", "context"])
+def test_a_file_in_place_of_the_folder_is_noticed_first(
+    name, train, monkeypatch, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    out.touch()
+    monkeypatch.setattr(train, "train", None)
+    with pytest.raises(SystemExit):
+        command(train, monkeypatch, out, name)
+    assert f"--out {out} cannot be written to: " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
+def test_a_folder_without_permission_is_noticed_first(reserve, tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    with pytest.raises(SystemExit):
+        reserve(tmp_path, ["features"])
+    tmp_path.chmod(0o700)
+    message = f"--out {tmp_path} cannot be written to: [Errno 13] Permission denied"
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (du.UnusableFile("w.pth is damaged"), "w.pth is damaged"),
+        (OSError(28, "No space left"), "No space left.* the same command continues"),
+    ],
+)
+def test_the_program_ends_with_a_sentence(error, message, train, monkeypatch):
+    def broken():
+        raise error
+
+    monkeypatch.setattr(train, "main", broken)
+    with pytest.raises(SystemExit, match=f"(?s){message}"):
+        train.program()
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--limit", "--n-feat", "--threads"])
+def test_counts_start_at_one(option, train, capsys):
+    with pytest.raises(SystemExit):
+        train.command_line().parse_args([option, "0"])
+    assert f"{option}: 0 found; expected at least 1" in capsys.readouterr().err
+
+
 # ---- Batches that several processes share -------------------------------------------
 
 
@@ -598,10 +828,10 @@ def test_batches_are_shared_out_evenly(train):
 
 def test_evened_weights_are_one_over_the_loss(train_really):
     """Of a network that knows nothing: its loss at a step gives that step's weight."""
-    sprites = du.load_sprites("train")
+    sprites = real_sprites("train")
     model = du.PaletteNet(sprites.images, SCHEDULE, width=16)
-    x = sprites.x[:60]
-    c = sprites.c[:60]
+    x = sprites.x[:20]
+    c = sprites.c[:20]
     weights = train_really.evened(model, x, c, SCHEDULE, 0.01, seed=1)
     assert weights.shape == (501,)
     assert weights[0] == 0
@@ -611,7 +841,7 @@ def test_evened_weights_are_one_over_the_loss(train_really):
     for t in (100, 300, 500):
         x_t = du.perturb_input(x, t, torch.randn(x.shape), SCHEDULE)
         with torch.no_grad():
-            loss = float(model.loss(x_t, torch.full((60,), t / 500), c, x).mean())
+            loss = float(model.loss(x_t, torch.full((20,), t / 500), c, x).mean())
         assert float(weights[t]) == pytest.approx(1 / (0.01 + loss), rel=0.1)
 
 
@@ -757,6 +987,16 @@ def test_basic_unet_trains_and_is_saved(train, digits, monkeypatch, tmp_path):
     train.train_basic(CPU, tmp_path, steps=3, batch=8)
     du.load_weights(du.BasicUNet(), tmp_path / "basic_unet.pth")
     assert len(read(tmp_path / "basic_unet_history.json")["losses"]) == 3
+
+
+def test_a_trained_basic_unet_is_left_alone(train, digits, monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "data_digests", lambda files: dict.fromkeys(files, ""))
+    train.train_basic(CPU, tmp_path, steps=1, batch=4)
+    before = state_of(tmp_path)
+    train.train_basic(CPU, tmp_path, steps=1, batch=4)
+    assert state_of(tmp_path) == before
+    train.train_basic(CPU, tmp_path, steps=1, batch=5)
+    assert state_of(tmp_path) != before
 
 
 def test_other_digits_are_refused(train, digits, monkeypatch, tmp_path):

@@ -112,6 +112,32 @@ def test_a_table_of_other_settings_is_refused(tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ['{"settings": ', "[1]", "[" * 100_000, "\xff"])
+def test_a_damaged_table_is_refused(content, tmp_path):
+    path = tmp_path / "table.json"
+    path.write_text(content, encoding="latin1")
+    message = r"table\.json (is damaged|holds a list).* remove it, or copy it again"
+    with pytest.raises(ValueError, match=message):
+        tables.so_far(path, {"n": 1}, argparse.ArgumentParser(), runs={})
+
+
+def test_a_table_that_cannot_be_written_is_noticed_first(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "table.json"
+    with pytest.raises(SystemExit):
+        tables.so_far(path, {"n": 1}, argparse.ArgumentParser(), runs={})
+    assert f"--out {path} cannot be written: " in capsys.readouterr().err
+
+
+def test_what_a_killed_program_left_of_its_table_is_removed(tmp_path):
+    left = tmp_path / "table.json.0123abcd.tmp"
+    other = tmp_path / "another.json.0123abcd.tmp"
+    left.touch()
+    other.touch()
+    tables.so_far(tmp_path / "table.json", {}, argparse.ArgumentParser())
+    assert [*tmp_path.iterdir()] == [other]
+
+
 def test_rows_with_other_settings_are_missing_too():
     rows = {"kept": {"run": 1}, "changed": {"run": 1}}
     planned = {"kept": 1, "changed": 2, "new": 3}
@@ -296,6 +322,16 @@ def test_samples_join_those_that_are_there(tmp_path):
         sums = {name: stored[name].sum() for name in stored}
     assert sums == {"a": 4, "b": 3}
     assert [file.name for file in path.parent.iterdir()] == ["samples.npz"]
+
+
+def test_damaged_samples_are_refused_and_stay(tmp_path):
+    path = tmp_path / "samples.npz"
+    tables.add_samples(path, {"a": np.zeros(200)})
+    half = path.read_bytes()[:150]
+    path.write_bytes(half)
+    with pytest.raises(ValueError, match=r"samples\.npz is damaged .*; remove it"):
+        tables.add_samples(path, {"b": np.zeros(2)})
+    assert path.read_bytes() == half
 
 
 def test_json_loads_as_it_was_and_its_lists_fill_lines(tmp_path):

@@ -111,9 +111,15 @@ def so_far(
 ) -> dict:
     """The content of a table's file, to continue with.
 
-    If there is no file, the content is `empty` with these settings. A file of other
-    settings ends the program with an error message.
+    If there is no file, the content is `empty` with these settings. What killed
+    programs have left of the file is removed. A file of other settings, or a folder
+    that cannot be written to, ends the program with an error message.
     """
+    try:
+        check_writable(path.parent, path.name)
+    except OSError as error:
+        parser.error(f"--out {path} cannot be written: {error}")
+    du.sweep_temporary(path.parent, path.name)
     content = stored(path, {"settings": settings} | empty)
     found = content.get("settings")
     if found != settings:
