@@ -799,6 +799,14 @@ def test_counts_start_at_one(option, train, capsys):
 # ---- Batches that several processes share -------------------------------------------
 
 
+def test_what_trains_alone_says_so(train, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        command(train, monkeypatch, tmp_path, "basic")
+    message = "under torchrun add --only, one of model, context, best"
+    assert message in capsys.readouterr().err
+
+
 def parts_of(train, processes: int) -> list[list[list[int]]]:
     """What each process gets of a batch of seven and a batch of one."""
     whole = [
