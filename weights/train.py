@@ -836,6 +836,18 @@ def write_if_new(path: Path, content: dict) -> bool:
     return True
 
 
+def forget_what_followed(plan: Sequence[Settings], out: Path) -> None:
+    """Remove the checkpoints of later stages if the first of these starts anew.
+
+    They continue older weights.
+    """
+    first, *later = plan
+    if checkpoint_path(first, out).exists():
+        return
+    for stage in later:
+        checkpoint_path(stage, out).unlink(missing_ok=True)
+
+
 def train_run(
     name: str, epochs: int | None, device: torch.device, out: Path, **settings
 ) -> None:
@@ -843,10 +855,12 @@ def train_run(
     plan = list(stages(name, epochs, **settings))
     rank, _ = place()
     histories = []
-    for stage in plan:
+    for i, stage in enumerate(plan):
         is_last = stage is plan[-1]
         history = finished(stage, out, is_last)
         if history is None:
+            if rank == 0:
+                forget_what_followed(plan[i:], out)
             history = Run(stage, device, out, is_last).train()
         elif rank == 0:
             end = stage.epochs - 1
