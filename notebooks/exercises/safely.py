@@ -64,44 +64,48 @@ def within_the_limit(function: Callable, *arguments) -> object:
     # it computes, sleeps or waits for input. And what torch and NumPy keep for each
     # thread cannot leak: grad mode, inference mode, autocast, default device, errstate.
     outcome = {}
+    # An event, because the stop button during Thread.join makes Python 3.10 to 3.12
+    # take a thread that still runs for a dead one.
+    ended = threading.Event()
 
     def work():
         try:
             outcome["result"] = function(*arguments)
         except BaseException as error:
             outcome["error"] = error
+        finally:
+            ended.set()
 
     # in the context of the cell, where Jupyter shows what the thread prints
     run = contextvars.copy_context().run
     worker = threading.Thread(target=run, args=[work], daemon=True)
     worker.start()
     try:
-        _wait(worker)
+        _wait(ended)
     finally:
-        _stop(worker)
+        _stop(worker.ident, ended)
     if "result" in outcome:
         return outcome["result"]
     raise outcome.get("error", TimeIsUp(STILL_RUNNING))
 
 
-def _wait(worker: threading.Thread) -> None:
+def _wait(ended: threading.Event) -> None:
     """Wait until a thread ends, or its time."""
     end = monotonic() + TIME_LIMIT
-    while worker.is_alive() and monotonic() < end:
-        worker.join(0.05)  # in short turns: Windows lets no interrupt into a long one
+    while not ended.is_set() and monotonic() < end:
+        ended.wait(0.05)  # in short turns: Windows lets no interrupt into a long one
 
 
-def _stop(worker: threading.Thread) -> None:
+def _stop(thread: int, ended: threading.Event) -> None:
     """Raise TimeIsUp in the Python code of a thread, repeatedly in case it is caught.
 
     C code, such as that of sleep, goes on until it returns.
     """
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
     end = monotonic() + TIME_TO_STOP
-    while worker.is_alive() and monotonic() < end:
-        thread = ctypes.c_ulong(worker.ident)
-        raise_in(thread, ctypes.py_object(TimeIsUp))
-        worker.join(0.02)
+    while not ended.is_set() and monotonic() < end:
+        raise_in(ctypes.c_ulong(thread), ctypes.py_object(TimeIsUp))
+        ended.wait(0.02)
 
 
 # ---- State ---------------------------------------------------------------------------

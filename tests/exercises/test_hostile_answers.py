@@ -8,6 +8,7 @@ import _thread
 import asyncio
 import importlib.util
 import re
+import signal
 import sys
 import threading
 import time
@@ -43,8 +44,9 @@ def half_a_second(monkeypatch):
     monkeypatch.setattr(safely, "TIME_TO_STOP", 0.2)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def numbers():
+    """Those of all exercises; all lessons' judges are loaded from here on."""
     return hostile.numbers()
 
 
@@ -207,19 +209,41 @@ def test_an_answer_finds_no_input():
     assert "Your code stopped with EOFError" in answer
 
 
+@pytest.fixture
+def stop_button():
+    """A timer, to be started, that presses it. What it means is as in a kernel."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield threading.Timer(0.1, _thread.interrupt_main)
+    signal.signal(signal.SIGINT, before)
+
+
 class TestInterrupts:
     @pytest.mark.parametrize("endless", [hostile.loop_for_ever, hostile.sleep_for_ever])
-    def test_the_stop_button_goes_out(self, endless):
+    def test_the_stop_button_goes_out(self, endless, stop_button):
         def answer(b):
             torch.set_default_dtype(torch.float64)
+            stop_button.start()
             endless()
 
         before = hostile.state()
-        timer = threading.Timer(0.3, _thread.interrupt_main)
-        timer.start()
         with pytest.raises(KeyboardInterrupt):
             check("2.1", answer)
         assert hostile.changed(before, hostile.state()) == []
+
+    def test_a_loop_ends_with_the_stop_button(self, stop_button):
+        """Or it would slow down the notebook from then on."""
+        turns = []
+
+        def answer(b):
+            stop_button.start()
+            while True:
+                turns.append(1)
+
+        with pytest.raises(KeyboardInterrupt):
+            check("2.1", answer)
+        done = len(turns)
+        time.sleep(0.2)
+        assert len(turns) == done
 
     def test_an_answers_own_interrupt_goes_out(self):
         with pytest.raises(KeyboardInterrupt):

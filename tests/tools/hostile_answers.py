@@ -20,6 +20,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib
@@ -325,6 +326,12 @@ def numbers() -> list[str]:
 # ---- Checking ------------------------------------------------------------------------
 
 
+def threads() -> tuple[int, int]:
+    """How many threads torch uses here, and in a thread that begins now."""
+    with ThreadPoolExecutor(1) as pool:
+        return torch.get_num_threads(), pool.submit(torch.get_num_threads).result()
+
+
 def constants() -> list:
     """What the lessons' judges call SCHEDULE, by identity."""
     lessons = [name for name in sys.modules if name.startswith("exercises.lesson_")]
@@ -342,7 +349,7 @@ def state() -> dict[str, object]:
         "default dtype": torch.get_default_dtype(),
         "default device": torch.empty(0).device,
         "autocast": torch.is_autocast_enabled("cpu"),
-        "threads": torch.get_num_threads(),
+        "threads": threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "cudnn": torch.backends.cudnn.benchmark,
         "anomaly mode": torch.is_anomaly_enabled(),
