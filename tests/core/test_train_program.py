@@ -14,6 +14,8 @@ from torch import nn
 
 import diffusion_utilities as du
 
+pytestmark = pytest.mark.slow  # together they take over five seconds
+
 FACTORY = du.sprite_factory()
 SCORING = du.sprite_scoring()
 SCHEDULE = du.NoiseSchedule.linear()

@@ -21,6 +21,8 @@ import torch
 from exercises import Wrong, answer_to, check, safely, tried
 from jupyter_client.manager import start_new_kernel
 
+pytestmark = pytest.mark.slow  # together they take over five seconds
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

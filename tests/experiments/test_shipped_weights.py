@@ -9,6 +9,8 @@ import pytest
 import diffusion_utilities as du
 from diffusion_utilities import *  # as published notebooks begin
 
+pytestmark = pytest.mark.slow  # together they take over five seconds
+
 SCHEDULE = NoiseSchedule.linear()
 PUBLISHED = (
     "model_0",
