@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import contextvars
 import ctypes
 import io
 import math
@@ -76,9 +75,7 @@ def within_the_limit(function: Callable, *arguments) -> object:
         finally:
             ended.set()
 
-    # in the context of the cell, where Jupyter shows what the thread prints
-    run = contextvars.copy_context().run
-    worker = threading.Thread(target=run, args=[work], daemon=True)
+    worker = threading.Thread(target=work, daemon=True)
     worker.start()
     try:
         _wait(ended)

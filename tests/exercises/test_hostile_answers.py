@@ -8,6 +8,7 @@ import _thread
 import asyncio
 import importlib.util
 import re
+import runpy
 import signal
 import sys
 import threading
@@ -153,11 +154,13 @@ def test_the_limit_is_ten_seconds():
 @pytest.mark.usefixtures("half_a_second")
 class TestTime:
     def test_a_loop_is_stopped(self):
-        threads = threading.active_count()
+        before = set(threading.enumerate())
         answer = answer_to("2.1", hostile.doing(hostile.loop_for_ever))
         assert answer.startswith(TEN_SECONDS)
         assert "restart" not in answer
-        assert threading.active_count() == threads
+        for thread in set(threading.enumerate()) - before:
+            thread.join(5)
+            assert not thread.is_alive()
 
     @pytest.mark.parametrize("endless", [hostile.sleep_for_ever, hostile.wait_for_ever])
     def test_what_cannot_be_stopped_is_left_behind(self, endless):
@@ -348,6 +351,21 @@ class TestText:
     def test_a_result_is_shown_shortly(self, capsys):
         printed = printed_by(hostile.returning(HugeText()), capsys)
         assert re.search(r"You returned HugeText <xx.* \.\.\. .*x>; expected", printed)
+
+    def test_a_type_is_named_shortly(self, capsys):
+        kind = type("Long" * 1000, (), {"__init__": lambda self, *_: None})
+        printed = printed_by(kind, capsys, number="3.2")
+        assert "This makes LongLong" in printed
+        assert len(printed) < 620
+
+    def test_a_line_is_shortened(self, capsys, tmp_path):
+        path = tmp_path / "answer.py"
+        path.write_text(f"def answer(b):\n    return 1 / 0 {'+ 1 ' * 1000}+ 2\n")
+        names = runpy.run_path(str(path))
+        printed = printed_by(names["answer"], capsys)
+        assert "division by zero (in `return 1 / 0 + 1 + 1" in printed
+        assert "+ 1 + 2`)." in printed
+        assert len(printed) < 300
 
     def test_half_a_character_is_printed_as_its_code(self, capsys):
         def answer(b):
