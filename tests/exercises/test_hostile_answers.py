@@ -178,6 +178,21 @@ class TestTime:
 
         assert "restart" not in answer_to("2.1", answer)
 
+    def test_a_loop_that_catches_all_is_stopped_again(self, monkeypatch):
+        monkeypatch.setattr(safely, "TIME_TO_STOP", 30)
+        caught = []
+
+        def answer(b):
+            while len(caught) < 3:
+                try:
+                    hostile.loop_for_ever()
+                except BaseException as error:
+                    caught.append(error)
+            return b
+
+        answer_to("2.1", answer)
+        assert len(caught) == 3
+
     def test_a_loop_that_catches_all_is_stopped_or_left_behind(self):
         over = []
 
@@ -486,7 +501,6 @@ def run_in(client, code, on_output=None) -> str:
     return "".join(told)
 
 
-@pytest.mark.slow
 class TestJupyter:
     @pytest.mark.parametrize("name", ENDLESS_CELLS)
     def test_an_endless_answer_ends(self, kernel, name):
