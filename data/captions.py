@@ -411,7 +411,7 @@ def write_caption(
 def _something_else(
     specification: Specification, named: dict[str, str], rng: np.random.Generator
 ) -> dict[str, str]:
-    """{factor: a value that the sprite does not have}, for a factor that is not named."""
+    """{factor: a value that the sprite does not have}; the factor is not named."""
     free = [each for each in DENIABLE[specification.class_name] if each not in named]
     if not free:
         return {}

@@ -10,6 +10,8 @@ import pytest
 
 import diffusion_utilities as du
 
+pytestmark = pytest.mark.slow  # together they take over five seconds
+
 FACTORY = du.sprite_factory()
 
 
