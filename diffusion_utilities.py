@@ -9,19 +9,24 @@ docstring says otherwise. Noise is counted in steps t, whole numbers from 1 (lea
 noise) to T (most); t = 0 is the clean picture. Networks are told the share t / T.
 
 Papers, by arXiv number:
+[Adam] Kingma & Ba 2014, 1412.6980.
+[Attention] Vaswani et al. 2017, 1706.03762.
 [CFG] Ho & Salimans 2022, 2207.12598.
 [DDIM] Song et al. 2021, 2010.02502.
 [DDPM] Ho et al. 2020, 2006.11239.
 [DPM++] Lu et al. 2022, 2211.01095.
+[EDM] Karras et al. 2022, 2206.00364.
 [FID] Heusel et al. 2017, 1706.08500.
 [iDDPM] Nichol & Dhariwal 2021, 2102.09672.
 [Memo] Yoon et al. 2023, SPIGM workshop at ICML.
 [Min-SNR] Hang et al. 2023, 2303.09556.
+[Muon] Jordan et al. 2024, kellerjordan.github.io/posts/muon.
 [Plaid] Gulrajani & Hashimoto 2023, 2305.18619.
 [PNDM] Liu et al. 2022, 2202.09778.
 [PR] Kynkaanniemi et al. 2019, 1904.06991.
 [PRDC] Naeem et al. 2020, 2002.09797.
 [Restart] Xu et al. 2023, 2306.14878.
+[SD3] Esser et al. 2024, 2403.03206.
 [U-Net] Ronneberger et al. 2015, 1505.04597.
 """
 
@@ -103,11 +108,15 @@ __all__ = [
     "ContextUnet",
     "BasicUNet",
     "PaletteNet",
+    "SpriteUnet",
+    "straight_share",
+    "straight_steps",
     "count_parameters",
     # training
     "diffusion_loss",
     "drop_context",
     "average_weights",
+    "Muon",
     "train_steps",
     "save_weights",
     "load_state",
@@ -132,6 +141,7 @@ __all__ = [
     "to_model_range",
     "sprite_factory",
     "sprite_scoring",
+    "sprite_captions",
     # measuring
     "denoising_losses",
     "nearest_pictures",
@@ -1226,6 +1236,346 @@ class PaletteNet(nn.Module):
         return (x - signal * x0) / spread
 
 
+class Attention(nn.Module):
+    """Places read from a source: from each other, or from the words of a caption.
+
+    x: (B, N, width), the places. source: (B, M, source_width). Returns (B, N, width).
+
+    Nothing is added to keys and values, so a row of zeros in the source says nothing.
+    It stands where there is no word.
+
+    Source: [Attention] section 3.2.
+
+    Lesson 8.
+    """
+
+    def __init__(self, width: int, source_width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(source_width, width, bias=False)
+        self.value = nn.Linear(source_width, width, bias=False)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        query = self._split(self.query(x))  # (B, heads, N, width / heads)
+        key = self._split(self.key(source))  # (B, heads, M, width / heads)
+        value = self._split(self.value(source))  # (B, heads, M, width / heads)
+        read = F.scaled_dot_product_attention(query, key, value)
+        return self.out(read.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """One row for each head: (B, N, width) becomes (B, heads, N, width / heads)."""
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class ReaderBlock(nn.Module):
+    """A transformer block: words read from each other, then each one thinks by itself.
+
+    x: (B, M, width). is_word: (B, M, 1), 1 for a word and 0 for padding.
+    Returns (B, M, width).
+
+    Lesson 8.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.perceptron = nn.Sequential(
+            nn.Linear(width, 3 * width),
+            nn.GELU(),
+            nn.Linear(3 * width, width),
+        )
+
+    def forward(self, x: Tensor, is_word: Tensor) -> Tensor:
+        seen = self.norm1(x) * is_word
+        x = x + self.attention(seen, seen)
+        return x + self.perceptron(self.norm2(x))
+
+
+class Reader(nn.Module):
+    """A small transformer that reads captions.
+
+    numbers: (B, max_words), the numbers of words; 0 where there is none.
+    Returns (B, max_words, width), with zeros where there is no word.
+
+    Lesson 8.
+    """
+
+    def __init__(
+        self, n_words: int, max_words: int = 40, width: int = 96, depth: int = 2
+    ) -> None:
+        super().__init__()
+        self.word = nn.Embedding(n_words, width)
+        self.position = nn.Parameter(torch.randn(max_words, width) / 10)
+        self.blocks = nn.ModuleList(ReaderBlock(width) for _ in range(depth))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        is_word = (numbers > 0)[..., None].to(self.position)  # (B, max_words, 1)
+        x = self.word(numbers) + self.position  # (B, max_words, width)
+        for block in self.blocks:
+            x = block(x, is_word)
+        return x * is_word
+
+
+class ConditionedBlock(nn.Module):
+    """A residual block of two 3x3 convolutions that is told what to do.
+
+    The condition scales and shifts the activations between the convolutions. At first
+    the block is only its shortcut, because the second convolution begins with zeros.
+
+    x: (B, in_channels, H, W). condition: (B, width), made of the time and of what to
+    draw. Returns (B, out_channels, H, W).
+
+    Lesson 8.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.modulate = nn.Linear(width, 2 * out_channels)
+        self.norm2 = nn.GroupNorm(8, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.modulate(condition)[..., None, None].chunk(2, dim=1)
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.norm2(h) * (1 + scale) + shift
+        h = self.conv2(F.silu(h))
+        return self.shortcut(x) + h
+
+
+class AttentionBlock(nn.Module):
+    """Places in a picture read from each other, then from the words.
+
+    x: (B, channels, H, W). words: (B, M, width). Returns (B, channels, H, W).
+
+    Lesson 8.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.places = Attention(channels, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.words = Attention(channels, width)
+
+    def forward(self, x: Tensor, words: Tensor) -> Tensor:
+        places = x.flatten(2).transpose(1, 2)  # (B, H W, channels)
+        seen = self.norm1(places)
+        places = places + self.places(seen, seen)
+        places = places + self.words(self.norm2(places), words)
+        return places.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class SpriteUnet(nn.Module):
+    """The strong network: it draws anything, a class, some factors, or a caption.
+
+    A U-Net of residual blocks, with attention at two of its three resolutions. Inside,
+    it predicts the clean picture. From outside, it is used as a `ContextUnet`: it takes
+    x_t, t / T and a context, and returns the noise.
+
+    schedule: gives alpha-bar; samplers must use the same one.
+    n_cfeat: the length of a context row.
+    n_words, max_words: of the vocabulary, and of a caption.
+    in_channels: of the pictures, 3 for colour or 4 with transparency.
+    channels: how many at each resolution, multiples of 8.
+    width, reader_width: of what the blocks are told, and of a word.
+
+    Raises ValueError for other pictures, times and contexts than the network was built
+    for.
+
+    Sources: [EDM] section 5 for the clean picture, [SD3] section 3.1 for the loss.
+
+    Lesson 8.
+    """
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        *,
+        n_cfeat: int = 175,
+        n_words: int = 217,
+        max_words: int = 40,
+        in_channels: int = 3,
+        channels: Sequence[int] = (48, 96, 128),
+        width: int = 128,
+        reader_width: int = 96,
+    ) -> None:
+        super().__init__()
+        _check_schedule(schedule)
+        full, half, quarter = channels
+        self.in_channels = in_channels
+        self.n_cfeat = n_cfeat
+        self.max_words = max_words
+        waves = 2.0 ** torch.linspace(-2, 4, 16)
+        self.register_buffer("ab", schedule.ab.float(), persistent=False)
+        self.register_buffer("waves", waves, persistent=False)
+
+        # What the blocks are told: the time, and what to draw.
+        self.time = EmbedFC(2 * len(waves), width)
+        self.columns = nn.Linear(n_cfeat, reader_width, bias=False)
+        self.reader = Reader(n_words, max_words, reader_width)
+        self.asked = nn.Linear(reader_width, width)
+
+        # Down and up. The comments give channels x height of each output.
+        self.stem = nn.Conv2d(in_channels, full, 3, padding=1)  # full x h
+        self.down1 = ConditionedBlock(full, full, width)  # full x h
+        self.down2 = ConditionedBlock(full, half, width)  # half x h/2
+        self.look1 = AttentionBlock(half, reader_width)  # half x h/2
+        self.down3 = ConditionedBlock(half, quarter, width)  # quarter x h/4
+        self.look2 = AttentionBlock(quarter, reader_width)  # quarter x h/4
+        self.up3 = ConditionedBlock(2 * quarter, quarter, width)  # quarter x h/4
+        self.up2 = ConditionedBlock(quarter + half, half, width)  # half x h/2
+        self.look3 = AttentionBlock(half, reader_width)  # half x h/2
+        self.up1 = ConditionedBlock(half + full, full, width)  # full x h
+        self.norm = nn.GroupNorm(8, full)
+        self.out = nn.Conv2d(full, in_channels, 3, padding=1)  # in_channels x h
+        nn.init.zeros_(self.out.weight)
+
+    def read(self, context: Tensor) -> Tensor:
+        """What a context says, as words: (B, M, reader_width).
+
+        context: (B, max_words), numbers of words, which the reader reads; or
+        (B, n_cfeat), a row, which becomes one word. A shorter row, such as that of a
+        class alone, is filled up with zeros.
+        """
+        length = context.shape[1]
+        if length == self.max_words:
+            return self.reader(context.long())
+        row = F.pad(context, (0, self.n_cfeat - length))
+        return self.columns(row)[:, None]
+
+    def picture(self, x: Tensor, ab: Tensor, words: Tensor) -> Tensor:
+        """The clean picture behind x_t, (B, C, H, W).
+
+        ab: alpha-bar of t, (B, 1). words: from `read`.
+        """
+        angles = torch.log(ab / (1 - ab)) * self.waves
+        time = self.time(torch.cat((angles.sin(), angles.cos()), 1))
+        count = (words != 0).any(2).sum(1, keepdim=True).clamp(min=1)
+        condition = F.silu(time + self.asked(words.sum(1) / count))
+
+        full = self.down1(self.stem(x), condition)
+        half = self.down2(F.avg_pool2d(full, 2), condition)
+        half = self.look1(half, words)
+        quarter = self.down3(F.avg_pool2d(half, 2), condition)
+
+        up = self.look2(quarter, words)
+        up = self.up3(torch.cat((up, quarter), 1), condition)
+        up = F.interpolate(up, scale_factor=2)
+        up = self.up2(torch.cat((up, half), 1), condition)
+        up = self.look3(up, words)
+        up = F.interpolate(up, scale_factor=2)
+        up = self.up1(torch.cat((up, full), 1), condition)
+        return self.out(F.silu(self.norm(up)))
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c: Tensor | None = None,
+        clean: Tensor | None = None,
+    ) -> Tensor:
+        """The noise in x, (B, C, H, W).
+
+        x: (B, in_channels, H, W), where H and W are multiples of 4.
+        t: step / T in [0, 1], as (B,), (B, 1, 1, 1) or one number; 0 counts as step 1.
+        c: a context as for `read`, for each picture or (1, ...) for all; or None.
+
+        With `clean` it returns `loss` instead, so that whatever wraps the network (an
+        average, several processes) sees its training.
+        """
+        self._check(x, t, c)
+        if c is None:
+            c = x.new_zeros(x.shape[0], self.n_cfeat)
+        c = torch.as_tensor(c, dtype=x.dtype, device=x.device)
+        c = c.expand(x.shape[0], c.shape[1])
+        T = len(self.ab) - 1
+        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        step = (t * T).round().long().clamp(1, T).reshape(-1)
+        ab = self.ab[step].expand(x.shape[0])[:, None]
+        picture = self.picture(x, ab, self.read(c))
+        ab = ab[..., None, None]
+        if clean is not None:
+            return self.loss(picture, clean, ab)
+        return (x - ab.sqrt() * picture) / (1 - ab).sqrt()
+
+    def loss(self, picture: Tensor, clean: Tensor, ab: Tensor) -> Tensor:
+        """The squared error of the velocity on the straight path.
+
+        It is that of the clean picture, divided by the noise's share squared, but never
+        multiplied by more than 400.
+
+        picture, clean: (B, C, H, W). ab: (B, 1, 1, 1). Returns (B, C, H, W).
+        """
+        noise_share = 1 - straight_share(ab)
+        weight = noise_share.pow(-2).clamp(max=400)
+        return weight * (picture - clean).square()
+
+    def _check(self, x: Tensor, t: Tensor, c: Tensor | None) -> None:
+        _check_pictures(x, self.out.weight)
+        *_, height, width = x.shape
+        if x.ndim != 4 or x.shape[1] != self.in_channels or height % 4 or width % 4:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; expected (B, {self.in_channels}, H, W)"
+                ", where H and W are multiples of 4"
+            )
+        _check_time(t, x)
+        if c is None:
+            return
+        c = _context(c, x, one_for_all=True)
+        if c.shape[1] > self.n_cfeat:
+            raise ValueError(
+                f"context has shape {tuple(c.shape)}; expected rows of at most "
+                f"{self.n_cfeat} numbers, or captions of {self.max_words} words"
+            )
+
+
+def straight_share(ab: Tensor) -> Tensor:
+    """The picture's share of x_t, when the shares of picture and noise add up to 1.
+
+    Flow matching goes along the straight path s x_0 + (1 - s) noise. A step of any
+    schedule has the same mixture up to a factor, with s = sqrt(ab) / (sqrt(ab) +
+    sqrt(1 - ab)).
+
+    ab: alpha-bar, any shape. Returns the same shape, from 0 to 1.
+
+    Lesson 13.
+    """
+    signal = ab.sqrt()
+    noise = (1 - ab).sqrt()
+    return signal / (signal + noise)
+
+
+def straight_steps(schedule: NoiseSchedule, n: int) -> list[int]:
+    """n + 1 steps from T to 0 for a sampler, as even as possible on the straight path.
+
+    n: how many strides, from 1 to T. Raises ValueError for another number.
+
+    Lesson 13.
+    """
+    _check_schedule(schedule)
+    T = schedule.T
+    if _whole("n", n) > T:
+        raise ValueError(f"n={n}; expected a number of strides from 1 to T = {T}")
+    shares = straight_share(schedule.ab)
+    wanted = torch.linspace(float(shares[T]), 1, n + 1)
+    steps = [T]
+    for place, share in enumerate(wanted[1:-1], start=1):
+        nearest = int((shares - share).abs().argmin())
+        highest = steps[-1] - 1
+        lowest = n - place  # each later step needs one of its own
+        steps.append(min(max(nearest, lowest), highest))
+    return [*steps, 0]
+
+
 def _no_autocast(x: Tensor) -> torch.autocast:
     """A block in which x keeps its precision."""
     return torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False)
@@ -1411,6 +1761,90 @@ def average_weights(
         return old.lerp(new, 1 - min(decay, warm_up))
 
     return torch.optim.swa_utils.AveragedModel(model, avg_fn=average, use_buffers=True)
+
+
+class Muon(torch.optim.Optimizer):
+    """An optimiser that makes each step of a weight matrix equally large in every way.
+
+    The averaged gradient of a matrix is replaced by the nearest matrix whose singular
+    values are all about 1. A convolution counts as a matrix, with a row for each output
+    channel. Other parameters are trained by Adam.
+
+    named_parameters: as model.named_parameters() gives them.
+    adam: the beginnings of the names of matrices that Adam trains, too: layers that
+        read or write data, such as the first and the last one.
+    lr, adam_lr: the learning rates of the two.
+
+    Sources: [Muon]; [Adam] algorithm 1, with betas 0.9 and 0.95.
+
+    Lesson 10.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, nn.Parameter]],
+        *,
+        adam: Sequence[str] = (),
+        lr: float = 0.012,
+        adam_lr: float = 1e-3,
+    ) -> None:
+        matrices = []
+        others = []
+        for name, parameter in named_parameters:
+            is_matrix = parameter.ndim > 1 and not name.startswith(tuple(adam))
+            (matrices if is_matrix else others).append(parameter)
+        groups = [
+            {"params": matrices, "lr": lr, "of_matrices": True},
+            {"params": others, "lr": adam_lr, "of_matrices": False},
+        ]
+        super().__init__([group for group in groups if group["params"]], {})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Change each parameter that has a gradient."""
+        for group in self.param_groups:
+            direction = self._by_muon if group["of_matrices"] else self._by_adam
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    change = direction(parameter.grad, self.state[parameter])
+                    parameter.add_(change, alpha=-group["lr"])
+
+    def _by_muon(self, gradient: Tensor, state: dict) -> Tensor:
+        mean = state.setdefault("mean", torch.zeros_like(gradient))
+        mean.lerp_(gradient, 0.05)
+        ahead = gradient.lerp(mean, 0.95)  # Nesterov's momentum
+        matrix = orthogonal(ahead.flatten(1))
+        rows, columns = matrix.shape
+        return matrix.view_as(gradient) * max(1, rows / columns) ** 0.5
+
+    def _by_adam(self, gradient: Tensor, state: dict) -> Tensor:
+        mean = state.setdefault("mean", torch.zeros_like(gradient))
+        square = state.setdefault("square", torch.zeros_like(gradient))
+        n = state["n"] = state.get("n", 0) + 1
+        mean.lerp_(gradient, 1 - 0.9)
+        square.lerp_(gradient.square(), 1 - 0.95)
+        size = (square / (1 - 0.95**n)).sqrt() + 1e-8
+        return mean / (1 - 0.9**n) / size
+
+
+def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
+    """A matrix (M, N) with its singular values moved close to 1, its vectors kept.
+
+    Each step of this Newton-Schulz iteration applies a polynomial to all singular
+    values. After five, those that were not tiny are between 0.7 and 1.2.
+
+    Source: [Muon].
+
+    Lesson 10.
+    """
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if is_tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        squares = x @ x.T
+        mixed = -4.7750 * squares + 2.0315 * squares @ squares
+        x = 3.4445 * x + mixed @ x
+    return x.T if is_tall else x
 
 
 def train_steps(
@@ -2736,6 +3170,16 @@ def sprite_scoring():
     Lesson 4.
     """
     return _data_module("sprite_scores")
+
+
+def sprite_captions():
+    """The grammar of captions, data/captions.py, as a module.
+
+    Raises FileNotFoundError if it is missing.
+
+    Lesson 8.
+    """
+    return _data_module("captions")
 
 
 def _load_pictures(path: str | os.PathLike) -> np.ndarray:

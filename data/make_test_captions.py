@@ -15,6 +15,7 @@ no training caption has a held-out pattern or word.
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from itertools import cycle
@@ -26,7 +27,7 @@ import sprite_factory as factory
 from captions import Caption
 from sprite_factory import Specification
 
-FILE = Path(__file__).resolve().parent / "test_captions.json"
+FILE = Path(__file__).resolve().parent / "test_captions.json.gz"
 SEED = 2026
 EACH = 300  # captions in a set
 SWAPPED = {  # the two factors whose colours change places, and the words they share
@@ -123,7 +124,10 @@ def with_negation(rng: np.random.Generator) -> Iterator[Row]:
 
 
 def test_captions() -> list[dict]:
-    """All captions, as the file has them."""
+    """All captions, as the file has them.
+
+    "rest" holds the factors of the sprite behind the caption that it does not name.
+    """
     sets = {
         "seen": plain,
         "pattern": lambda rng: plain(rng, captions.HELD_OUT_PATTERN),
@@ -137,21 +141,24 @@ def test_captions() -> list[dict]:
         drawn = make(np.random.default_rng([SEED, number]))
         for _ in range(EACH):
             caption, sprite = next(drawn)
+            shown = sprite.as_dict().items()
+            rest = {key: value for key, value in shown if key not in caption.wanted}
             rows.append(
                 {
                     "set": name,
                     "text": caption.text,
                     "wanted": caption.wanted,
                     "unwanted": caption.unwanted,
-                    "sprite": sprite.as_dict(),
+                    "rest": rest,
                 }
             )
     return rows
 
 
 def main() -> None:
-    lines = [json.dumps(row) for row in test_captions()]
-    FILE.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf8")
+    lines = [json.dumps(row, separators=(",", ":")) for row in test_captions()]
+    text = "[\n" + ",\n".join(lines) + "\n]\n"
+    FILE.write_bytes(gzip.compress(text.encode("utf8"), mtime=0))
     print(f"{FILE.name}: {len(lines)} captions")
 
 

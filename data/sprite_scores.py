@@ -293,6 +293,21 @@ def _check_factors(asked: Sequence[Factors]) -> None:
 
 
 @cache
+def factor_columns() -> tuple[tuple[str, str], ...]:
+    """What each column of a context row asks for, with all factors: (factor, value).
+
+    First come the five classes, then every value of every factor of each class. A value
+    that two classes share has one column.
+    Lesson 6.
+    """
+    columns = [("class", name) for name in CLASS_NAMES]
+    for name in CLASS_NAMES:
+        for factor, values in factory.factors_of(name).items():
+            columns += [(factor, value) for value in values]
+    return tuple(dict.fromkeys(columns))
+
+
+@cache
 def context_columns() -> tuple[tuple[str, str], ...]:
     """What each column of a context that names factors asks for: (factor, value).
 

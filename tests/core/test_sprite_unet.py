@@ -1,0 +1,220 @@
+"""`SpriteUnet`: the network that draws by class, by factors or by caption."""
+
+import io
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+
+import diffusion_utilities as du
+
+SCHEDULE = du.NoiseSchedule.linear()
+CAPTIONS = du.sprite_captions()
+SMALL = {"channels": (16, 24, 32), "width": 32, "reader_width": 32}
+
+
+def network(seed: int = 0, **sizes) -> du.SpriteUnet:
+    """A small network in eval mode, in which no layer is zero."""
+    torch.manual_seed(seed)
+    model = du.SpriteUnet(SCHEDULE, **{**SMALL, **sizes}).eval()
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def pictures(n: int = 4, channels: int = 3, side: int = 16) -> torch.Tensor:
+    return torch.randn(
+        n, channels, side, side, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def words(*texts: str) -> torch.Tensor:
+    return torch.from_numpy(CAPTIONS.encode(texts))
+
+
+@torch.no_grad()
+def test_the_usual_network_knows_the_columns_and_the_words_of_the_grammar():
+    model = du.SpriteUnet(SCHEDULE)
+    assert model.n_cfeat == len(du.sprite_scoring().factor_columns())
+    assert model.reader.word.num_embeddings == len(CAPTIONS.vocabulary())
+    assert model.max_words == CAPTIONS.MAX_WORDS
+    half_precision = 2 * du.count_parameters(model)
+    assert half_precision <= 4 * 2**20
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", (3, 4))
+@pytest.mark.parametrize("side", (8, 12, 16, 32))
+def test_it_takes_pictures_of_many_sizes(channels, side):
+    x = pictures(2, channels, side)
+    noise = network(in_channels=channels)(x, 0.5)
+    assert noise.shape == x.shape
+    assert noise.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", ((2, 3, 18, 18), (2, 1, 16, 16), (3, 16, 16)))
+def test_other_pictures_are_refused(shape):
+    with pytest.raises(ValueError, match="expected .B, 3, H, W."):
+        network()(torch.zeros(shape), 0.5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("step", (1, 250, 500))
+def test_its_noise_implies_the_picture_that_it_believes(step):
+    model = network()
+    x = pictures()
+    context = words("a red slime", "", "a hero", "cheese")
+    ab = SCHEDULE.ab[step].float().expand(4, 1)
+    believed = model.picture(x, ab, model.read(context))
+    noise = model(x, step / 500, context)
+    implied = du.predict_x0(x, step, noise, SCHEDULE)
+    assert torch.allclose(implied, believed, atol=2e-3)
+
+
+@torch.no_grad()
+def test_who_asks_for_nothing_in_any_way_gets_the_same():
+    model = network()
+    x = pictures()
+    nothing = model(x, 0.5)
+    for context in (torch.zeros(4, 175), torch.zeros(1, 5), words("", "", "", "")):
+        assert torch.allclose(model(x, 0.5, context), nothing, atol=1e-5)
+
+
+@torch.no_grad()
+def test_rows_and_captions_matter():
+    model = network()
+    x = pictures(1)
+    row = torch.eye(175)[:1]
+    answers = [
+        model(x, 0.5),
+        model(x, 0.5, row),
+        model(x, 0.5, 0.5 * row),
+        model(x, 0.5, words("a red robe, green hair")),
+        model(x, 0.5, words("a green robe, red hair")),
+        model(x, 0.5, words("an unheardof word")),
+    ]
+    for i, one in enumerate(answers):
+        for other in answers[:i]:
+            assert (one - other).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_a_row_of_the_class_alone_is_filled_up():
+    model = network()
+    x = pictures()
+    row = torch.zeros(4, 175)
+    row[:, 2] = 1
+    assert torch.equal(model(x, 0.5, row[:, :5]), model(x, 0.5, row))
+
+
+def test_a_context_that_is_too_long_is_refused():
+    with pytest.raises(ValueError, match="at most 175 numbers, or captions of 40"):
+        network()(pictures(), 0.5, torch.zeros(4, 176))
+
+
+@torch.no_grad()
+def test_pictures_do_not_see_each_other():
+    model = network()
+    x = pictures()
+    context = words("a red slime", "", "a hero with a crown", "cheese")
+    together = model(x, 0.5, context)
+    for i in range(4):
+        alone = model(x[i : i + 1], 0.5, context[i : i + 1])
+        assert torch.allclose(alone, together[i : i + 1], atol=1e-4)
+
+
+@torch.no_grad()
+def test_its_loss_is_the_error_of_the_velocity_on_the_straight_path():
+    model = network()
+    clean = pictures().clamp(-1, 1)
+    noise = torch.randn_like(clean)
+    step = 100
+    x_t = du.perturb_input(clean, step, noise, SCHEDULE)
+    share = float(du.straight_share(SCHEDULE.ab[step]))
+    on_path = share * clean + (1 - share) * noise
+    ab = SCHEDULE.ab[step].float().expand(4, 1)
+    believed = model.picture(x_t, ab, model.read(torch.zeros(4, 175)))
+    velocity = (believed - on_path) / (1 - share)
+    expected = (velocity - (clean - noise)).square()
+    loss = model(x_t, step / 500, None, clean=clean)
+    assert torch.allclose(loss, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_it_learns_from_rows_and_from_captions():
+    model = network()
+    x = pictures(8).clamp(-1, 1)
+    batches = []
+    for _ in range(30):
+        batches += [(x, torch.eye(175)[:8]), (x, words(*["a hero"] * 8))]
+    optimiser = du.Muon(model.named_parameters(), adam=("stem", "out"))
+    losses = list(
+        du.train_steps(
+            model,
+            iter(batches),
+            SCHEDULE,
+            optimiser=optimiser,
+            p_drop=0.1,
+            generator=torch.Generator().manual_seed(0),
+        )
+    )
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("context", (torch.eye(175)[:2], words("a red hero", "")))
+def test_it_is_exported_to_onnx_and_says_the_same_there(context):
+    model = network()
+    inputs = (pictures(2), torch.tensor([0.2, 0.9]), context.float())
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            inputs,
+            file,
+            dynamo=False,
+            opset_version=17,
+            input_names=["x", "t", "context"],
+            dynamic_axes={name: {0: "n"} for name in ("x", "t", "context")},
+        )
+    exported = onnx.load_from_string(file.getvalue())
+    onnx.checker.check_model(exported)
+    others = (pictures(3), torch.tensor([0.0, 0.5, 1.0]), context.float()[[0, 1, 0]])
+    feed = {name: each.numpy() for name, each in zip(("x", "t", "context"), others)}
+    (said,) = ReferenceEvaluator(exported).run(None, feed)
+    assert np.allclose(said, model(*others).numpy(), atol=1e-3)
+
+
+# ---- The straight path ---------------------------------------------------------------
+
+
+def test_the_shares_of_picture_and_noise_add_up_to_one_after_rescaling():
+    ab = SCHEDULE.ab[1:]
+    share = du.straight_share(ab)
+    ratio = (ab / (1 - ab)).sqrt()
+    assert torch.allclose(share / (1 - share), ratio)
+
+
+@pytest.mark.parametrize("n", (1, 2, 5, 10, 20, 50, 499, 500))
+def test_straight_steps_lead_from_T_to_0_and_never_rest(n):
+    steps = du.straight_steps(SCHEDULE, n)
+    assert steps[0] == 500
+    assert steps[-1] == 0
+    assert len(steps) == n + 1
+    assert (np.diff(steps) < 0).all()
+
+
+def test_few_straight_steps_are_even():
+    shares = du.straight_share(SCHEDULE.ab[du.straight_steps(SCHEDULE, 10)])
+    strides = shares.diff()
+    assert strides.max() < 1.1 * strides.min()
+
+
+@pytest.mark.parametrize("n", (0, 501, 2.5))
+def test_other_numbers_of_straight_steps_are_refused(n):
+    with pytest.raises(ValueError, match="n="):
+        du.straight_steps(SCHEDULE, n)
