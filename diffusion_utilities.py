@@ -1237,12 +1237,14 @@ class PaletteNet(nn.Module):
 
 
 class Attention(nn.Module):
-    """Places read from a source: from each other, or from the words of a caption.
+    """Multi-head attention: each place gathers information from a source.
+
+    The source is the places themselves, or the words of a caption.
 
     x: (B, N, width), the places. source: (B, M, source_width). Returns (B, N, width).
 
-    Nothing is added to keys and values, so a row of zeros in the source says nothing.
-    It stands where there is no word.
+    Keys and values have no bias, so a row of zeros in the source contributes nothing.
+    Padding is such a row.
 
     Source: [Attention] section 3.2.
 
@@ -1271,7 +1273,7 @@ class Attention(nn.Module):
 
 
 class ReaderBlock(nn.Module):
-    """A transformer block: words read from each other, then each one thinks by itself.
+    """A transformer block: self-attention, then a perceptron for each word.
 
     x: (B, M, width). is_word: (B, M, 1), 1 for a word and 0 for padding.
     Returns (B, M, width).
@@ -1322,13 +1324,13 @@ class Reader(nn.Module):
 
 
 class ConditionedBlock(nn.Module):
-    """A residual block of two 3x3 convolutions that is told what to do.
+    """A residual block of two 3x3 convolutions, conditioned on time and context.
 
-    The condition scales and shifts the activations between the convolutions. At first
-    the block is only its shortcut, because the second convolution begins with zeros.
+    The condition scales and shifts the activations between the convolutions. The second
+    convolution starts at zero, so an untrained block is its shortcut.
 
-    x: (B, in_channels, H, W). condition: (B, width), made of the time and of what to
-    draw. Returns (B, out_channels, H, W).
+    x: (B, in_channels, H, W). condition: (B, width), from the time and the context.
+    Returns (B, out_channels, H, W).
 
     Lesson 8.
     """
@@ -1352,7 +1354,7 @@ class ConditionedBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Places in a picture read from each other, then from the words.
+    """Self-attention between the places of a picture, then cross-attention to words.
 
     x: (B, channels, H, W). words: (B, M, width). Returns (B, channels, H, W).
 
@@ -1386,7 +1388,7 @@ class SpriteUnet(nn.Module):
     n_words, max_words: of the vocabulary, and of a caption.
     in_channels: of the pictures, 3 for colour or 4 with transparency.
     channels: how many at each resolution, multiples of 8.
-    width, reader_width: of what the blocks are told, and of a word.
+    width, reader_width: of the condition of the blocks, and of a word.
 
     Raises ValueError for other pictures, times and contexts than the network was built
     for.
@@ -1418,7 +1420,7 @@ class SpriteUnet(nn.Module):
         self.register_buffer("ab", schedule.ab.float(), persistent=False)
         self.register_buffer("waves", waves, persistent=False)
 
-        # What the blocks are told: the time, and what to draw.
+        # The condition of the blocks: the time, and what to draw.
         self.time = EmbedFC(2 * len(waves), width)
         self.columns = nn.Linear(n_cfeat, reader_width, bias=False)
         self.reader = Reader(n_words, max_words, reader_width)
@@ -1764,7 +1766,7 @@ def average_weights(
 
 
 class Muon(torch.optim.Optimizer):
-    """An optimiser that makes each step of a weight matrix equally large in every way.
+    """An optimiser whose steps of a weight matrix are equally large in all directions.
 
     The averaged gradient of a matrix is replaced by the nearest matrix whose singular
     values are all about 1. A convolution counts as a matrix, with a row for each output

@@ -6,7 +6,8 @@ have: "without a crown". Words have synonyms, and phrases come in any order.
 
 Some of the language is never used in training: one pattern of sentence, and some words
 in some places ("crimson" is said of clothes, but never of hair). `make_test_captions`
-asks for them. The network's reader gets a caption as numbers of words (`encode`).
+asks for them. `encode` turns captions into the numbers that a network
+reads.
 Lesson 8.
 """
 
@@ -42,6 +43,15 @@ COLOUR_WORDS = {
     "white": ("white", "snowy"),
     "blond": ("blond", "fair"),
 }
+COLOUR_FACTORS = (
+    "hair_colour",
+    "outfit_colour",
+    "body_colour",
+    "accent",
+    "colour",
+    "primary",
+    "secondary",
+)
 # Never said of these factors in training. Each word is common in another place.
 HELD_OUT_WORDS = (
     ("crimson", "hair_colour"),
@@ -217,11 +227,11 @@ class Caption:
 
 
 def words_for(factor: str, value: str) -> tuple[str, ...]:
-    """What a caption may call a value: ("crimson", "red"), or ("a sword", "a blade").
+    """What a caption may call a value: ("red", "crimson"), or ("a sword", "a blade").
 
     Lesson 8.
     """
-    if factor in _COLOURS:
+    if factor in COLOUR_FACTORS:
         return COLOUR_WORDS[value]
     if value in WORDS.get(factor, ()):
         return WORDS[factor][value]
@@ -229,17 +239,6 @@ def words_for(factor: str, value: str) -> tuple[str, ...]:
     if value in PLURAL or factor in ADJECTIVES:
         return (name,)
     return (f"a {name}",)
-
-
-_COLOURS = (
-    "hair_colour",
-    "outfit_colour",
-    "body_colour",
-    "accent",
-    "colour",
-    "primary",
-    "secondary",
-)
 
 
 def _coloured(colour: str | None, thing: str) -> str:
@@ -253,10 +252,10 @@ def _coloured(colour: str | None, thing: str) -> str:
 
 
 class _Writer:
-    """Finds words for one caption. It remembers nothing but its dice and its rules.
+    """Chooses the words of one caption.
 
-    held_out: whether words may stand where training never puts them: False never, True
-    wherever there is such a word, so that the caption has at least one.
+    held_out: False leaves out the words of `HELD_OUT_WORDS`; True uses them wherever
+    one fits.
     """
 
     def __init__(self, rng: np.random.Generator, held_out: bool):
@@ -368,12 +367,13 @@ def write_caption(
 ) -> Caption:
     """Say in words what a sprite shows.
 
-    factors: those that the caption names; the class is named in all but some lists of
-        tags. rng: chooses words, pattern and order.
+    factors: those that the caption names. The class is always named, too, by itself or
+        by the kind of thing. rng: chooses words, pattern and order.
     deny: also name one thing that the sprite does not have, if a deniable factor
         (`DENIABLE`) is not named yet.
     pattern: one of `PATTERNS` or `HELD_OUT_PATTERN`; None draws one of `PATTERNS`.
-    held_out_words: use words where training never uses them, wherever there are some.
+    held_out_words: use the words of `HELD_OUT_WORDS` wherever one fits; training
+        never does.
 
     Raises ValueError for a factor that the sprite's class does not have.
     Lesson 8.

@@ -76,7 +76,7 @@ def test_its_noise_implies_the_picture_that_it_believes(step):
 
 
 @torch.no_grad()
-def test_who_asks_for_nothing_in_any_way_gets_the_same():
+def test_all_ways_to_ask_for_nothing_give_the_same():
     model = network()
     x = pictures()
     nothing = model(x, 0.5)
