@@ -6,8 +6,7 @@ have: "without a crown". Words have synonyms, and phrases come in any order.
 
 Some of the language is never used in training: one pattern of sentence, and some words
 in some places ("crimson" is said of clothes, but never of hair). `make_test_captions`
-asks for them. `encode` turns captions into the numbers that a network
-reads.
+asks for them. `encode` turns captions into the numbers that a network reads.
 Lesson 8.
 """
 
