@@ -109,6 +109,7 @@ __all__ = [
     "BasicUNet",
     "PaletteNet",
     "SpriteUnet",
+    "straight_frequencies",
     "straight_share",
     "straight_steps",
     "count_parameters",
@@ -140,6 +141,7 @@ __all__ = [
     "load_sprite_pictures",
     "to_model_range",
     "sprite_factory",
+    "sprite_palette",
     "sprite_scoring",
     "sprite_captions",
     # measuring
@@ -165,7 +167,9 @@ __all__ = [
     "SpriteAnimation",
     "animate",
     "compare_checkpoints",
+    "show",
     "show_source",
+    "unet_figure",
     "Instrument",
     "explore",
 ]
@@ -1380,13 +1384,15 @@ class SpriteUnet(nn.Module):
     """The strong network: it draws anything, a class, some factors, or a caption.
 
     A U-Net of residual blocks, with attention at two of its three resolutions. Inside,
-    it predicts the clean picture. From outside, it is used as a `ContextUnet`: it takes
-    x_t, t / T and a context, and returns the noise.
+    it names the colour of each pixel out of a palette, and so predicts the clean
+    picture. From outside, it is used as a `ContextUnet`: it takes x_t, t / T and a
+    context, and returns the noise.
 
     schedule: gives alpha-bar; samplers must use the same one.
+    palette: the colours that pictures consist of, (K, in_channels) from -1 to 1;
+        `sprite_palette()` for the course's sprites.
     n_cfeat: the length of a context row.
     n_words, max_words: of the vocabulary, and of a caption.
-    in_channels: of the pictures, 3 for colour or 4 with transparency.
     channels: how many at each resolution, multiples of 8.
     width, reader_width: of the condition of the blocks, and of a word.
 
@@ -1401,11 +1407,11 @@ class SpriteUnet(nn.Module):
     def __init__(
         self,
         schedule: NoiseSchedule,
+        palette: Tensor,
         *,
         n_cfeat: int = 175,
         n_words: int = 217,
         max_words: int = 40,
-        in_channels: int = 3,
         channels: Sequence[int] = (48, 96, 128),
         width: int = 128,
         reader_width: int = 96,
@@ -1413,9 +1419,10 @@ class SpriteUnet(nn.Module):
         super().__init__()
         _check_schedule(schedule)
         full, half, quarter = channels
-        self.in_channels = in_channels
+        colours, self.in_channels = palette.shape
         self.n_cfeat = n_cfeat
         self.max_words = max_words
+        self.register_buffer("palette", palette.clone())
         waves = 2.0 ** torch.linspace(-2, 4, 16)
         self.register_buffer("ab", schedule.ab.float(), persistent=False)
         self.register_buffer("waves", waves, persistent=False)
@@ -1427,7 +1434,7 @@ class SpriteUnet(nn.Module):
         self.asked = nn.Linear(reader_width, width)
 
         # Down and up. The comments give channels x height of each output.
-        self.stem = nn.Conv2d(in_channels, full, 3, padding=1)  # full x h
+        self.stem = nn.Conv2d(self.in_channels, full, 3, padding=1)  # full x h
         self.down1 = ConditionedBlock(full, full, width)  # full x h
         self.down2 = ConditionedBlock(full, half, width)  # half x h/2
         self.look1 = AttentionBlock(half, reader_width)  # half x h/2
@@ -1438,7 +1445,7 @@ class SpriteUnet(nn.Module):
         self.look3 = AttentionBlock(half, reader_width)  # half x h/2
         self.up1 = ConditionedBlock(half + full, full, width)  # full x h
         self.norm = nn.GroupNorm(8, full)
-        self.out = nn.Conv2d(full, in_channels, 3, padding=1)  # in_channels x h
+        self.out = nn.Conv2d(full, colours, 1)  # colours x h
         nn.init.zeros_(self.out.weight)
 
     def read(self, context: Tensor) -> Tensor:
@@ -1476,7 +1483,26 @@ class SpriteUnet(nn.Module):
         up = self.look3(up, words)
         up = F.interpolate(up, scale_factor=2)
         up = self.up1(torch.cat((up, full), 1), condition)
-        return self.out(F.silu(self.norm(up)))
+        scores = self.out(F.silu(self.norm(up)))
+        return self.mixed(scores, x, ab)
+
+    def mixed(self, scores: Tensor, x: Tensor, ab: Tensor) -> Tensor:
+        """The mean of the colours that a pixel may have, (B, C, H, W).
+
+        The network's scores (B, K, H, W) say which colours it expects at each place.
+        Bayes' rule adds what the noisy pixel itself says: how likely its value is,
+        if the colour behind it is this one.
+        """
+        ab = ab[..., None]
+        pixels = x.flatten(2).transpose(1, 2)  # (B, H * W, C)
+        with _no_autocast(x):
+            closeness = ab.sqrt() * pixels @ self.palette.T
+            length = ab / 2 * self.palette.square().sum(1)
+            evidence = (closeness - length) / (1 - ab + 0.002)
+            expected = scores.flatten(2).transpose(1, 2)
+            shares = (expected + evidence).softmax(2)  # (B, H * W, K)
+            picture = shares @ self.palette
+        return picture.transpose(1, 2).reshape(x.shape)
 
     def forward(
         self,
@@ -1522,7 +1548,7 @@ class SpriteUnet(nn.Module):
         return weight * (picture - clean).square()
 
     def _check(self, x: Tensor, t: Tensor, c: Tensor | None) -> None:
-        _check_pictures(x, self.out.weight)
+        _check_pictures(x, self.stem.weight)
         *_, height, width = x.shape
         if x.ndim != 4 or x.shape[1] != self.in_channels or height % 4 or width % 4:
             raise ValueError(
@@ -1578,6 +1604,43 @@ def straight_steps(schedule: NoiseSchedule, n: int) -> list[int]:
     return [*steps, 0]
 
 
+def straight_frequencies(
+    schedule: NoiseSchedule,
+    *,
+    mean: float = -0.8,
+    spread: float = 0.8,
+    even: float = 0.0,
+) -> Tensor:
+    """How often to practise each step: the picture's share is logit-normal.
+
+    log(s / (1 - s)) of the shares s (`straight_share`) then has a normal distribution,
+    cut off at the schedule's ends. It favours the middle, where a picture takes shape.
+
+    mean, spread: of the normal distribution.
+    even: this part of the practice is spread evenly over the shares instead, so that
+        steps with little noise are practised, too.
+
+    Returns (T + 1,) for `diffusion_loss`; the first is 0, and they sum to 1. Raises
+    ValueError for a spread that is not above 0, and for another part than 0 to 1.
+
+    Source: [SD3] section 3.1.
+
+    Lesson 13.
+    """
+    _check_schedule(schedule)
+    if not spread > 0:
+        raise ValueError(f"spread={spread}; expected a number above 0")
+    _check_number("even", even)
+    shares = straight_share(schedule.ab[1:].double())
+    places = torch.logit(shares)
+    density = torch.exp(-((places - mean) / spread).square() / 2)
+    # how much room a step has between its neighbours
+    normal = density * torch.gradient(places)[0].abs()
+    evenly = torch.gradient(shares)[0].abs()
+    mixed = (1 - even) * normal / normal.sum() + even * evenly / evenly.sum()
+    return F.pad(mixed, (1, 0)).float()
+
+
 def _no_autocast(x: Tensor) -> torch.autocast:
     """A block in which x keeps its precision."""
     return torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False)
@@ -1623,7 +1686,7 @@ def diffusion_loss(
     c: Tensor | None = None,
     generator: Generator | None = None,
     min_snr: float | None = None,
-    weights: Tensor | None = None,
+    frequencies: Tensor | None = None,
 ) -> Tensor:
     """The DDPM loss: add noise, predict it, take the mean squared error.
 
@@ -1634,30 +1697,29 @@ def diffusion_loss(
     generator: a CPU generator for steps and noise; None uses torch's global one.
     min_snr: gamma > 0 multiplies each error by min(gamma / SNR(t), 1), so that almost
         clean steps count less.
-    weights: one weight for each step, (T + 1,) on the CPU, with weights[0] = 0. Steps
-        are drawn with probability proportional to sqrt(weights[t]), and the errors are
-        rescaled: the expected loss is the mean of weights[t] * error over all steps.
+    frequencies: how often each step is drawn, (T + 1,) on the CPU, with frequencies[0]
+        = 0. They need not sum to 1. None draws all steps equally often.
 
     A network can define its own error. If it has a `loss` method, it is called as
     model(x_t, t / T, c, clean=x) and must return the error, (B, ...).
 
-    Returns one number. Raises ValueError for weights that do not fit the schedule, for
-    min_snr and weights together, for no pictures, and for contexts or answers of the
-    model that do not fit the pictures.
+    Returns one number. Raises ValueError for frequencies that do not fit the schedule,
+    for no pictures, and for contexts or answers of the model that do not fit the
+    pictures.
 
     Sources: [DDPM] eq. 14, [Min-SNR] section 3.4.
 
     Lesson 3.
     """
     _check_schedule(schedule)
-    _check_weighting(schedule, min_snr, weights)
+    _check_weighting(schedule, min_snr, frequencies)
     _check_generator(generator)
     _check_batch("x", x)
     c = _context(c, x, one_for_all=True)
-    if weights is None:
+    if frequencies is None:
         t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator)
     else:
-        t = _draw_steps(weights, len(x), generator)
+        t = torch.multinomial(frequencies, len(x), True, generator=generator)
     t = t.to(x.device)
     noise = torch.randn(x.shape, generator=generator).to(x)
     x_t = perturb_input(x, t, noise, schedule)
@@ -1670,35 +1732,33 @@ def diffusion_loss(
         error = (predicted - noise).square()
     if min_snr is not None:
         error = _at(_min_snr_weights(schedule, min_snr), t, error) * error
-    if weights is not None:
-        error = _at(_importance(weights), t, error) * error
     return error.mean()
 
 
 def _check_weighting(
-    schedule: NoiseSchedule, min_snr: float | None, weights: Tensor | None
+    schedule: NoiseSchedule, min_snr: float | None, frequencies: Tensor | None
 ) -> None:
-    """Raise ValueError for a wrong `min_snr` or wrong `weights` of `diffusion_loss`."""
-    if min_snr is not None and weights is not None:
-        raise ValueError("min_snr and weights are both given; give one of them")
+    """Raise ValueError for options that `diffusion_loss` refuses."""
     if min_snr is not None:
         is_number = isinstance(min_snr, (int, float, np.number))
         if not is_number or not 0 < min_snr < math.inf:
             raise ValueError(
                 f"min_snr={_shown(min_snr)}; expected a number above 0, such as 5"
             )
-    if weights is None:
+    if frequencies is None:
         return
-    _check_floats("weights", weights)
-    if weights.shape != schedule.b.shape or weights[0] != 0:
+    _check_floats("frequencies", frequencies)
+    if frequencies.shape != schedule.b.shape or frequencies[0] != 0:
         raise ValueError(
-            f"weights has shape {tuple(weights.shape)} and begins with "
-            f"{weights.flatten()[:1].tolist()}; expected T + 1 = {len(schedule.b)} "
-            "weights, of which the first is 0"
+            f"frequencies has shape {tuple(frequencies.shape)} and begins with "
+            f"{frequencies.flatten()[:1].tolist()}; expected T + 1 = "
+            f"{len(schedule.b)} numbers, of which the first is 0"
         )
-    are_weights = ((weights >= 0) & weights.isfinite()).all()
-    if not are_weights or not weights.sum() > 0:
-        raise ValueError("weights: expected finite numbers, none below 0, not all 0")
+    are_counts = ((frequencies >= 0) & frequencies.isfinite()).all()
+    if not are_counts or not frequencies.sum() > 0:
+        raise ValueError(
+            "frequencies: expected finite numbers, none below 0, not all 0"
+        )
 
 
 def _check_predicted(predicted, x: Tensor) -> None:
@@ -1715,17 +1775,6 @@ def _check_predicted(predicted, x: Tensor) -> None:
 def _min_snr_weights(schedule: NoiseSchedule, gamma: float) -> Tensor:
     """min(gamma / SNR(t), 1) for each step: (T + 1,)."""
     return (gamma / schedule.snr).clamp(max=1)
-
-
-def _draw_steps(weights: Tensor, n: int, generator: Generator | None) -> Tensor:
-    """Draw n steps (n,), with probability proportional to sqrt(weights[t])."""
-    return torch.multinomial(weights.sqrt(), n, replacement=True, generator=generator)
-
-
-def _importance(weights: Tensor) -> Tensor:
-    """weights[t] / (T * probability of t), for the steps that `_draw_steps` draws."""
-    root = weights.sqrt()
-    return root * root[1:].mean()
 
 
 def _has_own_loss(model: nn.Module) -> bool:
@@ -1859,7 +1908,7 @@ def train_steps(
     average: torch.optim.swa_utils.AveragedModel | None = None,
     generator: Generator | None = None,
     min_snr: float | None = None,
-    weights: Tensor | None = None,
+    frequencies: Tensor | None = None,
 ) -> Iterator[float]:
     """Take one training step for each batch, and yield its loss.
 
@@ -1872,7 +1921,7 @@ def train_steps(
     p_drop: the share of contexts that is dropped, from 0 to 1. With None the network
         is trained without contexts, even if the batches have them.
     average: from `average_weights`; it follows each step.
-    generator, min_snr, weights: as in `diffusion_loss`.
+    generator, min_snr, frequencies: as in `diffusion_loss`.
 
     Raises ValueError for a batch or an optimiser that does not fit, and
     FloatingPointError when the loss is not finite; no step is taken then.
@@ -1895,7 +1944,7 @@ def train_steps(
                 c=c,
                 generator=generator,
                 min_snr=min_snr,
-                weights=weights,
+                frequencies=frequencies,
             )
         value = loss.item()
         if not np.isfinite(value):  # before the step, which would spoil the weights
@@ -3162,6 +3211,15 @@ def sprite_factory():
     Lesson 3.
     """
     return _data_module("sprite_factory")
+
+
+def sprite_palette() -> Tensor:
+    """Every colour of the course's sprites: (104, 3), from -1 to 1.
+
+    Lesson 8.
+    """
+    colours = sprite_factory().palette()
+    return torch.from_numpy(colours / 127.5 - 1).float()
 
 
 def sprite_scoring():
@@ -4471,6 +4529,85 @@ def _docstring_lines(lines: list[str]) -> set[int]:
             end += 1
         numbers.update(range(text.lineno, end + 1))
     return numbers
+
+
+# ---- Figures -------------------------------------------------------------------------
+
+
+def show(picture: Image.Image | plt.Figure, alt: str) -> None:
+    """Show a picture or a figure, with words for readers who cannot see it.
+
+    picture: a PIL image, or a figure of matplotlib, which is closed. alt: what it
+    shows, in a sentence. Raises ValueError for anything else.
+
+    Lesson 1.
+    """
+    from IPython.display import display
+
+    if not isinstance(picture, (Image.Image, plt.Figure)):
+        raise ValueError(
+            f"picture: {_shown(picture)} given; expected a PIL image, such as "
+            "show_images returns, or a figure of matplotlib"
+        )
+    display(picture, metadata={"image/png": {"alt": str(alt)}})
+    if isinstance(picture, plt.Figure):
+        plt.close(picture)
+
+
+def unet_figure(
+    blocks: Sequence[tuple[str, int, int]],
+    skips: Sequence[tuple[int, int]] = (),
+    entering: Mapping[str, Sequence[int]] = {},
+) -> plt.Figure:
+    """Draw a network: height stands for resolution, and width for channels.
+
+    blocks: (name, channels, height) of each output, from left to right.
+    skips: pairs (from, to) of places in `blocks`, for the skip connections.
+    entering: {what enters: places of the blocks that it enters}.
+
+    Lesson 1.
+    """
+    figure, ax = plt.subplots(figsize=(10, 4), layout="constrained")
+    tallest = max(height for _, _, height in blocks)
+    middles = []
+    edges = []
+    left = 0.0
+    for name, channels, height in blocks:
+        width = 0.1 + 0.35 * (channels / 64) ** 0.5
+        size = height / tallest
+        box = plt.Rectangle((left, -size / 2), width, size, fc="#cfe0f3", ec="#33587f")
+        ax.add_patch(box)
+        words = f"{name}\n{channels} x {height} x {height}"
+        ax.text(left + width / 2, -0.95, words, ha="center", va="top", fontsize=9)
+        middles.append((left + width / 2, size / 2))
+        edges.append((left, left + width))
+        left += width + 0.65
+    for (_, end), (start, _) in zip(edges, edges[1:]):
+        _arrow(ax, (end + 0.08, 0), (start - 0.08, 0), "0.4")
+    for start, end in skips:
+        lift = 0.12 + 0.1 * (end - start)
+        _bridge(ax, middles[start], middles[end], lift)
+    for place, (name, targets) in enumerate(entering.items()):
+        for target in targets:
+            x, top = middles[target]
+            x += 0.2 * (place - (len(entering) - 1) / 2)
+            _arrow(ax, (x, -0.72), (x, -top), "#c44e00")
+            ax.text(x, -0.74, name, ha="center", va="top", color="#c44e00")
+    ax.set(xlim=(-0.3, left - 0.3), ylim=(-1.3, 1.5))
+    ax.axis("off")
+    return figure
+
+
+def _arrow(ax: plt.Axes, start: tuple, end: tuple, color: str) -> None:
+    style = {"arrowstyle": "->", "color": color, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", end, start, arrowprops=style)
+
+
+def _bridge(ax: plt.Axes, start: tuple, end: tuple, lift: float) -> None:
+    """An arrow up from one block, over those between, and down to another."""
+    height = max(start[1], end[1]) + lift
+    ax.plot([start[0], start[0], end[0]], [start[1], height, height], "0.4", lw=1)
+    _arrow(ax, (end[0], height), end, "0.4")
 
 
 # ---- Instruments ---------------------------------------------------------------------

@@ -1,18 +1,17 @@
 """Train all that the course ships: `python weights/train.py`.
 
-This takes about nine hours on two cores, and much less on a GPU. There are six runs:
+This takes about nine hours on two cores, and much less on a GPU. There are five runs:
 - `basic`: lesson 1's BasicUNet, on digits;
 - `features`: the classifier behind the measures of samples;
 - `model`: ContextUnet on sprites, without labels, in three stages;
 - `context`: the same network with labels, which are dropped 10 % of the time;
-- `best`: PaletteNet with labels, in four stages;
-- `factor`: the same network, asked for factors too.
+- `sprite`: SpriteUnet, asked for by class, factors or caption.
 
-After each epoch of the last four, a checkpoint is written under weights/runs/. After an
-interruption the same command continues from there, with the same random numbers; what
-is finished stays as it is. `--only model` trains one run; `--threads 1` leaves a core
-to another run. Several GPUs or machines share out each batch:
-`torchrun --nproc_per_node=2 weights/train.py --only best`.
+After each epoch of the last three, a checkpoint is written under weights/runs/. After
+an interruption the same command continues from there, with the same random numbers;
+what is finished stays as it is. `--only model` trains one run; `--threads 1` leaves a
+core to another run. Several GPUs or machines share out each batch:
+`torchrun --nproc_per_node=2 weights/train.py --only sprite`.
 """
 
 import argparse
@@ -47,6 +46,8 @@ SPRITE_FILES = (
     "sprite_labels_16x16.npy",
     "sprite_factors_16x16.csv",
 )
+# Of a SpriteUnet: what reads pixels, words and columns, or writes pixels
+OUTER_LAYERS = ("stem", "out", "columns", "reader.word", "reader.position")
 Batches = Iterator[tuple[Tensor, Tensor]]  # (pictures, contexts)
 
 # ---- Settings -----------------------------------------------------------------------
@@ -56,12 +57,11 @@ Batches = Iterator[tuple[Tensor, Tensor]]  # (pictures, contexts)
 class Settings:
     """What a stage of a run on the sprites depends on.
 
-    Each shipped history has the settings of its stages. Raises ValueError for settings
-    that would do nothing.
+    Each shipped history has the settings of its stages.
     """
 
     context: bool
-    # "ContextUnet", or "PaletteNet", which n_feat does not change
+    # "ContextUnet", or "SpriteUnet", which n_feat does not change
     network: str = "ContextUnet"
     n_feat: int = 64
     T: int = 500
@@ -70,7 +70,9 @@ class Settings:
     first_epoch: int = 0
     # stop before this one
     epochs: int = 32
-    # the learning rate falls linearly, and would reach 0 after so many epochs
+    # the learning rate stays for so many epochs, then falls linearly
+    steady_epochs: int = 0
+    # and would reach 0 after so many epochs, counted from the first
     decay_epochs: int = 32
     # over the training sprites in one epoch; more steps draw better
     passes: int = 5
@@ -80,69 +82,24 @@ class Settings:
     p_drop: float = 0.1
     ema_decay: float = 0.999
     seed: int = 2026
-    # of Adam
-    beta2: float = 0.999
-    # the gradient norm is clipped to this
-    clip: float | None = None
-    # of a PaletteNet
-    dropout: float = 0.0
+    # "Adam", or "Muon" for the matrices
+    optimiser: str = "Adam"
+    # practise the steps evenly on the straight path, not on the schedule
+    straight: bool = False
+    # but this part of the practice is even over the picture's share (with `straight`)
+    even: float = 0.0
     # the history has the mean loss of so many steps
     log_every: int = 1
-    # {class: in how many colours each of its sprites is seen}, new ones each epoch
-    recolour: dict[str, int] | None = None
-    # each step's loss is divided by this plus what it is when the stage begins
-    even: float | None = None
-    # `recolour` shows each drawing of a class as often as the others, not each sprite
-    by_drawing: bool = False
-    # the context names factors too, not only the class (lesson 6)
-    factors: bool = False
     # train on the first so many sprites only (tests)
     limit: int | None = None
-
-    def __post_init__(self):
-        if (self.factors or self.by_drawing) and not self.recolour:
-            raise ValueError(
-                f"factors={self.factors}, by_drawing={self.by_drawing} need recolour, "
-                f"which draws sprites anew; it is {self.recolour}"
-            )
-        if self.even is None:
-            return
-        if self.even <= 0 or self.network != "PaletteNet":
-            raise ValueError(
-                f"even={self.even}, network={self.network!r}; "
-                "expected a number above 0 and a PaletteNet, or None"
-            )
 
     @property
     def name(self) -> str:
         """What the files of the run begin with."""
-        if self.network == "PaletteNet":
-            return "factor_model" if self.factors else "best"
+        if self.network == "SpriteUnet":
+            return "sprite_unet"
         return "context_model" if self.context else "model"
 
-
-PALETTE = {
-    "network": "PaletteNet",
-    "learning_rate": 3e-3,
-    "min_snr": None,
-    "beta2": 0.99,
-    "clip": 1.0,
-    "log_every": 20,
-}
-# Classes with more details are seen in more colours. What a network with labels draws
-# of a class does not depend on how often the class comes.
-RECOLOUR = {"hero": 8, "non-hero": 16, "food": 6, "spell": 6, "side-facing": 16}
-EVEN = {
-    **PALETTE,
-    "start": "best_trained.pth",
-    "decay_epochs": 10,
-    "passes": 3,
-    "batch": 100,
-    "learning_rate": 2e-3,
-    "clip": 3.0,
-    "recolour": RECOLOUR,
-    "even": 0.01,
-}
 
 # The second and third stage are warm restarts. After the three stages 10, 13 and 19 of
 # 64 samples were legal, and the held-out loss fell each time.
@@ -175,46 +132,28 @@ CONTEXT_STAGES = (
         "ema_decay": 0.998,
     },
 )
-# In the first stage a PaletteNet learns its sprites by heart; from the second on, they
-# keep changing their colours. What is still wrong then is single pixels near the end of
-# sampling. Their loss is small beside that of the early steps: the third stage evens
-# out the steps, and the fourth how often each drawing comes.
-BEST_STAGES = (
-    {**PALETTE, "epochs": 25, "passes": 12, "dropout": 0.1},
+SPRITE_STAGES = (
     {
-        **PALETTE,
-        "start": "best_24.pth",
-        "first_epoch": 25,
-        "decay_epochs": 7,
-        "passes": 9,
-        "batch": 100,
-        "recolour": RECOLOUR,
-    },
-    {
-        **EVEN,
-        "start": "runs/best_31_average.pth",
-        "first_epoch": 32,
-        "epochs": 39,
-    },
-    {
-        **EVEN,
-        "start": "best_38.pth",
-        "first_epoch": 39,
-        "epochs": 42,
-        "decay_epochs": 3,
-        "learning_rate": 8e-4,
-        "by_drawing": True,
+        "network": "SpriteUnet",
+        "epochs": 80,
+        "steady_epochs": 44,
+        "decay_epochs": 80,
+        "passes": 7,
+        "batch": 64,
+        "learning_rate": 0.012,
+        "min_snr": None,
+        "p_drop": 0.15,
+        "ema_decay": 0.998,
+        "optimiser": "Muon",
+        "straight": True,
+        "even": 0.25,
+        "log_every": 20,
     },
 )
-# Asked for factors too, with a longer context. The shipped run started from
-# `best_trained.pth` as it was after the second stage of `best` (epoch 31). After a
-# finished `best`, it starts from the fourth.
-FACTOR_STAGES = ({**EVEN, "epochs": 10, "factors": True},)
 STAGES = {
     "model": MODEL_STAGES,
     "context": CONTEXT_STAGES,
-    "best": BEST_STAGES,
-    "factor": FACTOR_STAGES,
+    "sprite": SPRITE_STAGES,
 }
 
 
@@ -227,7 +166,8 @@ def stages(name: str, epochs: int | None = None, **settings) -> Iterator[Setting
         elif full.first_epoch < epochs:
             last = min(full.epochs, epochs)
             decay = min(full.decay_epochs, epochs - full.first_epoch)
-            yield replace(full, epochs=last, decay_epochs=decay)
+            steady = full.steady_epochs * decay // full.decay_epochs
+            yield replace(full, epochs=last, decay_epochs=decay, steady_epochs=steady)
 
 
 def data_digests(names: Sequence[str]) -> dict[str, str]:
@@ -281,25 +221,6 @@ def batches(x: Tensor, c: Tensor, size: int, passes: int, generator: Generator):
             yield x[rows], c[rows]
 
 
-def each_drawing(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """As many rows of each class, with each of its drawings as often as the others.
-
-    A drawing is what all factors say that choose no colour.
-    """
-    factory = du.sprite_factory()
-    even = []
-    for name in factory.CLASS_NAMES:
-        mine = [row for row in rows if row["class"] == name]
-        colours = factory.colour_factors(name)
-        fixed = sorted(set(factory.factors_of(name)) - set(colours))
-        drawings = {}
-        for row in mine:
-            drawings[tuple(row[factor] for factor in fixed)] = row
-        some = list(drawings.values())
-        even += [some[i % len(some)] for i in range(len(mine))]
-    return even
-
-
 def in_new_colours(row: dict[str, str], tests: set, rng: np.random.Generator):
     """The specification of a sprite in other colours of its class.
 
@@ -324,104 +245,70 @@ def in_new_colours(row: dict[str, str], tests: set, rng: np.random.Generator):
             return new
 
 
-def recoloured(
-    sprites: du.Sprites,
-    copies: dict[str, int],
-    seed: int,
-    factors: bool = False,
-    by_drawing: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Each sprite in `copies[its class]` colours; what is drawn stays as it was.
+def drawn_anew(
+    sprites: du.Sprites, size: int, passes: int, generator: Generator, seed: int
+):
+    """One epoch for a SpriteUnet: every sprite once in each pass, in new colours.
 
-    factors: contexts are the `as_context` of sprite_scores.py: the class, and each of
-    the other columns' factors with probability 0.7. Else they are labels (N, 5).
-    by_drawing: each drawing comes equally often. Otherwise a sprite that training has
-    in many colours comes more often.
-    Returns (pictures (N, 3, 16, 16), contexts (N, n_cfeat)).
+    Yields batches (pictures, contexts). In half of them, by chance, the contexts are
+    captions (B, 40), else they are rows (B, 175).
     """
     factory = du.sprite_factory()
     rng = np.random.default_rng(seed)
     tests = {frozenset(row.items()) for row in du.load_sprites("test").factors}
-    rows = each_drawing(sprites.factors) if by_drawing else sprites.factors
-    specifications = []
-    for row in rows:
-        for _ in range(copies[row["class"]]):
-            specifications.append(in_new_colours(row, tests, rng))
-    asked = []
-    for specification in specifications:
-        want = {"class": specification.class_name}
-        for factor, value in specification.factors:
-            if factors and rng.random() < 0.7:
-                want[factor] = value
-        asked.append(want)
-    contexts = du.sprite_scoring().as_context(asked)
-    if not factors:
-        contexts = contexts[:, : len(factory.CLASS_NAMES)]
-    pictures = factory.render_many(specifications)
-    return du.to_model_range(pictures), torch.from_numpy(contexts)
+    places = torch.arange(len(sprites.factors))
+    for rows, _ in batches(places, places, size, passes, generator):
+        drawn = [in_new_colours(sprites.factors[row], tests, rng) for row in rows]
+        x = du.to_model_range(factory.render_many(drawn))
+        write = captions if rng.random() < 0.5 else factor_rows
+        yield x, torch.from_numpy(write(drawn, rng))
+
+
+def captions(specifications: list, rng: np.random.Generator) -> np.ndarray:
+    """A new caption for each sprite: (B, 40)."""
+    language = du.sprite_captions()
+    drawn = [language.draw_caption(each, rng).text for each in specifications]
+    return language.encode(drawn)
+
+
+def factor_rows(specifications: list, rng: np.random.Generator) -> np.ndarray:
+    """A row for each sprite, (B, 175).
+
+    It names the class, and in six of ten rows any number of factors, too.
+    """
+    columns = du.sprite_scoring().factor_columns()
+    places = {column: place for place, column in enumerate(columns)}
+    rows = np.zeros((len(specifications), len(columns)), np.float32)
+    for row, specification in zip(rows, specifications):
+        row[places["class", specification.class_name]] = 1
+        share = rng.random() if rng.random() < 0.6 else 0
+        for factor in specification.factors:
+            if rng.random() < share:
+                row[places[factor]] = 1
+    return rows
 
 
 # ---- What a run trains --------------------------------------------------------------
 
 
-def network(
-    settings: Settings, images: np.ndarray, schedule: du.NoiseSchedule
-) -> nn.Module:
-    """The network that a run trains, with random weights.
-
-    images: all training sprites (N, 16, 16, 3) uint8, for the palette of a PaletteNet.
-    """
-    if settings.network != "PaletteNet":
-        return du.ContextUnet(3, settings.n_feat, 5, 16)
-    n_cfeat = 5
-    if settings.factors:
-        n_cfeat = len(du.sprite_scoring().context_columns())
-    return du.PaletteNet(images, schedule, n_cfeat=n_cfeat, dropout=settings.dropout)
+def network(settings: Settings, schedule: du.NoiseSchedule) -> nn.Module:
+    """The network that a run trains, with random weights."""
+    if settings.network == "SpriteUnet":
+        return du.SpriteUnet(schedule, du.sprite_palette())
+    return du.ContextUnet(3, settings.n_feat, 5, 16)
 
 
-def starting_weights(model: nn.Module, path: Path) -> None:
-    """Load a file of weights, strictly, into a model whose context may be longer.
-
-    The network does not listen to its new columns yet: their weights are 0.
-    """
-    state = du.load_state(path)
-    own = model.state_dict()
-    name = "context.model.0.weight"
-    if name in state and name in own:
-        longer = own[name].shape[1] - state[name].shape[1]
-        if longer > 0:
-            state[name] = F.pad(state[name], (0, longer))
-    model.load_state_dict(du.fitting_state(model, state, path))
-
-
-@torch.no_grad()
-def evened(
-    model: nn.Module,
-    x: Tensor,
-    c: Tensor,
-    schedule: du.NoiseSchedule,
-    add: float,
-    seed: int,
-) -> Tensor:
-    """Weights (T + 1,) for `diffusion_loss` that even out the steps.
-
-    They are 1 / (add + the loss at that step). The loss is measured with these pictures
-    x (N, 3, 16, 16) and contexts c (N, n_cfeat) at 50 steps, with straight lines
-    between.
-    """
-    generator = Generator().manual_seed(seed)
-    steps = np.unique(np.linspace(1, schedule.T, 50).round().astype(int))
-    losses = []
-    with du.evaluating(model):
-        for t in steps.tolist():
-            noise = torch.randn(x.shape, generator=generator).to(x)
-            x_t = du.perturb_input(x, t, noise, schedule)
-            time = x.new_full((len(x),), t / schedule.T)
-            losses.append(float(model(x_t, time, c, clean=x).mean()))
-    every = np.arange(schedule.T + 1)
-    weights = 1 / (add + np.interp(every, steps, losses))
-    weights[0] = 0
-    return torch.from_numpy(weights).float()
+def optimiser_of(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a run. The network's outer layers are always trained by Adam."""
+    if settings.optimiser == "Muon":
+        return du.Muon(
+            model.named_parameters(), adam=OUTER_LAYERS, lr=settings.learning_rate
+        )
+    return torch.optim.Adam(
+        model.parameters(),
+        settings.learning_rate,
+        fused=next(model.parameters()).device.type != "mps",
+    )
 
 
 # ---- What a run leaves behind -------------------------------------------------------
@@ -578,63 +465,33 @@ class Run:
         self.schedule = du.NoiseSchedule.linear(settings.T)
 
         torch.manual_seed(settings.seed)
-        model = network(settings, every.images, self.schedule)
+        model = network(settings, self.schedule)
         self.model = model.to(device, memory_format=torch.channels_last)
         if settings.start:
-            starting_weights(self.model, out / settings.start)
+            du.load_weights(self.model, out / settings.start)
         self.parallel = self.model
         if self.processes > 1:
-            self.parallel = DistributedDataParallel(self.model)
+            # for rows and captions, a SpriteUnet has a layer each
+            self.parallel = DistributedDataParallel(
+                self.model,
+                find_unused_parameters=settings.network == "SpriteUnet",
+            )
         self.average = du.average_weights(self.model, settings.ema_decay)
-        self.weights = self.step_weights()
+        self.frequencies = None
+        if settings.straight:
+            self.frequencies = du.straight_frequencies(
+                self.schedule, even=settings.even
+            )
 
-        self.steps_an_epoch = self.count_steps()
-        self.optimiser = self.adam()
-        steps = settings.decay_epochs * self.steps_an_epoch
-        self.decay = falling(self.optimiser, steps)
+        steps_a_pass = -(-len(self.x) // settings.batch)
+        self.steps_an_epoch = settings.passes * steps_a_pass
+        self.optimiser = optimiser_of(settings, self.model)
+        self.decay = falling(
+            self.optimiser,
+            settings.decay_epochs * self.steps_an_epoch,
+            steady=settings.steady_epochs * self.steps_an_epoch,
+        )
         self.history = {**new_history(settings), "machine": self.where()}
-
-    def step_weights(self) -> Tensor | None:
-        """The weights of a stage that evens out the steps, from 500 sprites."""
-        if self.settings.even is None:
-            return None
-        x = self.x[:500]
-        c = self.c[:500]
-        c = F.pad(c, (0, self.model.n_cfeat - c.shape[1]))
-        return evened(
-            self.model,
-            x.to(self.device),
-            c.to(self.device),
-            self.schedule,
-            self.settings.even,
-            self.settings.seed,
-        )
-
-    def count_steps(self) -> int:
-        """How many training steps an epoch has."""
-        pictures = len(self.x)
-        if self.settings.recolour:
-            classes = [row["class"] for row in self.sprites.factors]
-            pictures = sum(self.settings.recolour[name] for name in classes)
-        steps_a_pass = -(-pictures // self.settings.batch)
-        return self.settings.passes * steps_a_pass
-
-    def adam(self) -> torch.optim.Adam:
-        """The optimiser, which clips the gradient norm before each step."""
-        parameters = list(self.model.parameters())
-        optimiser = torch.optim.Adam(
-            parameters,
-            self.settings.learning_rate,
-            betas=(0.9, self.settings.beta2),
-            fused=self.device.type != "mps",
-        )
-
-        def clip(*_):
-            nn.utils.clip_grad_norm_(parameters, self.settings.clip)
-
-        if self.settings.clip:
-            optimiser.register_step_pre_hook(clip)
-        return optimiser
 
     def where(self) -> str:
         """The machine in words, and how many processes."""
@@ -680,13 +537,13 @@ class Run:
         self.history["epochs"] = state["history"]["epochs"]
 
     def take(self, state: dict) -> None:
-        """Load the state of each part. PyTorch does not check Adam's moments itself."""
+        """Load the state of each part. PyTorch does not check moments itself."""
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         for parameter, moments in self.optimiser.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):
-                shape = moments[name].shape
-                if shape != parameter.shape:
+            for name, moment in moments.items():
+                shape = getattr(moment, "shape", ())
+                if shape not in ((), parameter.shape):
                     raise ValueError(f"{name} {shape} of a weight {parameter.shape}")
 
     def generators(self, epoch: int) -> tuple[Generator, Generator]:
@@ -710,17 +567,7 @@ class Run:
         """Train for an epoch; yields the loss of each step."""
         settings = self.settings
         order, noise = self.generators(epoch)
-        # dropout has no generator of its own
-        torch.manual_seed(self.epoch_seed(epoch) + 10**7 * self.rank)
-        if settings.recolour:
-            self.x, self.c = recoloured(
-                self.sprites,
-                settings.recolour,
-                self.epoch_seed(epoch),
-                settings.factors,
-                settings.by_drawing,
-            )
-        whole = batches(self.x, self.c, settings.batch, settings.passes, order)
+        whole = self.batches_of(epoch, order)
         return du.train_steps(
             self.parallel,
             share(whole, self.rank, self.processes),
@@ -730,8 +577,21 @@ class Run:
             average=self.average,
             generator=noise,
             min_snr=settings.min_snr,
-            weights=self.weights,
+            frequencies=self.frequencies,
         )
+
+    def batches_of(self, epoch: int, order: Generator) -> Batches:
+        """What the network sees in an epoch: (pictures, contexts)."""
+        settings = self.settings
+        if settings.network == "SpriteUnet":
+            return drawn_anew(
+                self.sprites,
+                settings.batch,
+                settings.passes,
+                order,
+                self.epoch_seed(epoch),
+            )
+        return batches(self.x, self.c, settings.batch, settings.passes, order)
 
     def train_epoch(self, epoch: int) -> None:
         """Train for an epoch, and add it to the history."""
@@ -799,11 +659,17 @@ class Run:
         return self.history
 
 
-def falling(optimiser: torch.optim.Optimizer, steps: int):
-    """A scheduler whose learning rate falls linearly to 0 after so many steps."""
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: max(0.0, 1 - step / steps)
-    )
+def falling(optimiser: torch.optim.Optimizer, steps: int, steady: int = 0):
+    """A scheduler whose learning rate falls linearly to 0 after so many steps.
+
+    steady: for so many steps it does not fall yet.
+    """
+
+    def rate(step: int) -> float:
+        left = (steps - step) / (steps - steady)
+        return min(1.0, max(0.0, left))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
 
 
 def means_of(losses: list[float], size: int) -> list[float]:
@@ -1123,8 +989,7 @@ STEMS = {
     "features": "features",
     "model": "model",
     "context": "context_model",
-    "best": "best",
-    "factor": "factor_model",
+    "sprite": "sprite_unet",
 }
 
 
@@ -1134,7 +999,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only",
         choices=STEMS,
-        help="train one of the six (default: all)",
+        help="train one of the five (default: all)",
     )
     parser.add_argument(
         "--out",
@@ -1212,7 +1077,7 @@ def reserve(
 
 
 def train(name: str, device: torch.device, options: argparse.Namespace) -> None:
-    """Train one of the six."""
+    """Train one of the five."""
     out = options.out
     if name == "basic":
         train_basic(device, out)

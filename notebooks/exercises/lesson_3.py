@@ -8,7 +8,13 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from diffusion_utilities import WEIGHTS, NoiseSchedule, ResidualConvBlock, perturb_input
+from diffusion_utilities import (
+    WEIGHTS,
+    NoiseSchedule,
+    ResidualConvBlock,
+    perturb_input,
+    predict_x0,
+)
 from exercises import (
     Wrong,
     as_numbers,
@@ -16,7 +22,6 @@ from exercises import (
     compare,
     exercise,
     guessed,
-    nearest,
     seeded,
     shown_std,
     tried,
@@ -102,155 +107,6 @@ def count(attempt):
 # ---- 3.2 -----------------------------------------------------------------------------
 
 
-def block_mistakes(x1, x2):
-    """Mistakes of a block that has no 1 x 1 convolution."""
-    yield (
-        "this is the second convolution alone: "
-        "the block is not residual, its shortcut is missing.",
-        x2,
-    )
-    yield (
-        "that is the helper's repair, whose shortcut is the first convolution's "
-        "output. Here it is a 1 x 1 convolution of x.",
-        (x1 + x2) / 2**0.5,
-    )
-
-
-def sum_mistakes(shortcut, x2):
-    yield (
-        "the division by the root of 2 is missing, so the variance doubles.",
-        shortcut + x2,
-    )
-    yield (
-        "divided by 2; the sum of two independent signals of variance 1 has the "
-        "standard deviation root 2.",
-        (shortcut + x2) / 2,
-    )
-    yield "this is the shortcut alone.", shortcut
-
-
-def answer_of_block(block, x):
-    """The block's answer in eval mode, which must be the same each time."""
-    hint = "Does the shortcut have out_channels channels?"
-    once = as_numbers(with_a_hint("size of tensor", hint, block, x))
-    again = as_numbers(with_a_hint("size of tensor", hint, block, x))
-    if once.shape == again.shape and not torch.allclose(once, again):
-        off = ((once - again).std() / once.std()).item()
-        raise Wrong(
-            f"The same input gives two answers, which differ by {off:.2f} of the "
-            "output's spread: is a layer still made in `forward`?"
-        )
-    return once
-
-
-def shortcut_of(block, answer, x1, x2):
-    """The 1 x 1 convolution among the block's parts."""
-    for part in block.modules():
-        if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1):
-            return part
-    for sentence, wrong in block_mistakes(x1, x2):
-        wrong = wrong.double()
-        if answer.shape == wrong.shape and torch.allclose(answer, wrong, atol=1e-5):
-            raise Wrong(sentence)
-    raise Wrong(
-        "There is no 1 x 1 convolution among the block's parts: "
-        "make it in `__init__`, as `self.shortcut = ...`."
-    )
-
-
-@exercise(
-    "3.2",
-    "Compare its number of parameters with that of the block which the course uses: "
-    "what would published weights say?",
-)
-def repaired_block(attempt):
-    torch.manual_seed(0)
-    block = _module(attempt, 3, 8)
-    x = torch.randn(4, 3, 6, 6)
-    if not hasattr(block, "conv1"):
-        raise Wrong(
-            "Your block has no conv1 and conv2: inherit from ResidualConvBlock, "
-            "and call super().__init__ first."
-        )
-    block.eval()
-    answer = answer_of_block(block, x)
-    with torch.no_grad():
-        x1 = block.conv1(x)
-        x2 = block.conv2(x1)
-        convolution = shortcut_of(block, answer, x1, x2)
-        shortcut = convolution(x)
-    mistakes = [*block_mistakes(x1, x2), *sum_mistakes(shortcut, x2)]
-    compare(
-        answer,
-        (shortcut + x2) / 2**0.5,
-        mistakes,
-        number=shown_std("your output has std"),
-    )
-    block.train()
-    block(x).square().sum().backward()
-    if convolution.weight.grad is None:
-        raise Wrong(
-            "No gradient reaches the shortcut's weights: "
-            "is it detached, or called under no_grad?"
-        )
-
-
-# ---- 3.3 -----------------------------------------------------------------------------
-
-
-def film_mistakes(h, scale, shift):
-    yield (
-        "scale and shift are swapped: the first half multiplies.",
-        shift * h + scale,
-    )
-    yield "the shift is missing.", scale * h
-    yield "the scale is missing.", h + shift
-    yield (
-        "you multiply by 1 + gamma. Some networks do; this formula has gamma alone.",
-        (1 + scale) * h + shift,
-    )
-    yield "both are added, and the first should multiply.", h + scale + shift
-    yield (
-        "the shift is multiplied too: it comes after the scale.",
-        scale * (h + shift),
-    )
-
-
-@exercise(
-    "3.3",
-    "Hand it z = (e_c(c), e_t(t/T)) and h before `up1`: "
-    "with these weights it is the ContextUnet's level.",
-)
-def film(attempt):
-    torch.manual_seed(0)
-    layer = _module(attempt, 8, 4)
-    h = torch.randn(5, 4, 3, 3)
-    z = torch.randn(5, 8)
-    linears = [part for part in layer.modules() if isinstance(part, nn.Linear)]
-    fitting = [linear for linear in linears if linear.weight.shape == (8, 8)]
-    if not fitting:
-        raise Wrong(
-            "FiLM(8, 4) has no nn.Linear from 8 numbers to 2 * 4: "
-            "keep the line of `self.scale_and_shift` unchanged."
-        )
-    with torch.no_grad():
-        fitting[0].weight.copy_(torch.eye(8))
-        fitting[0].bias.zero_()
-    scale, shift = z[..., None, None].chunk(2, dim=1)
-    mine = with_a_hint(
-        "size of tensor",
-        "(B, channels) does not line up with (B, channels, H, W): "
-        "add two axes with [..., None, None].",
-        layer,
-        h,
-        z,
-    )
-    compare(mine, scale * h + shift, film_mistakes(h, scale, shift))
-
-
-# ---- 3.4 -----------------------------------------------------------------------------
-
-
 def input_mistakes(ab, x_0, noise):
     picture_share = ab.sqrt()
     noise_share = (1 - ab).sqrt()
@@ -296,7 +152,7 @@ def a_pair(answer):
     return answer
 
 
-@exercise("3.4", "Which target would make the same network predict the clean picture?")
+@exercise("3.2", "Which target would make the same network predict the clean picture?")
 def training_pair(attempt):
     schedule = NoiseSchedule.linear()
     generator = seeded(0)
@@ -333,7 +189,7 @@ def training_pair(attempt):
         )
 
 
-# ---- 3.5 -----------------------------------------------------------------------------
+# ---- 3.3 -----------------------------------------------------------------------------
 
 
 class _Tiny(nn.Module):
@@ -419,7 +275,7 @@ def step_mistakes(batches, right):
 
 
 @exercise(
-    "3.5",
+    "3.3",
     "Clear the gradients between `backward` and `step`: what does the network learn?",
 )
 def train_step(attempt):
@@ -437,7 +293,77 @@ def train_step(attempt):
         compare(loss, right_loss, where="the loss that you return")
 
 
-# ---- 3.6 -----------------------------------------------------------------------------
+# ---- 3.4 -----------------------------------------------------------------------------
+
+SAMPLER_FAULTS = {
+    "no clamp": "keep the guess in the range from -1 to 1: `.clamp(-1, 1)`.",
+    "t not divided": "t is not divided by T: "
+    "the network gets t / schedule.T, a number from 0 to 1.",
+    "fresh noise": "new noise was added; put the predicted noise back.",
+    "stays": "the noise of step t was put back: go to the next step of the list.",
+    "one jump": "you return the first guess; go on to the smaller steps.",
+    "the noisy one": "you start each step from the first x: it must be the x of the "
+    "step before.",
+    "still noisy": "you return the picture before the last step, which is at t = "
+    "steps[-2].",
+}
+
+
+def _draw(model, x, steps, schedule, fault=""):
+    """The six-line sampler, with at most one of the usual faults."""
+    first = x
+    for t, t_next in zip(steps, steps[1:]):
+        if fault == "the noisy one":
+            x = first
+        before = x
+        time = torch.full((len(x),), t if fault == "t not divided" else t / schedule.T)
+        noise = model(x, time)
+        x_0 = predict_x0(x, t, noise, schedule)
+        if fault != "no clamp":
+            x_0 = x_0.clamp(-1, 1)
+        if fault == "one jump":
+            return x_0
+        if fault == "fresh noise":
+            noise = torch.randn(x.shape, generator=seeded(3)).to(x)
+        target = t if fault == "stays" else t_next
+        x = perturb_input(x_0, target, noise, schedule)
+    return before if fault == "still noisy" else x
+
+
+def _guess(x, time, c=None):
+    """A "network" whose answer depends on its picture and on the time."""
+    return (0.7 * x + 0.5 * time.to(x).view(-1, 1, 1, 1)).sin()
+
+
+def fresh_noise_was_drawn(attempt, x, steps, schedule):
+    """Whether two calls with the same start differ."""
+    torch.manual_seed(0)
+    once = as_numbers(tried(attempt, _guess, x, steps, schedule))
+    again = as_numbers(tried(attempt, _guess, x, steps, schedule))
+    return once.shape == again.shape and not torch.equal(once, again)
+
+
+@exercise(
+    "3.4",
+    "Give it only five steps, then one: what happens to the sprites of section 7?",
+)
+def my_sampler(attempt):
+    schedule = NoiseSchedule.linear()
+    x = torch.randn(3, 3, 8, 8, generator=seeded(1))
+    for steps in ([500, 0], [500, 300, 120, 0]):
+        if fresh_noise_was_drawn(attempt, x, steps, schedule):
+            raise Wrong(SAMPLER_FAULTS["fresh noise"].capitalize())
+        mine = tried(attempt, _guess, x, steps, schedule)
+        right = _draw(_guess, x, steps, schedule)
+        mistakes = []
+        for fault, sentence in SAMPLER_FAULTS.items():
+            wrong = _draw(_guess, x, steps, schedule, fault)
+            if not torch.allclose(wrong, right, atol=1e-4):
+                mistakes.append((sentence, wrong))
+        compare(mine, right, mistakes, where=f"with steps {steps}", tolerance=1e-4)
+
+
+# ---- 3.5 -----------------------------------------------------------------------------
 
 
 def _sheet_counts():
@@ -448,7 +374,7 @@ def _sheet_counts():
 
 
 @exercise(
-    "3.6",
+    "3.5",
     "Look for the same in the colours' distance below: "
     "which of the three falls earliest?",
 )
@@ -470,91 +396,7 @@ def half_way(attempt):
         )
 
 
-# ---- 3.7 -----------------------------------------------------------------------------
-
-
-def after_dropping(attempt, c, p):
-    hint = "(B,) does not line up with (B, 5): draw (B, 1)."
-    kept = as_numbers(with_a_hint("size of tensor", hint, attempt, c, p))
-    if kept.shape != c.shape:
-        raise Wrong(
-            f"your result has shape {tuple(kept.shape)}, "
-            f"expected {tuple(c.shape)}, as c has."
-        )
-    return kept
-
-
-def dropped_rows(kept):
-    """Which rows of ones became zeros; raises Wrong if a row lost only a part."""
-    zero = kept == 0
-    dropped = zero.all(1)
-    partly = int((zero.any(1) & ~dropped).sum())
-    if partly:
-        raise Wrong(
-            f"{partly} of 4,000 rows lost a part of their numbers: one draw decides "
-            "for a row as a whole, (B, 1) and not (B, 5)."
-        )
-    return dropped
-
-
-def check_the_others(others, p):
-    """The rows of ones that were not dropped must still be ones."""
-    if not len(others) or torch.allclose(others, torch.ones_like(others)):
-        return
-    factor = others.mean().item()
-    like_dropout = abs(factor - 1 / (1 - p)) < 0.01
-    reason = ", as nn.Dropout does: a label is not a signal to keep at its mean"
-    raise Wrong(
-        f"The rows that stay were multiplied by {factor:.2f}"
-        f"{reason if like_dropout else ''}. They must stay as they are."
-    )
-
-
-def check_the_share(share, p):
-    if abs(share - p) <= 0.04:
-        return
-    cause = ""
-    if share in (0, 1):
-        cause = ": all rows share one draw"
-    elif abs(share - 1 + p) < 0.04:
-        cause = ": p is the share dropped, not the share kept"
-    raise Wrong(f"With p = {p} a share of {share:.2f} was dropped{cause}.")
-
-
-def check_independence(attempt, c):
-    """The number of rows dropped must vary from batch to batch."""
-    counts = set()
-    for _ in range(200):
-        kept = after_dropping(attempt, c[:10], 0.3)
-        counts.add(int((kept == 0).all(1).sum()))
-    if len(counts) == 1:
-        raise Wrong(
-            f"Each of 200 batches of 10 rows lost exactly {counts.pop()} of them: "
-            "rows must be dropped independently, so the number varies."
-        )
-
-
-@exercise("3.7", "Drop with p = 1: what does the network then learn about the classes?")
-def drop(attempt):
-    c = torch.ones(4000, 5)
-    patterns = []
-    for p in (0.1, 0.1, 0.3):
-        kept = after_dropping(attempt, c, p)
-        dropped = dropped_rows(kept)
-        check_the_others(kept[~dropped], p)
-        check_the_share(dropped.double().mean().item(), p)
-        patterns.append(dropped)
-    if torch.equal(patterns[0], patterns[1]):
-        raise Wrong(
-            "Two calls dropped the same rows: the draw must be a new one each time."
-        )
-    check_independence(attempt, c)
-    classes = torch.randint(5, (50,), generator=seeded(0))
-    labels = torch.eye(5)[classes]
-    compare(tried(attempt, labels, 0.0), labels, where="with p = 0")
-
-
-# ---- 3.8 -----------------------------------------------------------------------------
+# ---- 3.6 -----------------------------------------------------------------------------
 
 
 def _decay(n, decay, fault):
@@ -667,7 +509,7 @@ def counters_last(name):
 
 
 @exercise(
-    "3.8",
+    "3.6",
     "Leave the buffers out on purpose and sample: "
     "what does batch norm do with statistics of another network?",
 )
@@ -687,96 +529,3 @@ def update_average(attempt):
                 mistakes,
                 where=f"after {updates} of your updates with decay {DECAY}, {name}",
             )
-
-
-# ---- 3.9 -----------------------------------------------------------------------------
-
-
-def likelihood_mistakes(prior, far, variance):
-    """Mistakes in the exponent -far / (2 variance), or after it."""
-    likelihood = -far / (2 * variance)
-    yield (
-        "the 2 under the fraction is missing.",
-        (prior - far / variance).softmax(0),
-    )
-    yield (
-        "that divides by the standard deviation; the variance is 1 - alpha-bar.",
-        (prior - far / (2 * variance.sqrt())).softmax(0),
-    )
-    yield (
-        "the variance of the noise is 1 - alpha-bar, not alpha-bar.",
-        (prior - far / (2 * (1 - variance))).softmax(0),
-    )
-    yield (
-        "the distance is not squared.",
-        (prior - far.sqrt() / (2 * variance)).softmax(0),
-    )
-    yield (
-        "the squares of the three channels are averaged; they are summed.",
-        (prior + likelihood / 3).softmax(0),
-    )
-    yield (
-        "the sign is reversed: the nearer colour is the likelier one.",
-        (prior - likelihood).softmax(0),
-    )
-    scores = prior + likelihood
-    yield "these are logarithms: the softmax is missing.", scores
-    yield (
-        "the probabilities do not add up to 1: divide by their sum (softmax does).",
-        scores.exp(),
-    )
-
-
-def prior_mistakes(mine, prior, likelihood):
-    """Mistakes with the shares of the colours; `likelihood` is the exponent."""
-    yield (
-        "the shares of the colours are missing: add log_share.",
-        likelihood.softmax(0),
-    )
-    product = prior * likelihood.exp()
-    forms = product, product.softmax(0), product / product.sum()
-    yield (
-        "log_share is a logarithm already: add the two and let the softmax normalise.",
-        nearest(mine, *forms),
-    )
-    yield (
-        "log_share is a logarithm already; it was added as a share.",
-        (prior.exp() + likelihood).softmax(0),
-    )
-
-
-def palette_mistakes(prior, pixel, palette, ab):
-    """Mistakes in the distance from the pixel to the colours."""
-    rootless = (pixel - ab * palette).square().sum(1)
-    whole = (pixel - palette).square().sum(1)
-    variance = 1 - ab
-    yield (
-        "the root of alpha-bar is missing on the palette.",
-        (prior - rootless / (2 * variance)).softmax(0),
-    )
-    yield (
-        "the palette is not shrunk: in x_t a colour is root alpha-bar times itself.",
-        (prior - whole / (2 * variance)).softmax(0),
-    )
-
-
-@exercise(
-    "3.9",
-    "Give it t = 400: which colours are left when the pixel says hardly anything?",
-)
-def pixel_probabilities(attempt):
-    schedule = NoiseSchedule.linear()
-    palette = 2 * torch.rand(6, 3, generator=seeded(4)) - 1
-    pixel = torch.tensor([0.4, -0.1, 0.2])
-    log_share = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.07, 0.03]).log()
-    for t in (200, 50):
-        mine = tried(attempt, pixel, t, palette, log_share, schedule)
-        ab = schedule.ab[t].float()
-        far = (pixel - ab.sqrt() * palette).square().sum(1)
-        right = (log_share - far / (2 * (1 - ab))).softmax(0)
-        mistakes = [
-            *palette_mistakes(log_share, pixel, palette, ab),
-            *likelihood_mistakes(log_share, far, 1 - ab),
-            *prior_mistakes(mine, log_share, -far / (2 * (1 - ab))),
-        ]
-        compare(mine, right, mistakes, where=f"at t = {t}", tolerance=1e-4)

@@ -989,7 +989,7 @@ def test_a_min_snr_that_is_none(min_snr):
 
 
 @pytest.mark.parametrize(
-    "weights",
+    "frequencies",
     [
         torch.linspace(0, -1, 21),
         torch.cat((torch.zeros(1), torch.full((20,), NAN))),
@@ -999,9 +999,9 @@ def test_a_min_snr_that_is_none(min_snr):
     ],
     ids=["negative", "NaN", "zero", "list", "table"],
 )
-def test_weights_of_steps_that_are_none(weights):
-    with refused("weights"):
-        du.diffusion_loss(silent, pictures(), SCHEDULE, weights=weights)
+def test_frequencies_of_steps_that_are_none(frequencies):
+    with refused("frequencies"):
+        du.diffusion_loss(silent, pictures(), SCHEDULE, frequencies=frequencies)
 
 
 def test_generators_of_another_kind():

@@ -431,13 +431,13 @@ def test_an_unknown_variance():
 
 
 @pytest.mark.parametrize(
-    "weights",
+    "frequencies",
     [torch.ones(20), torch.ones(21), torch.cat((torch.zeros(1), torch.ones(21)))],
 )
-def test_weights_of_steps_that_the_schedule_does_not_have(weights):
+def test_frequencies_of_steps_that_the_schedule_does_not_have(frequencies):
     x = torch.zeros(3, 1, 2, 2)
-    with expect(ValueError, "expected T + 1 = 21 weights, of which the first is 0"):
-        du.diffusion_loss(silent, x, SCHEDULE, weights=weights)
+    with expect(ValueError, "expected T + 1 = 21 numbers, of which the first is 0"):
+        du.diffusion_loss(silent, x, SCHEDULE, frequencies=frequencies)
 
 
 # ---- Samplers ------------------------------------------------------------------------

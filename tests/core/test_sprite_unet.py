@@ -13,13 +13,15 @@ import diffusion_utilities as du
 
 SCHEDULE = du.NoiseSchedule.linear()
 CAPTIONS = du.sprite_captions()
+PALETTE = du.sprite_palette()
 SMALL = {"channels": (16, 24, 32), "width": 32, "reader_width": 32}
 
 
 def network(seed: int = 0, **sizes) -> du.SpriteUnet:
     """A small network in eval mode, in which no layer is zero."""
     torch.manual_seed(seed)
-    model = du.SpriteUnet(SCHEDULE, **{**SMALL, **sizes}).eval()
+    palette = sizes.pop("palette", PALETTE)
+    model = du.SpriteUnet(SCHEDULE, palette, **{**SMALL, **sizes}).eval()
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -38,7 +40,7 @@ def words(*texts: str) -> torch.Tensor:
 
 @torch.no_grad()
 def test_the_usual_network_knows_the_columns_and_the_words_of_the_grammar():
-    model = du.SpriteUnet(SCHEDULE)
+    model = du.SpriteUnet(SCHEDULE, PALETTE)
     assert model.n_cfeat == len(du.sprite_scoring().factor_columns())
     assert model.reader.word.num_embeddings == len(CAPTIONS.vocabulary())
     assert model.max_words == CAPTIONS.MAX_WORDS
@@ -51,7 +53,8 @@ def test_the_usual_network_knows_the_columns_and_the_words_of_the_grammar():
 @pytest.mark.parametrize("side", (8, 12, 16, 32))
 def test_it_takes_pictures_of_many_sizes(channels, side):
     x = pictures(2, channels, side)
-    noise = network(in_channels=channels)(x, 0.5)
+    palette = torch.rand(7, channels)
+    noise = network(palette=palette)(x, 0.5)
     assert noise.shape == x.shape
     assert noise.isfinite().all()
 
@@ -145,23 +148,29 @@ def test_its_loss_is_the_error_of_the_velocity_on_the_straight_path():
 
 
 def test_it_learns_from_rows_and_from_captions():
-    model = network()
-    x = pictures(8).clamp(-1, 1)
-    batches = []
-    for _ in range(30):
-        batches += [(x, torch.eye(175)[:8]), (x, words(*["a hero"] * 8))]
+    torch.manual_seed(0)
+    model = du.SpriteUnet(SCHEDULE, PALETTE, **SMALL)
+    x = du.load_sprites("test").x[:8]
+    contexts = (torch.eye(175)[:8], words(*["a hero"] * 8))
+
+    def losses():
+        found = []
+        for c in contexts:
+            g = torch.Generator().manual_seed(1)
+            eight_times = x.repeat(8, 1, 1, 1)
+            loss = du.diffusion_loss(
+                model, eight_times, SCHEDULE, c=c.repeat(8, 1), generator=g
+            )
+            found.append(float(loss))
+        return found
+
+    before = losses()
+    batches = ((x, contexts[i % 2]) for i in range(60))
     optimiser = du.Muon(model.named_parameters(), adam=("stem", "out"))
-    losses = list(
-        du.train_steps(
-            model,
-            iter(batches),
-            SCHEDULE,
-            optimiser=optimiser,
-            p_drop=0.1,
-            generator=torch.Generator().manual_seed(0),
-        )
-    )
-    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+    steps = du.train_steps(model, batches, SCHEDULE, optimiser=optimiser, p_drop=0.1)
+    assert len(list(steps)) == 60
+    for first, last in zip(before, losses()):
+        assert last < 0.8 * first
 
 
 @torch.no_grad()
@@ -212,6 +221,62 @@ def test_few_straight_steps_are_even():
     shares = du.straight_share(SCHEDULE.ab[du.straight_steps(SCHEDULE, 10)])
     strides = shares.diff()
     assert strides.max() < 1.1 * strides.min()
+
+
+def drawn_logits(schedule, n: int = 400_000, **asked) -> torch.Tensor:
+    """The logits of the picture's share in n steps, drawn as `straight_frequencies`."""
+    frequencies = du.straight_frequencies(schedule, **asked)
+    generator = torch.Generator().manual_seed(1)
+    steps = torch.multinomial(frequencies, n, True, generator=generator)
+    return torch.logit(du.straight_share(schedule.ab[steps].double()))
+
+
+@pytest.mark.parametrize("T", (500, 1000))
+@pytest.mark.parametrize("mean, spread", ((0.0, 0.5), (-0.8, 0.4), (1.0, 0.6)))
+def test_the_logits_of_the_drawn_shares_have_this_mean_and_spread(T, mean, spread):
+    schedule = du.NoiseSchedule.linear(T)
+    logits = drawn_logits(schedule, mean=mean, spread=spread)
+    assert float(logits.mean()) == pytest.approx(mean, abs=0.01)
+    assert float(logits.std()) == pytest.approx(spread, abs=0.01)
+
+
+def test_the_usual_logits_are_normal_as_far_as_the_schedule_goes():
+    """x_T still has a share of 7 % of the picture: of 1,000 values 15 are below."""
+    lowest = float(torch.logit(du.straight_share(SCHEDULE.ab[500])))
+    generator = torch.Generator().manual_seed(2)
+    normal = torch.randn(400_000, generator=generator).double() * 0.8 - 0.8
+    normal = normal[normal > lowest]
+    assert len(normal) < 0.99 * 400_000
+    at = torch.linspace(0.02, 0.98, 49).double()
+    found = drawn_logits(SCHEDULE)[:300_000].quantile(at)
+    torch.testing.assert_close(found, normal.quantile(at), atol=0.02, rtol=0)
+
+
+def test_frequencies_sum_to_1_and_step_0_has_none():
+    frequencies = du.straight_frequencies(SCHEDULE)
+    assert frequencies.shape == (501,)
+    assert frequencies.dtype == torch.float32
+    assert frequencies[0] == 0
+    assert (frequencies[1:] > 0).all()
+    assert float(frequencies.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("spread", (0, -1, float("nan")))
+def test_another_spread_is_refused(spread):
+    with pytest.raises(ValueError, match="spread=.*expected a number above 0"):
+        du.straight_frequencies(SCHEDULE, spread=spread)
+
+
+def test_the_loss_takes_the_frequencies():
+    generator = torch.Generator().manual_seed(0)
+    loss = du.diffusion_loss(
+        network(),
+        pictures(),
+        SCHEDULE,
+        generator=generator,
+        frequencies=du.straight_frequencies(SCHEDULE),
+    )
+    assert loss.isfinite()
 
 
 @pytest.mark.parametrize("n", (0, 501, 2.5))

@@ -18,8 +18,11 @@ pytestmark = pytest.mark.slow  # together they take over five seconds
 
 FACTORY = du.sprite_factory()
 SCORING = du.sprite_scoring()
-SCHEDULE = du.NoiseSchedule.linear()
+CAPTIONS = du.sprite_captions()
 CPU = torch.device("cpu")
+TINY_UNET = functools.partial(
+    du.SpriteUnet, channels=(8, 16, 16), width=16, reader_width=16
+)
 real_sprites = functools.cache(du.load_sprites)
 
 
@@ -48,7 +51,7 @@ def command(train, monkeypatch, out, name: str, *, epochs: int = 2) -> None:
     options = {
         "--only": name,
         "--n-feat": 8,
-        "--limit": 120 if name == "context" else 60,
+        "--limit": 60 if name == "model" else 120,
         "--epochs": epochs,
         "--threads": 1,
         "--device": "cpu",
@@ -89,30 +92,38 @@ def assert_same(one: dict, other: dict) -> None:
 # ---- A run that is interrupted ------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "context",
-        pytest.param("model", marks=pytest.mark.slow),
-        pytest.param("best", marks=pytest.mark.slow),
-    ],
-)
+@pytest.fixture
+def train_for(name, request, monkeypatch):
+    """train.py for a run of this name.
+
+    A sprite run has real sprites, a tiny network and three passes.
+    """
+    if name != "sprite":
+        return request.getfixturevalue("train")
+    train = request.getfixturevalue("train_really")
+    monkeypatch.setattr(du, "SpriteUnet", TINY_UNET)
+    [stage] = train.STAGES[name]
+    monkeypatch.setitem(train.STAGES, name, ({**stage, "passes": 3},))
+    return train
+
+
+@pytest.mark.parametrize("name", ["context", "model", "sprite"])
 @pytest.mark.parametrize("epochs_done", [1, 1.5])
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
-    name, epochs_done, train, monkeypatch, tmp_path
+    name, epochs_done, train_for, monkeypatch, tmp_path
 ):
     """Stopped between two epochs or in the middle of the second, then started again."""
     whole = tmp_path / "whole"
     parts = tmp_path / "parts"
-    stem = "context_model" if name == "context" else name
-    command(train, monkeypatch, whole, name)
-    first_stage = next(train.stages(name, 2))
+    stem = train_for.STEMS[name]
+    command(train_for, monkeypatch, whole, name)
+    first_stage = next(train_for.stages(name, 2))
     with monkeypatch.context() as patch:
         interrupt_after(patch, int(2 * epochs_done * first_stage.passes))
         with pytest.raises(KeyboardInterrupt):
-            command(train, patch, parts, name)
+            command(train_for, patch, parts, name)
     assert {f.name for f in parts.iterdir()} == {"runs", f"{stem}_0.pth"}
-    command(train, monkeypatch, parts, name)
+    command(train_for, monkeypatch, parts, name)
 
     weights = {f"{stem}_0.pth", f"{stem}_1.pth", f"{stem}_trained.pth"}
     files = {"runs", f"{stem}_history.json", *weights}
@@ -403,37 +414,20 @@ def test_the_second_stage_starts_from_the_weights_that_the_first_saved(two_stage
 BEFORE = {
     "min_snr": None,
     "network": "ContextUnet",
-    "beta2": 0.999,
-    "clip": None,
-    "dropout": 0.0,
-    "recolour": None,
+    "steady_epochs": 0,
+    "optimiser": "Adam",
+    "straight": False,
     "log_every": 1,
-    "even": None,
-    "by_drawing": False,
-    "factors": False,
 }
-# While `best` was trained, each stage wrote the final name.
-RENAMED = {"runs/best_31_average.pth": "best_trained.pth"}
-
-
-def as_then(stage) -> dict:
-    """The settings of a stage as they were when the shipped weights were trained."""
-    start = RENAMED.get(stage.start, stage.start)
-    return dataclasses.asdict(dataclasses.replace(stage, start=start))
 
 
 @pytest.mark.parametrize(
     "run, file",
-    [
-        ("model", "model_history.json"),
-        ("best", "best_history.json"),
-        ("context", "context_model_history.json"),
-        ("factor", "factor_model_history.json"),
-    ],
+    [("model", "model_history.json"), ("context", "context_model_history.json")],
 )
 def test_the_shipped_weights_came_from_these_stages(train, run, file):
     history = read(du.WEIGHTS / file)
-    stages = [as_then(stage) for stage in train.stages(run)]
+    stages = [dataclasses.asdict(stage) for stage in train.stages(run)]
     assert [{**BEFORE, **stage} for stage in history["stages"]] == stages
     assert len(history["epochs"]) == stages[-1]["epochs"]
 
@@ -456,18 +450,13 @@ def test_a_shorter_run_has_the_first_stages_and_its_rate_falls_to_zero(
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"factors": True},
-        {"by_drawing": True},
-        {"even": 0.0, "network": "PaletteNet"},
-        {"even": 0.1},
-    ],
+    "epochs, expected",
+    [(None, (88, 48, 88)), (44, (44, 24, 44)), (11, (11, 6, 11)), (1, (1, 0, 1))],
 )
-def test_settings_that_would_do_nothing_are_refused(train_really, settings):
-    message = "need recolour|expected a number above 0 and a PaletteNet"
-    with pytest.raises(ValueError, match=message):
-        train_really.Settings(True, **settings)
+def test_a_shorter_sprite_run_has_fewer_steady_epochs(train, epochs, expected):
+    """(end, steady epochs, epochs until the rate is 0)."""
+    [stage] = train.stages("sprite", epochs)
+    assert (stage.epochs, stage.steady_epochs, stage.decay_epochs) == expected
 
 
 def test_a_stage_without_its_start_says_what_to_do(train, tmp_path):
@@ -475,35 +464,6 @@ def test_a_stage_without_its_start_says_what_to_do(train, tmp_path):
     message = r"model_trained\.pth does not exist; .* `python weights/train\.py` trains"
     with pytest.raises(FileNotFoundError, match=message):
         train.Run(settings, CPU, tmp_path)
-
-
-def test_a_longer_context_starts_unheard(train_really, tmp_path):
-    images = real_sprites("train").images[:50]
-    torch.manual_seed(0)
-    short = du.PaletteNet(images, SCHEDULE, n_cfeat=5, width=16).eval()
-    long = du.PaletteNet(images, SCHEDULE, n_cfeat=9, width=16).eval()
-    nn.init.normal_(short.own.weight)
-    du.save_weights(short, tmp_path / "short.pth", half=False)
-    train_really.starting_weights(long, tmp_path / "short.pth")
-    x = torch.randn(4, 3, 16, 16)
-    c = torch.eye(5)[:4]
-    longer = torch.cat((c, torch.ones(4, 4)), 1)
-    t = torch.tensor(0.2)
-    with torch.no_grad():
-        torch.testing.assert_close(long(x, t, longer), short(x, t, c))
-
-
-def test_nothing_but_the_context_may_differ(train_really, tmp_path):
-    images = real_sprites("train").images[:50]
-    short = du.PaletteNet(images, SCHEDULE, n_cfeat=5, width=16)
-    long = du.PaletteNet(images, SCHEDULE, n_cfeat=9, width=16)
-    wide = du.PaletteNet(images, SCHEDULE, n_cfeat=5, width=32)
-    du.save_weights(short, tmp_path / "short.pth", half=False)
-    du.save_weights(long, tmp_path / "long.pth", half=False)
-    for model, name in ((wide, "short.pth"), (short, "long.pth")):
-        message = f"{name} does not fit this PaletteNet: .* of another shape"
-        with pytest.raises(ValueError, match=message):
-            train_really.starting_weights(model, tmp_path / name)
 
 
 # ---- What an epoch shows ------------------------------------------------------------
@@ -548,62 +508,62 @@ def some_sprites(rows) -> du.Sprites:
     return du.Sprites(every.images[rows], every.labels[rows], factors)
 
 
-COPIES = {"hero": 3, "non-hero": 4, "food": 2, "spell": 3, "side-facing": 6}
+# ---- Sprites in new colours ---------------------------------------------------------
 
 
-@pytest.fixture
-def new_colours(train_really):
-    """(factors of the origin, specification found) of recoloured sprites, and labels.
-
-    The decoder reads the specifications out of the pictures.
-    """
-    sprites = some_sprites(list(range(40)))
-    x, c = train_really.recoloured(sprites, COPIES, seed=1)
-    origins = []
-    for row in sprites.factors:
-        origins += [row] * COPIES[row["class"]]
-    assert x.shape == (len(origins), 3, 16, 16)
-    assert x.dtype == c.dtype == torch.float32
-    found, distances = FACTORY.decode(du.to_pictures(x))
-    assert distances.max() == 0
-    return list(zip(origins, found)), c
+def rows_and_new_colours(train) -> list[tuple]:
+    """(factors of a sprite, its specification in new colours), five for each of 60."""
+    rng = np.random.default_rng(1)
+    found = []
+    for row in real_sprites("train").factors[:60]:
+        for _ in range(5):
+            found.append((row, train.in_new_colours(row, set(), rng)))
+    return found
 
 
-def test_recoloured_sprites_keep_their_class(new_colours):
-    pairs, c = new_colours
-    labels = [FACTORY.CLASS_NAMES[k] for k in c.argmax(1)]
-    assert labels == [row["class"] for row, _ in pairs]
-
-
-def test_recoloured_sprites_keep_their_drawing(new_colours):
+def test_in_new_colours_a_sprite_keeps_its_class_and_drawing(train_really):
     """Only colours change, and which way a side-facing sprite looks."""
-    pairs, _ = new_colours
-    changed = {name: set() for name in COPIES}
-    for row, sprite in pairs:
-        for factor, value in sprite.as_dict().items():
-            if value != row[factor]:
-                changed[row["class"]].add(factor)
-    free = {name: set(FACTORY.colour_factors(name)) for name in COPIES}
+    changed = {name: set() for name in FACTORY.CLASS_NAMES}
+    for row, sprite in rows_and_new_colours(train_really):
+        new = sprite.as_dict()
+        assert new.keys() == row.keys()
+        differing = {factor for factor in row if new[factor] != row[factor]}
+        changed[row["class"]] |= differing
+    free = {name: set(FACTORY.colour_factors(name)) for name in changed}
     free["side-facing"].add("facing")
     assert changed == free
 
 
-def test_recoloured_sprites_never_have_a_held_out_pair(new_colours):
-    pairs, _ = new_colours
-    for row, sprite in pairs:
+def test_in_new_colours_a_sprite_never_has_a_held_out_pair(train_really):
+    for row, sprite in rows_and_new_colours(train_really):
         assert not FACTORY.held_out_pairs(row["class"]).hold(sprite)
 
 
-def test_the_seed_decides_the_new_colours(train_really):
-    sprites = some_sprites(list(range(10)))
-    first, _ = train_really.recoloured(sprites, COPIES, seed=1)
-    again, _ = train_really.recoloured(sprites, COPIES, seed=1)
-    other, _ = train_really.recoloured(sprites, COPIES, seed=2)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+def drawing(row: dict[str, str]) -> tuple:
+    """What a row says besides colours and facing."""
+    free = {*FACTORY.colour_factors(row["class"]), "facing"}
+    return tuple(sorted(item for item in row.items() if item[0] not in free))
 
 
-def test_a_recoloured_sprite_is_never_one_of_the_test(train_really, monkeypatch):
+def epoch_of(train, sprites, size: int, passes: int, seed: int) -> list[tuple]:
+    """The batches of an epoch in new colours."""
+    order = torch.Generator().manual_seed(seed)
+    return list(train.drawn_anew(sprites, size, passes, order, seed))
+
+
+def test_every_pass_draws_every_sprite_once(train_really):
+    sprites = some_sprites(list(range(40)))
+    epoch = epoch_of(train_really, sprites, 16, 2, seed=1)
+    assert [len(x) for x, _ in epoch] == 2 * [16, 16, 8]
+    expected = sorted(drawing(row) for row in sprites.factors)
+    for batches in (epoch[:3], epoch[3:]):
+        x = torch.cat([x for x, _ in batches])
+        found, distances = FACTORY.decode(du.to_pictures(x))
+        assert distances.max() == 0
+        assert sorted(drawing(sprite.as_dict()) for sprite in found) == expected
+
+
+def test_a_sprite_of_the_test_is_never_drawn(train_really, monkeypatch):
     """A piece of food of which every other colour is in `test`: its own comes."""
     rows = real_sprites("train").factors
     index = next(i for i, row in enumerate(rows) if row["class"] == "food")
@@ -613,106 +573,220 @@ def test_a_recoloured_sprite_is_never_one_of_the_test(train_really, monkeypatch)
     for colour in FACTORY.factors_of("food")["colour"]:
         if colour != own["colour"]:
             others.append({**own, "colour": colour})
-    monkeypatch.setattr(du, "load_sprites", lambda part: du.Sprites(None, None, others))
-    x, _ = train_really.recoloured(food, {"food": 20}, seed=0)
+    parts = {"test": du.Sprites(None, None, others)}
+    monkeypatch.setattr(du, "load_sprites", parts.get)
+    epoch = epoch_of(train_really, food, 1, 20, seed=0)
+    x = torch.cat([x for x, _ in epoch])
     assert torch.equal(x, food.x.expand_as(x))
 
 
-def drawing(row: dict[str, str]) -> tuple:
-    """What a row says besides colours and facing."""
-    free = {*FACTORY.colour_factors(row["class"]), "facing"}
-    return tuple(sorted(item for item in row.items() if item[0] not in free))
+# ---- What is asked for --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FACTORY.CLASS_NAMES)
-def test_by_drawing_each_drawing_of_a_class_comes_as_often(train_really, name):
-    """As many rows as before; the counts of a class's drawings differ by 1 at most.
-
-    A drawing of a side-facing sprite may be known turned both ways.
-    """
-    rows = some_sprites(list(range(400))).factors
-    even = train_really.each_drawing(rows)
-    before = [drawing(row) for row in rows if row["class"] == name]
-    after = [drawing(row) for row in even if row["class"] == name]
-    assert len(before) == len(after)
-    assert set(before) == set(after)
-    if name != "side-facing":
-        counts = [after.count(one) for one in set(after)]
-        assert max(counts) - min(counts) <= 1
-
-
-def test_by_drawing_there_are_as_many_pictures_of_each_class(train_really):
-    sprites = some_sprites(list(range(400)))
-    copies = dict.fromkeys(du.CLASS_NAMES, 1)
-    x, c = train_really.recoloured(sprites, copies, 1, by_drawing=True)
-    assert len(x) == 400
-    assert torch.equal(c.sum(0), torch.from_numpy(sprites.labels).float().sum(0))
-
-
-@pytest.mark.parametrize("by_drawing, counts", [(False, [5, 1]), (True, [3, 3])])
-def test_recoloured_pictures_come_by_drawing_where_they_should(
-    by_drawing, counts, train_really
-):
-    """A piece of food in five colours and another in one: the decoder counts."""
-    groups = {}
-    for i, row in enumerate(real_sprites("train").factors):
-        if row["class"] == "food":
-            groups.setdefault(drawing(row), []).append(i)
-    common, *_, rare = sorted(groups.values(), key=len, reverse=True)
-    sprites = some_sprites([*common[:5], rare[0]])
-    x, _ = train_really.recoloured(sprites, {"food": 1}, 0, by_drawing=by_drawing)
-    specifications, _ = FACTORY.decode(du.to_pictures(x))
-    found = [drawing(one.as_dict()) for one in specifications]
-    assert sorted((found.count(one) for one in set(found)), reverse=True) == counts
-
-
-def test_contexts_that_name_factors_name_those_of_their_picture(train_really):
-    """The class always, of the other columns' factors each in seven of ten.
-
-    Never a value that the decoder does not find in the picture.
-    """
-    sprites = some_sprites(list(range(300)))
-    copies = dict.fromkeys(du.CLASS_NAMES, 2)
-    x, c = train_really.recoloured(sprites, copies, 3, factors=True)
-    found, _ = FACTORY.decode(du.to_pictures(x))
-    every = SCORING.as_context([sprite.as_dict() for sprite in found])
-    every = torch.from_numpy(every)
-    assert c.shape == every.shape
-    assert bool((c <= every).all())
-    assert torch.equal(c[:, :5], every[:, :5])
-    assert set(every[:, 5:].sum(1).tolist()) == {2.0}
-    share = float(c[:, 5:].sum() / every[:, 5:].sum())
-    assert share == pytest.approx(0.7, abs=0.05)
+def asked_for(row: np.ndarray) -> dict[str, str]:
+    """What a row of numbers asks for: {factor or "class": value}."""
+    columns = SCORING.factor_columns()
+    named = [columns[place] for place in np.flatnonzero(row)]
+    assert len(dict(named)) == len(named)
+    return dict(named)
 
 
 @pytest.fixture
-def recolouring(train_really):
-    """Settings of a small run whose sprites change their colours each epoch."""
-    return train_really.Settings(
-        True,
-        n_feat=8,
-        limit=10,
-        batch=4,
-        passes=2,
-        log_every=4,
-        recolour=dict.fromkeys(du.CLASS_NAMES, 1),
-    )
+def rows_of_numbers(train_really) -> list[tuple]:
+    """(specification, what its row of numbers asks for), 2,000 times."""
+    drawn = FACTORY.draw_specifications(2000, seed=0)
+    rows = train_really.factor_rows(drawn, np.random.default_rng(0))
+    assert rows.shape == (2000, len(SCORING.factor_columns()))
+    assert rows.dtype == np.float32
+    assert set(np.unique(rows)) == {0, 1}
+    return list(zip(drawn, map(asked_for, rows)))
 
 
-def test_each_epoch_draws_new_colours(train_really, recolouring, tmp_path):
-    run = train_really.Run(recolouring, CPU, tmp_path / "a")
+def test_a_row_names_the_class_and_only_factors_that_the_sprite_has(rows_of_numbers):
+    for sprite, asked in rows_of_numbers:
+        assert asked["class"] == sprite.class_name
+        assert asked.items() <= sprite.as_dict().items()
+
+
+def test_six_of_ten_rows_name_any_number_of_factors(rows_of_numbers):
+    """All numbers are equally likely there: half of the factors on average."""
+    shares = []
+    for sprite, asked in rows_of_numbers:
+        shares.append((len(asked) - 1) / len(sprite.factors))
+    assert np.mean(shares) == pytest.approx(0.6 / 2, abs=0.03)
+    expected = []
+    for sprite, _ in rows_of_numbers:
+        expected.append(0.6 / (len(sprite.factors) + 1))
+    assert np.mean(np.equal(shares, 1)) == pytest.approx(np.mean(expected), abs=0.03)
+    class_alone = np.mean(np.equal(shares, 0))
+    assert class_alone == pytest.approx(0.4 + np.mean(expected), abs=0.03)
+
+
+@pytest.fixture
+def captioned(monkeypatch) -> list:
+    """The captions that are drawn from now on."""
+    draw = CAPTIONS.draw_caption
+    captions = []
+
+    def noted(*arguments):
+        captions.append(draw(*arguments))
+        return captions[-1]
+
+    monkeypatch.setattr(CAPTIONS, "draw_caption", noted)
+    return captions
+
+
+def test_both_kinds_of_contexts_are_true_of_their_pictures(train_really, captioned):
+    """The decoder says what the pictures show."""
+    sprites = some_sprites(list(range(40)))
+    captions = iter(captioned)
+    kinds = []
+    for x, c in epoch_of(train_really, sprites, 8, 4, seed=2):
+        kinds.append(c.shape[1])
+        found, _ = FACTORY.decode(du.to_pictures(x))
+        for sprite, row in zip(found, c.numpy(), strict=True):
+            shown = sprite.as_dict()
+            if c.shape[1] == CAPTIONS.MAX_WORDS:
+                caption = next(captions)
+                assert caption.is_met_by(shown)
+                assert np.array_equal(row, CAPTIONS.encode([caption.text])[0])
+                assert CAPTIONS.UNKNOWN not in row
+            else:
+                assert asked_for(row).items() <= shown.items()
+    assert set(kinds) == {CAPTIONS.MAX_WORDS, len(SCORING.factor_columns())}
+    assert next(captions, None) is None
+
+
+# ---- A sprite run -------------------------------------------------------------------
+
+
+@pytest.fixture
+def sprite_run(train_really, monkeypatch, tmp_path):
+    """A function that starts a small run of a SpriteUnet, with these settings."""
+    monkeypatch.setattr(du, "SpriteUnet", TINY_UNET)
+
+    def start(**settings):
+        [stage] = train_really.STAGES["sprite"]
+        small = {"limit": 40, "batch": 4, "passes": 4, "epochs": 2}
+        settings = train_really.Settings(True, **{**stage, **small, **settings})
+        return train_really.Run(settings, CPU, tmp_path)
+
+    return start
+
+
+def calls_of(run) -> list[tuple]:
+    """(steps, context) of each call of the network in an epoch."""
+    calls = []
+
+    def note(_, arguments):
+        x_t, t, c = arguments
+        calls.append(((t * 500).round().long(), c))
+
+    run.model.register_forward_pre_hook(note)
     run.train_epoch(0)
-    first = run.x
-    run.train_epoch(1)
-    assert len(first) == 10
-    assert not torch.equal(first, run.x)
-    resumed = train_really.Run(recolouring, CPU, tmp_path / "b")
-    resumed.train_epoch(1)
-    assert torch.equal(resumed.x, run.x)
+    return calls
 
 
-def test_the_history_has_means_of_so_many_steps(train_really, recolouring, tmp_path):
-    run = train_really.Run(recolouring, CPU, tmp_path)
+def test_a_sprite_run_sees_both_kinds_of_contexts(sprite_run):
+    """Of 40 batches, about half. Of the contexts, 15 of 100 are dropped."""
+    contexts = [c for _, c in calls_of(sprite_run())]
+    lengths = [c.shape[1] for c in contexts]
+    assert len(lengths) == 40
+    assert set(lengths) == {40, 175}
+    assert 10 <= lengths.count(40) <= 30
+    dropped = [float((c == 0).all(1).float().mean()) for c in contexts]
+    assert np.mean(dropped) == pytest.approx(0.15, abs=0.1)
+
+
+def test_a_straight_run_practises_the_steps_of_the_straight_path(
+    sprite_run, monkeypatch
+):
+    only_seven = (torch.arange(501) == 7).float()
+    monkeypatch.setattr(du, "straight_frequencies", lambda schedule: only_seven)
+    steps = torch.cat([t for t, _ in calls_of(sprite_run())])
+    assert set(steps.tolist()) == {7}
+    steps = torch.cat([t for t, _ in calls_of(sprite_run(straight=False))])
+    assert len(set(steps.tolist())) > 50
+
+
+def batches_of(run, epoch: int) -> list[tuple]:
+    order, _ = run.generators(epoch)
+    return list(run.batches_of(epoch, order))
+
+
+def are_same(one: list[tuple], other: list[tuple], part: int) -> bool:
+    """Whether two epochs have the same pictures (part 0) or contexts (part 1)."""
+    pairs = zip(one, other, strict=True)
+    return all(torch.equal(a[part], b[part]) for a, b in pairs)
+
+
+def test_an_epoch_has_its_batches_and_another_epoch_has_others(sprite_run):
+    run = sprite_run()
+    first = batches_of(run, 0)
+    second = batches_of(run, 1)
+    again = batches_of(sprite_run(), 1)
+    for part in (0, 1):
+        assert are_same(second, again, part)
+        assert not are_same(first, second, part)
+
+
+def test_muon_trains_all_matrices_but_those_of_the_outer_layers(sprite_run):
+    run = sprite_run()
+    names = {id(weight): name for name, weight in run.model.named_parameters()}
+    by_muon, by_adam = (
+        {names[id(weight)] for weight in group["params"]}
+        for group in run.optimiser.param_groups
+    )
+    outer = ["stem", "out", "columns", "reader.word"]
+    assert {f"{layer}.weight" for layer in outer} < by_adam
+    assert {"reader.position", "norm.weight"} < by_adam
+    assert {"asked.weight", "down1.conv1.weight"} < by_muon
+    rates = [group["initial_lr"] for group in run.optimiser.param_groups]
+    assert rates == [0.012, 0.001]
+
+
+@pytest.mark.parametrize("moment", ["mean", "square"])
+def test_a_muon_checkpoint_with_another_moment_is_refused(
+    moment, sprite_run, train_really
+):
+    run = sprite_run(passes=1)
+    run.train_epoch(0)
+    run.save()
+    state = torch.load(run.resume_path, weights_only=True)
+    moments = [one for one in state["optimiser"]["state"].values() if moment in one]
+    moments[-1][moment] = torch.zeros(2, 3, 5)
+    torch.save(state, run.resume_path)
+    message = rf"sprite_unet_from_0\.pt does not fit this run \({moment} "
+    with pytest.raises(ValueError, match=message):
+        again(train_really, run).resume()
+
+
+def rates_of(train, **options) -> list[float]:
+    """The learning rate before each of 14 steps, of which the rate falls for 10."""
+    weight = nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([weight], lr=6.0)
+    decay = train.falling(optimiser, 10, **options)
+    rates = []
+    for _ in range(14):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        decay.step()
+    return rates
+
+
+def test_the_rate_falls_linearly_to_zero(train):
+    expected = [*np.linspace(6, 0, 11), 0, 0, 0]
+    assert rates_of(train) == pytest.approx(expected)
+
+
+def test_a_steady_rate_stays_and_then_falls_linearly_to_zero(train):
+    expected = [6, 6, 6, 6, 6, 5, 4, 3, 2, 1, 0, 0, 0, 0]
+    assert rates_of(train, steady=4) == pytest.approx(expected)
+
+
+def test_the_history_has_means_of_so_many_steps(train, tmp_path):
+    settings = train.Settings(True, n_feat=8, limit=10, batch=4, passes=2, log_every=4)
+    run = train.Run(settings, CPU, tmp_path)
     run.train_epoch(0)
     [row] = run.history["epochs"]
     four, two = row["losses"]
@@ -731,14 +805,14 @@ def reserve(train):
 
 
 def test_a_second_run_in_the_same_folder_stops(reserve, tmp_path, capsys):
-    with reserve(tmp_path, ["model", "best"]):
+    with reserve(tmp_path, ["model", "sprite"]):
         with pytest.raises(SystemExit):
-            reserve(tmp_path, ["context", "best"])
-        message = f"another process is training best in {tmp_path}"
+            reserve(tmp_path, ["context", "sprite"])
+        message = f"another process is training sprite in {tmp_path}"
         assert message in capsys.readouterr().err
         # what the second had locked before it stopped is free
         reserve(tmp_path, ["context"]).close()
-    reserve(tmp_path, ["model", "best"]).close()
+    reserve(tmp_path, ["model", "sprite"]).close()
 
 
 def test_what_killed_runs_have_left_is_removed(reserve, tmp_path):
@@ -812,7 +886,7 @@ def test_what_trains_alone_says_so(train, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit):
         command(train, monkeypatch, tmp_path, "basic")
-    message = "under torchrun add --only, one of model, context, best"
+    message = "under torchrun add --only, one of model, context, sprite"
     assert message in capsys.readouterr().err
 
 
@@ -838,154 +912,6 @@ def test_a_single_process_gets_whole_batches(train):
 
 def test_batches_are_shared_out_evenly(train):
     assert parts_of(train, 3) == [[[0, 3]], [[1, 4]], [[2, 5]]]
-
-
-# ---- Steps that are evened out ------------------------------------------------------
-
-
-def test_evened_weights_are_one_over_the_loss(train_really):
-    """Of a network that knows nothing: its loss at a step gives that step's weight."""
-    sprites = real_sprites("train")
-    model = du.PaletteNet(sprites.images, SCHEDULE, width=16)
-    x = sprites.x[:20]
-    c = sprites.c[:20]
-    weights = train_really.evened(model, x, c, SCHEDULE, 0.01, seed=1)
-    assert weights.shape == (501,)
-    assert weights[0] == 0
-    assert bool((weights[1:] > 0).all())
-    assert model.training
-    model.eval()
-    for t in (100, 300, 500):
-        x_t = du.perturb_input(x, t, torch.randn(x.shape), SCHEDULE)
-        with torch.no_grad():
-            loss = float(model.loss(x_t, torch.full((20,), t / 500), c, x).mean())
-        assert float(weights[t]) == pytest.approx(1 / (0.01 + loss), rel=0.1)
-
-
-class Known(nn.Module):
-    """Its loss at step t is (t / T)^2, if it is asked with the context in eval mode."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def forward(self, x_t, t, c, clean):
-        assert not self.training
-        assert c.sum() == len(c)
-        self.seen.append(x_t)
-        return t.square()[:, None].expand(-1, 9)
-
-
-def evened_by(train, seed: int) -> tuple[Known, torch.Tensor]:
-    """(the model whose loss is known, with what it saw; the weights)."""
-    model = Known()
-    x = torch.zeros(4, 3, 2, 2)
-    c = torch.eye(5)[:4]
-    return model, train.evened(model, x, c, SCHEDULE, 0.01, seed)
-
-
-def test_evened_weights_follow_a_loss_that_is_known_at_every_step(train_really):
-    """Straight lines over ten steps differ from (t / T)^2 by 1.3e-4 at most.
-
-    A step early or late would differ by 4e-3.
-    """
-    model, weights = evened_by(train_really, 1)
-    assert weights[0] == 0
-    assert model.training
-    losses = 1 / weights[1:] - 0.01
-    known = (torch.arange(1.0, 501) / 500).square()
-    torch.testing.assert_close(losses, known, atol=1.3e-4, rtol=0)
-
-
-def test_evened_weights_are_measured_with_noise_of_their_seed(train_really):
-    pictures = []
-    for seed in (1, 1, 2):
-        model, _ = evened_by(train_really, seed)
-        pictures.append(torch.stack(model.seen))
-    first, again, other = pictures
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert len(first) == 50
-    expected = (1 - SCHEDULE.ab[500]).sqrt().float()
-    torch.testing.assert_close(first[-1].std(), expected, atol=0.3, rtol=0)
-
-
-@pytest.fixture(params=["factors", "by_drawing"])
-def evened_run(request, train_really, monkeypatch, tmp_path):
-    """A run of eight sprites that evens out its steps, and starts from some weights."""
-    sprites = some_sprites(list(range(8)))
-    monkeypatch.setattr(du, "load_sprites", lambda part: sprites)
-    start = du.PaletteNet(sprites.images, SCHEDULE)
-    # so that it says something, and listens
-    nn.init.normal_(start.own.weight)
-    nn.init.normal_(start.context.model[0].weight)
-    du.save_weights(start, tmp_path / "start.pth", half=False)
-    settings = train_really.Settings(
-        True,
-        network="PaletteNet",
-        start="start.pth",
-        passes=1,
-        batch=4,
-        min_snr=None,
-        even=0.01,
-        recolour=dict.fromkeys(du.CLASS_NAMES, 1),
-        **{request.param: True},
-    )
-    return train_really.Run(settings, CPU, tmp_path)
-
-
-def test_the_weights_of_steps_are_those_of_the_start(
-    evened_run, train_really, tmp_path
-):
-    settings = evened_run.settings
-    model = train_really.network(settings, evened_run.sprites.images, SCHEDULE)
-    train_really.starting_weights(model, tmp_path / "start.pth")
-    c = evened_run.c
-    if settings.factors:
-        c = torch.cat((c, torch.zeros(8, 88)), 1)
-    expected = train_really.evened(
-        model, evened_run.x, c, SCHEDULE, settings.even, settings.seed
-    )
-    torch.testing.assert_close(evened_run.weights, expected)
-
-
-def test_an_evened_run_trains_with_the_weights_and_colours_of_its_settings(
-    evened_run, train_really, monkeypatch
-):
-    loss = du.diffusion_loss
-    seen = []
-
-    def noted(*arguments, weights, **options):
-        seen.append(weights)
-        return loss(*arguments, weights=weights, **options)
-
-    monkeypatch.setattr(du, "diffusion_loss", noted)
-    evened_run.train_epoch(0)
-    assert len(seen) == 2
-    for weights in seen:
-        assert weights is evened_run.weights
-    settings = evened_run.settings
-    x, c = train_really.recoloured(
-        evened_run.sprites,
-        settings.recolour,
-        settings.seed * 1000,
-        factors=settings.factors,
-        by_drawing=settings.by_drawing,
-    )
-    assert torch.equal(evened_run.x, x)
-    assert torch.equal(evened_run.c, c)
-    assert c.shape[1] == (93 if settings.factors else 5)
-
-
-def test_after_an_interruption_the_weights_of_steps_are_the_same(
-    evened_run, train_really, tmp_path
-):
-    evened_run.train_epoch(0)
-    evened_run.save()
-    again = train_really.Run(evened_run.settings, CPU, tmp_path)
-    again.resume()
-    assert torch.equal(again.weights, evened_run.weights)
-    assert again.history["epochs"] == evened_run.history["epochs"]
 
 
 # ---- The other two runs -------------------------------------------------------------

@@ -406,20 +406,25 @@ class Trial:
 
 FEW = 4  # sprites
 SMALL = {"batch": 4, "passes": 1}
-PALETTE = {**train.PALETTE, **SMALL, "recolour": dict.fromkeys(du.CLASS_NAMES, 1)}
+SPRITE = {
+    **SMALL,
+    "network": "SpriteUnet",
+    "min_snr": None,
+    "optimiser": "Muon",
+    "straight": True,
+}
 STAGES = {
     "model": (
         {**SMALL, "epochs": 2},
         {**SMALL, "start": "model_1.pth", "first_epoch": 2, "epochs": 3},
     ),
-    "best": (
-        {**PALETTE, "epochs": 1, "dropout": 0.1},
+    "sprite": (
+        {**SPRITE, "epochs": 1},
         {
-            **PALETTE,
-            "start": "runs/best_0_average.pth",
+            **SPRITE,
+            "start": "runs/sprite_unet_0_average.pth",
             "first_epoch": 1,
             "epochs": 2,
-            "even": 0.01,
         },
     ),
 }
@@ -438,7 +443,9 @@ def make_small() -> None:
         digits = du.load_digits("mnist")
     du.load_digits = lambda name: digits
     du.has_fast_bf16 = lambda device="cpu": False
-    du.PaletteNet = partial(du.PaletteNet, width=16, depth=1)
+    du.SpriteUnet = partial(
+        du.SpriteUnet, channels=(8, 8, 8), width=16, reader_width=16
+    )
     train.train_basic = partial(train.train_basic, steps=2, batch=2)
     train.train_features = partial(train.train_features, epochs=2, batch=4)
 
@@ -636,7 +643,7 @@ def at_random(home: Path, options: argparse.Namespace) -> list[Report]:
     return reports
 
 
-RUNS = ("basic", "features", "model", "best")
+RUNS = ("basic", "features", "model", "sprite")
 PARTS = {
     "check": check_kills,
     "savers": savers,

@@ -273,7 +273,7 @@ COURSE_PALETTE_NET = Contender(
         "DDPM-500": course_draw(du.sample_ddpm),
         "2M-10": course_multistep("2m"),
     },
-    rate=3e-3,  # these three as train.py has them
+    rate=3e-3,  # these three as best_history.json has them
     betas=(0.9, 0.99),
     clip=1.0,
     channels_last=True,
