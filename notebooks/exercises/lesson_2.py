@@ -10,6 +10,7 @@ from exercises import (
     as_numbers,
     at_steps,
     compare,
+    described,
     exercise,
     nearest,
     normal,
@@ -200,71 +201,6 @@ def cosine_betas(attempt):
 # ---- 2.4 -----------------------------------------------------------------------------
 
 
-def betas_of(ab, first=1.0):
-    """The betas (T + 1,) whose alpha-bar is `ab`; `first` stands at t = 0."""
-    before = torch.cat((torch.tensor([first]), ab[1:-1]))
-    return torch.cat((torch.zeros(1), 1 - ab[1:] / before))
-
-
-def rescaled(root, target, start=1):
-    """The roots of alpha-bar on a line: the last becomes `target`, `start` stays."""
-    slope = (root[start] - target) / (root[start] - root[-1])
-    return target + (root - root[-1]) * slope
-
-
-def rescaling_mistakes(root, target):
-    wanted = rescaled(root, target)
-    yield (
-        "the line starts from r at t = 1; you took r at t = 0.",
-        betas_of(rescaled(root, target, start=0) ** 2),
-    )
-    yield (
-        "you shifted alpha-bar itself; the line shifts its root, "
-        "and alpha-bar is the square of the result.",
-        betas_of(wanted),
-    )
-    yield "that is r', before it became betas.", wanted
-    yield (
-        "the table is only shifted, not scaled, so its first value does not stay.",
-        betas_of((root - root[-1] + target) ** 2),
-    )
-    first = float(wanted[0] ** 2)
-    yield (
-        "the new alpha-bar at t = 0 must be 1 again before you divide by it: "
-        "the formula is for t = 1 to T.",
-        betas_of(wanted**2, first),
-    )
-    if target != 0.001:
-        other = rescaled(root, 0.001)
-        yield "is the target taken from the argument?", betas_of(other**2)
-
-
-@exercise(
-    "2.4",
-    "Ask it for a target of 0.3 and give the result to `perturb_input`: "
-    "what does x_500 look like?",
-)
-def rescaled_betas(attempt):
-    schedule = NoiseSchedule.linear()
-    root = schedule.ab.sqrt()
-    for target in (0.001, 0.3):
-        b = as_numbers(tried(attempt, schedule, target))
-        if b.shape != schedule.b.shape:
-            shapes = f"{tuple(b.shape)}, expected {tuple(schedule.b.shape)}"
-            raise Wrong(f"your table has shape {shapes}: b[0] = 0 stands in front.")
-        compare(
-            b,
-            betas_of(rescaled(root, target) ** 2),
-            rescaling_mistakes(root, target),
-            where=f"for the target {target}",
-            tolerance=1e-6,
-            rounding=1e-4,
-        )
-
-
-# ---- 2.5 -----------------------------------------------------------------------------
-
-
 def by_formula(b, a, ab, ab_before):
     """c_0, c_t and beta-tilde."""
     c_0 = ab_before**0.5 * b / (1 - ab)
@@ -333,7 +269,7 @@ OF_EACH = {
 }
 
 
-@exercise("2.5", "Sum c_0 and c_t at t = 250: why is it not 1?")
+@exercise("2.4", "Sum c_0 and c_t at t = 250: why is it not 1?")
 def posterior_numbers(attempt):
     schedule = NoiseSchedule.linear()
     for t in (50, 500, 2, 1):
@@ -358,3 +294,72 @@ def posterior_numbers(attempt):
                 tolerance=1e-6,
                 rounding=1e-3,
             )
+
+
+# ---- 2.5 -----------------------------------------------------------------------------
+
+
+def velocity_mistakes(x_t, v, ab):
+    """What the usual mistakes return: pairs of clean picture and noise."""
+    signal = ab.sqrt()
+    spread = (1 - ab).sqrt()
+    x_0 = signal * x_t - spread * v
+    noise = spread * x_t + signal * v
+    as_noise = (x_t - spread * v) / signal
+    yield "the two are swapped: the clean picture comes first.", (noise, x_0)
+    yield (
+        "a sign is wrong: the clean picture subtracts the velocity's part, "
+        "the noise adds it.",
+        (signal * x_t + spread * v, spread * x_t - signal * v),
+    )
+    yield "a sign is wrong in the clean picture.", (signal * x_t + spread * v, noise)
+    yield "a sign is wrong in the noise.", (x_0, spread * x_t - signal * v)
+    yield (
+        "a sign is wrong in the noise.",
+        (x_0, signal * v - spread * x_t),
+    )
+    yield (
+        "the two factors are swapped in both: "
+        "in the clean picture, x_t has the root of alpha-bar.",
+        (spread * x_t - signal * v, signal * x_t + spread * v),
+    )
+    yield "are the roots missing?", (ab * x_t - (1 - ab) * v, (1 - ab) * x_t + ab * v)
+    yield (
+        "is the square root on 1 - alpha-bar missing?",
+        (signal * x_t - (1 - ab) * v, (1 - ab) * x_t + signal * v),
+    )
+    yield "this takes the velocity for the noise.", (as_noise, v)
+    yield (
+        "the clean picture takes the velocity for the noise.",
+        (as_noise, noise),
+    )
+    yield "the second result is the velocity itself, not the noise.", (x_0, v)
+
+
+@exercise(
+    "2.5",
+    "Give it t = 500 and then t = 1: what does a velocity network predict at each end?",
+)
+def from_velocity(attempt):
+    schedule = NoiseSchedule.linear()
+    x_0 = normal(3, 3, 16, 16, seed=0)
+    noise = normal(3, 3, 16, 16, seed=1)
+    # one step for all comes first: a mistake shows the same everywhere there
+    for steps in ((200, 200, 200), (1, 250, 500)):
+        t = torch.tensor(steps)
+        ab = schedule.ab[t].float().view(-1, 1, 1, 1)
+        x_t = perturb_input(x_0, t, noise, schedule)
+        v = ab.sqrt() * noise - (1 - ab).sqrt() * x_0
+        mine = with_a_hint(
+            "size of tensor",
+            "`schedule.ab[t]` is (B,): give it three more axes.",
+            attempt,
+            x_t,
+            t,
+            v,
+            schedule,
+        )
+        if not isinstance(mine, (tuple, list)) or len(mine) != 2:
+            raise Wrong(f"You returned {described(mine)}; expected (x_0, noise).")
+        mistakes = velocity_mistakes(x_t, v, ab)
+        compare(mine, (x_0, noise), mistakes, where=at_steps(steps), tolerance=1e-4)

@@ -513,3 +513,58 @@ class TestShowSource:
         assert du.show_source(du.unorm)._repr_markdown_() == (
             "```python\ndef unorm(x):\n    return (x * 0.5 + 0.5).clip(0, 1)\n```"
         )
+
+
+# ---- Figures with words --------------------------------------------------------------
+
+
+def shown(monkeypatch, picture, alt):
+    """What `show` hands to Jupyter: (object, metadata)."""
+    import IPython.display
+
+    calls = []
+
+    def noted(thing, metadata):
+        calls.append((thing, metadata))
+
+    monkeypatch.setattr(IPython.display, "display", noted)
+    du.show(picture, alt)
+    [call] = calls
+    return call
+
+
+def test_a_picture_is_shown_with_its_words(monkeypatch):
+    picture = Image.new("RGB", (4, 4))
+    thing, metadata = shown(monkeypatch, picture, "a black square")
+    assert thing is picture
+    assert metadata == {"image/png": {"alt": "a black square"}}
+
+
+def test_a_figure_is_shown_once(monkeypatch):
+    figure = du.plt.figure()
+    thing, _ = shown(monkeypatch, figure, "nothing")
+    assert thing is figure
+    assert not du.plt.fignum_exists(figure.number)
+
+
+def test_what_is_no_picture_is_not_shown():
+    with pytest.raises(ValueError, match="expected a PIL image.*or a figure"):
+        du.show([1, 2], "a list")
+
+
+def test_a_network_is_drawn_with_heights_for_resolutions():
+    blocks = [("x", 3, 16), ("down", 64, 8), ("up", 64, 16)]
+    figure = du.unet_figure(blocks, skips=[(0, 2)], entering={"t": [1, 2]})
+    boxes = [box for box in figure.axes[0].patches if isinstance(box, du.plt.Rectangle)]
+    heights = [box.get_height() for box in boxes]
+    assert heights == [1, 0.5, 1]
+    assert boxes[0].get_width() < boxes[1].get_width() == boxes[2].get_width()
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert [word for word in words if word] == [
+        "x\n3 x 16 x 16",
+        "down\n64 x 8 x 8",
+        "up\n64 x 16 x 16",
+        "t",
+        "t",
+    ]
+    du.plt.close(figure)

@@ -283,3 +283,65 @@ def test_the_loss_takes_the_frequencies():
 def test_other_numbers_of_straight_steps_are_refused(n):
     with pytest.raises(ValueError, match="n="):
         du.straight_steps(SCHEDULE, n)
+
+
+# ---- The palette ---------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("step", (30, 200, 450))
+def test_the_picture_is_the_mean_colour_by_bayes_rule(step):
+    """Written out with probabilities, pixel by pixel, for what the network expects."""
+    model = network()
+    x = pictures(1)
+    ab = SCHEDULE.ab[step].float().expand(1, 1)
+    scores = torch.randn(1, len(PALETTE), 16, 16)
+    mixed = model.mixed(scores, x, ab)
+    variance = float(1 - SCHEDULE.ab[step]) + 0.002
+    shrunk = PALETTE.double() * float(SCHEDULE.ab[step]) ** 0.5
+    for row, column in ((0, 0), (3, 7), (15, 15)):
+        pixel = x[0, :, row, column].double()
+        likelihood = torch.exp(-(pixel - shrunk).square().sum(1) / (2 * variance))
+        prior = scores[0, :, row, column].double().exp()
+        shares = prior * likelihood
+        expected = (shares[:, None] * PALETTE).sum(0) / shares.sum()
+        torch.testing.assert_close(
+            mixed[0, :, row, column].double(), expected, atol=1e-4, rtol=1e-3
+        )
+
+
+@torch.no_grad()
+def test_near_the_end_a_pixel_takes_the_colour_that_it_nearly_has():
+    model = network()
+    clean = du.load_sprites("test").x[:2]
+    x_t = du.perturb_input(clean, 1, 0.5 * torch.randn_like(clean), SCHEDULE)
+    ab = SCHEDULE.ab[1].float().expand(2, 1)
+    believed = model.mixed(torch.zeros(2, len(PALETTE), 16, 16), x_t, ab)
+    assert (believed - clean).abs().max() < 0.05
+
+
+def test_the_palette_has_every_colour_of_the_sprites():
+    colours = {
+        tuple(colour) for colour in du.to_pictures(PALETTE.T[None, :, None])[0, 0]
+    }
+    assert len(colours) == 104
+    for part in ("train", "test"):
+        images = du.load_sprites(part).images
+        assert {
+            tuple(one) for one in np.unique(images.reshape(-1, 3), axis=0)
+        } <= colours
+
+
+def test_a_part_of_the_practice_can_be_spread_evenly():
+    even = du.straight_frequencies(SCHEDULE, even=1)
+    middle = du.straight_frequencies(SCHEDULE)
+    mixed = du.straight_frequencies(SCHEDULE, even=0.25)
+    torch.testing.assert_close(mixed, 0.75 * middle + 0.25 * even)
+    shares = du.straight_share(SCHEDULE.ab)
+    drawn = shares[torch.multinomial(even, 100_000, True)]
+    low = float(shares[-1])
+    high = float(shares[1])
+    counts = torch.histc(drawn.float(), 5, low, high) / 100_000
+    assert (counts - 0.2).abs().max() < 0.01
+    with pytest.raises(ValueError, match="even=1.5"):
+        du.straight_frequencies(SCHEDULE, even=1.5)

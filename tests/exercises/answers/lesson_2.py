@@ -5,16 +5,6 @@ what the check must say, a regular expression). RIGHT: correct answers that diff
 the solution, as (exercise, code).
 """
 
-RESCALED = """
-def my_rescaled_betas(schedule, target):
-    r = {table}.sqrt()
-    ab = (target + (r - r[-1]) * (r[1] - target) / (r[1] - r[-1])) ** 2
-    ab[0] = 1
-    b = {b}
-    b[1:] = 1 - ab[1:] / ab[:-1]
-    return b
-"""
-
 POSTERIOR = """
 def my_posterior(t, schedule):
     tables = (schedule.b[t], schedule.a[t], schedule.ab[t], schedule.ab[t - 1])
@@ -23,9 +13,17 @@ def my_posterior(t, schedule):
     return before**0.5 * b / (1 - ab), a**0.5 * (1 - before) / (1 - ab), tilde
 """
 
+VELOCITY = """
+def my_from_velocity(x_t, t, v, schedule):
+    ab = schedule.ab[t].float().view(-1, 1, 1, 1)
+    signal = ab.sqrt()
+    spread = (1 - ab).sqrt()
+    return {x_0}, {noise}
+"""
 
-def rescaled(table="schedule.ab", b="torch.zeros(len(ab))"):
-    return RESCALED.format(table=table, b=b)
+
+def velocity(x_0="signal * x_t - spread * v", noise="spread * x_t + signal * v"):
+    return VELOCITY.format(x_0=x_0, noise=noise)
 
 
 def alpha_bar(answer):
@@ -119,55 +117,6 @@ WRONG = [
     (
         "2.4",
         """
-        def my_rescaled_betas(schedule, target):
-            r = schedule.ab.sqrt()
-            return target + (r - r[-1]) * (r[1] - target) / (r[1] - r[-1])
-        """,
-        "before it became betas",
-    ),
-    (
-        "2.4",
-        rescaled()
-        .replace("target", "0.001")
-        .replace("schedule, 0.001", "schedule, target"),
-        "for the target 0.3: .*is the target taken",
-    ),
-    (
-        "2.4",
-        rescaled().replace("ab[0] = 1", "pass"),
-        "at t = 0 must be 1 again",
-    ),
-    (
-        "2.4",
-        rescaled("schedule.ab.float()"),
-        "right to single precision only: use float64",
-    ),
-    (
-        "2.4",
-        rescaled().replace(".sqrt()", ".sqrt_()"),
-        "changed its argument number 1 in place",
-    ),
-    # a difference of 8 % is not rounding; single precision is still named
-    (
-        "2.4",
-        rescaled(b="torch.zeros_like(schedule.b)").replace("r[1]", "r[0]"),
-        "you took r at t = 0",
-    ),
-    (
-        "2.4",
-        rescaled("schedule.ab.float()", "torch.zeros_like(schedule.b)"),
-        "right to single precision only: use float64",
-    ),
-    (
-        "2.4",
-        rescaled("schedule.ab.float()", "torch.zeros_like(schedule.b)").replace(
-            ".sqrt()", ".sqrt().double()"
-        ),
-        "right to single precision only: use float64",
-    ),
-    (
-        "2.5",
-        """
         def my_posterior(t, schedule):
             c0, ct, variance = posterior(t, schedule)
             return c0, ct, variance ** 0.5
@@ -175,7 +124,7 @@ WRONG = [
         "variance",
     ),
     (
-        "2.5",
+        "2.4",
         """
         def my_posterior(t, schedule):
             b = schedule.b[t].float()
@@ -188,7 +137,7 @@ WRONG = [
         "use float64",
     ),
     (
-        "2.5",
+        "2.4",
         POSTERIOR.replace("* (1 - before) / (1 - ab)\n", "* (1 - ab) / (1 - before)\n"),
         (
             r"at t = 50, beta-tilde: you have 0\.00216919, expected 0\.0020137\d*: "
@@ -196,12 +145,12 @@ WRONG = [
         ),
     ),
     (
-        "2.5",
+        "2.4",
         POSTERIOR.replace("t - 1", "t"),
         "at t = 50, c_0: .*alpha-bar_t stands where .* in all three",
     ),
     (
-        "2.5",
+        "2.4",
         POSTERIOR.replace("a**0.5 * (1 - before)", "a**0.5 * (1 - ab)"),
         (
             r"at t = 50, c_t: .*1 - alpha-bar_\{t-1\} stands on top: you have "
@@ -209,17 +158,69 @@ WRONG = [
         ),
     ),
     (
-        "2.5",
+        "2.4",
         POSTERIOR.replace("a**0.5 * (1 - before)", "ab**0.5 * (1 - before)"),
         "c_t: .*you have that of alpha-bar_t",
     ),
-    ("2.5", POSTERIOR.replace("before**0.5", "before"), "c_0: .*root missing"),
+    ("2.4", POSTERIOR.replace("before**0.5", "before"), "c_0: .*root missing"),
     (
-        "2.5",
+        "2.4",
         POSTERIOR.replace("[t]", "[t].float()").replace("1]", "1].float()"),
         "use float64",
     ),
-    ("2.5", POSTERIOR.replace("float(v)", "float(v.float())"), "use float64"),
+    ("2.4", POSTERIOR.replace("float(v)", "float(v.float())"), "use float64"),
+    (
+        "2.5",
+        velocity("spread * x_t + signal * v", "signal * x_t - spread * v"),
+        "swapped",
+    ),
+    (
+        "2.5",
+        velocity("signal * x_t + spread * v", "spread * x_t - signal * v"),
+        "at t = 200: .*a sign is wrong: the clean picture subtracts",
+    ),
+    (
+        "2.5",
+        velocity("signal * x_t + spread * v"),
+        "a sign is wrong in the clean picture",
+    ),
+    (
+        "2.5",
+        velocity(noise="signal * v - spread * x_t"),
+        "a sign is wrong in the noise",
+    ),
+    (
+        "2.5",
+        velocity("spread * x_t - signal * v", "signal * x_t + spread * v"),
+        "factors are swapped",
+    ),
+    (
+        "2.5",
+        velocity("ab * x_t - (1 - ab) * v", "(1 - ab) * x_t + ab * v"),
+        "are the roots missing",
+    ),
+    (
+        "2.5",
+        velocity("signal * x_t - (1 - ab) * v", "(1 - ab) * x_t + signal * v"),
+        "square root on 1 - alpha-bar",
+    ),
+    ("2.5", velocity("(x_t - spread * v) / signal", "v"), "velocity for the noise"),
+    ("2.5", velocity("(x_t - spread * v) / signal"), "velocity for the noise"),
+    ("2.5", velocity(noise="v"), "the velocity itself"),
+    (
+        "2.5",
+        velocity().replace(".view(-1, 1, 1, 1)", ""),
+        r"`schedule\.ab\[t\]` is \(B,\): give it three more axes",
+    ),
+    (
+        "2.5",
+        """
+        def my_from_velocity(x_t, t, v, schedule):
+            ab = schedule.ab[t].float().view(-1, 1, 1, 1)
+            return ab.sqrt() * x_t - (1 - ab).sqrt() * v
+        """,
+        r"expected \(x_0, noise\)",
+    ),
 ]
 
 
@@ -252,12 +253,20 @@ RIGHT = [
             return torch.cat((torch.zeros(1), (1 - f[1:] / f[:-1]).clamp(max=largest)))
         """,
     ),
-    ("2.4", rescaled()),
     (
-        "2.5",
+        "2.4",
         """
         def my_posterior(t, schedule):
             return torch.tensor([*posterior(t, schedule)])
+        """,
+    ),
+    (
+        "2.5",
+        """
+        def my_from_velocity(x_t, t, v, schedule):
+            ab = schedule.ab[t].float().view(-1, 1, 1, 1)
+            x_0 = ab.sqrt() * x_t - (1 - ab).sqrt() * v
+            return x_0, (x_t - ab.sqrt() * x_0) / (1 - ab).sqrt()
         """,
     ),
 ]
