@@ -655,7 +655,7 @@ def predict_x0(
 
     Source: [DDPM] eq. 15.
 
-    Lesson 4.
+    Lesson 2.
     """
     _check_schedule(schedule)
     _check_noise("noise", noise, x)

@@ -1,18 +1,13 @@
 """The judges of lesson 4's exercises (they spoil them)."""
 
 from collections.abc import Mapping
-from functools import cache
 
 import numpy as np
 import torch
 import torch.nn as nn
 
 from diffusion_utilities import (
-    WEIGHTS,
     NoiseSchedule,
-    denoise_add_noise,
-    load_sprites,
-    nearest_pictures,
     perturb_input,
     posterior,
     predict_x0,
@@ -23,7 +18,6 @@ from exercises import (
     as_numbers,
     compare,
     exercise,
-    guessed,
     seeded,
     shown_std,
     told,
@@ -31,6 +25,65 @@ from exercises import (
 )
 
 # ---- 4.1 -----------------------------------------------------------------------------
+
+
+def beta_tilde_mistakes(t, schedule):
+    a = schedule.a[t].item()
+    b = schedule.b[t].item()
+    ab = schedule.ab[t].item()
+    ab_before = schedule.ab[t - 1].item()
+    jump = 1 - ab_before  # the variance of x_{t-1}, given x_0
+    right = posterior(t, schedule)[2]
+    yield (
+        "these are precisions added; turn the sum upside down to get a variance.",
+        a / b + 1 / jump,
+    )
+    yield (
+        "the variances are added; it is the precisions, 1 / variance, that add.",
+        b / a + jump,
+    )
+    yield (
+        "x_t measures root(alpha) x_{t-1}, "
+        "so the measurement's variance is beta / alpha, not beta.",
+        1 / (1 / b + 1 / jump),
+    )
+    yield (
+        "alpha and beta are upside down: "
+        "the precision of a variance beta / alpha is alpha / beta.",
+        1 / (b / a + 1 / jump),
+    )
+    yield (
+        "alpha-bar of t stands where that of t - 1 belongs: "
+        "it is x_{t-1} that comes from x_0.",
+        1 / (a / b + 1 / (1 - ab)),
+    )
+    yield "this is the standard deviation; a variance is asked for.", right**0.5
+    yield "that is beta itself, the other choice.", b
+    yield (
+        "the fraction is upside down: 1 - alpha-bar_{t-1} stands above.",
+        b * (1 - ab) / jump,
+    )
+
+
+@exercise(
+    "4.1",
+    "Put t = 1 into the formula below: what is the variance there, and why must it be?",
+)
+def beta_tilde(attempt):
+    schedule = NoiseSchedule.linear()
+    for t in (100, 500, 2):
+        mine = tried(attempt, t, schedule)
+        right = posterior(t, schedule)[2]
+        compare(
+            mine,
+            right,
+            beta_tilde_mistakes(t, schedule),
+            where=f"at t = {t}",
+            tolerance=1e-6,
+        )
+
+
+# ---- 4.2 -----------------------------------------------------------------------------
 
 
 def step_mean(x, t, noise, schedule):
@@ -101,7 +154,7 @@ def fresh_noise_mistakes(t, z, schedule):
     tilde = posterior(t, schedule)[2]
     yield "is a square root missing? sigma is the root of beta.", b * z
     yield (
-        "that is the root of beta-tilde, section 3's other choice; here take beta.",
+        "that is the root of beta-tilde, the other choice; here take beta.",
         tilde**0.5 * z,
     )
     yield (
@@ -117,7 +170,7 @@ def fresh_noise_mistakes(t, z, schedule):
 
 
 @exercise(
-    "4.1",
+    "4.2",
     "Give it z = 0 at every step and guess what becomes of a run: section 5 tries it.",
 )
 def one_step(attempt):
@@ -148,130 +201,7 @@ def one_step(attempt):
             )
 
 
-# ---- 4.2 -----------------------------------------------------------------------------
-
-
-def beta_tilde_mistakes(t, schedule):
-    a = schedule.a[t].item()
-    b = schedule.b[t].item()
-    ab = schedule.ab[t].item()
-    ab_before = schedule.ab[t - 1].item()
-    jump = 1 - ab_before  # the variance of x_{t-1}, given x_0
-    right = posterior(t, schedule)[2]
-    yield (
-        "these are precisions added; turn the sum upside down to get a variance.",
-        a / b + 1 / jump,
-    )
-    yield (
-        "the variances are added; it is the precisions, 1 / variance, that add.",
-        b / a + jump,
-    )
-    yield (
-        "x_t measures root(alpha) x_{t-1}, "
-        "so the measurement's variance is beta / alpha, not beta.",
-        1 / (1 / b + 1 / jump),
-    )
-    yield (
-        "alpha and beta are upside down: "
-        "the precision of a variance beta / alpha is alpha / beta.",
-        1 / (b / a + 1 / jump),
-    )
-    yield (
-        "alpha-bar of t stands where that of t - 1 belongs: "
-        "it is x_{t-1} that comes from x_0.",
-        1 / (a / b + 1 / (1 - ab)),
-    )
-    yield "this is the standard deviation; a variance is asked for.", right**0.5
-    yield "that is beta itself, the other choice.", b
-    yield (
-        "the fraction is upside down: 1 - alpha-bar_{t-1} stands above.",
-        b * (1 - ab) / jump,
-    )
-
-
-@exercise(
-    "4.2",
-    "The next cell compares it with the right variance for three kinds of data: "
-    "for which of them is it right?",
-)
-def beta_tilde(attempt):
-    schedule = NoiseSchedule.linear()
-    for t in (100, 500, 2):
-        mine = tried(attempt, t, schedule)
-        right = posterior(t, schedule)[2]
-        compare(
-            mine,
-            right,
-            beta_tilde_mistakes(t, schedule),
-            where=f"at t = {t}",
-            tolerance=1e-6,
-        )
-
-
 # ---- 4.3 -----------------------------------------------------------------------------
-
-
-def picture_mistakes(x, t, noise, schedule):
-    ab = schedule.ab[t].item()
-    b = schedule.b[t].item()
-    root = ab**0.5
-    std = (1 - ab) ** 0.5
-    yield (
-        "is the square root on the noise missing?",
-        (x - (1 - ab) * noise) / root,
-    )
-    yield (
-        "is the square root on alpha-bar below missing?",
-        (x - std * noise) / ab,
-    )
-    yield (
-        "it is not divided by the root of alpha-bar, so the picture stays pale.",
-        x - std * noise,
-    )
-    yield (
-        "the noise is not scaled: it needs the root of 1 - alpha-bar.",
-        (x - noise) / root,
-    )
-    yield (
-        "this removes the noise of one step only, beta; alpha-bar counts all of them.",
-        (x - b**0.5 * noise) / (1 - b) ** 0.5,
-    )
-    yield (
-        "the noise is added; it must be subtracted.",
-        (x + std * noise) / root,
-    )
-    yield (
-        "this is the jump forwards, from x_0 to x_t; solve it for x_0.",
-        perturb_input(x, t, noise, schedule),
-    )
-    yield (
-        "that is one step of the sampler, to t - 1, not all the way to x_0.",
-        denoise_add_noise(x, t, noise, schedule),
-    )
-
-
-@exercise(
-    "4.3",
-    "Give it a noise that is 10 % too large, at t = 1 and at t = 400: "
-    "which x_0 suffers more?",
-)
-def implied_picture(attempt):
-    schedule = NoiseSchedule.linear()
-    clean, noise = torch.randn(2, 4, 3, 16, 16, generator=seeded(2))
-    for t in (250, 1):
-        x = perturb_input(clean, t, noise, schedule)
-        mine = tried(attempt, x, t, noise, schedule)
-        right = predict_x0(x, t, noise, schedule)
-        compare(
-            mine,
-            right,
-            picture_mistakes(x, t, noise, schedule),
-            where=f"at t = {t}",
-            tolerance=1e-4,
-        )
-
-
-# ---- 4.4 -----------------------------------------------------------------------------
 
 
 class Witness(nn.Module):
@@ -370,7 +300,7 @@ SAMPLER_FAULTS = {
 }
 
 
-def _drawn(network, x, steps, schedule, variance):
+def _drawn(network, x, steps, schedule, variance="beta", clip=False):
     samples, _ = sample_ddpm(
         network,
         schedule,
@@ -379,24 +309,38 @@ def _drawn(network, x, steps, schedule, variance):
         generator=seeded(1),
         keep=0,
         variance=variance,
+        clip=clip,
     )
     return samples
 
 
+def _from_lesson_3(network, x, steps, schedule):
+    """Lesson 3's sampler: the predicted noise is put back, and none is fresh."""
+    for t, s in zip(steps, steps[1:]):
+        noise = network(x, x.new_full((len(x),), t / schedule.T))
+        x_0 = predict_x0(x, t, noise, schedule).clamp(-1, 1)
+        x = perturb_input(x_0, s, noise, schedule)
+    return x
+
+
 @torch.no_grad()
 def sampler_mistakes(network, x, steps, schedule):
+    network.eval()
     mistakes = {}
     for fault, sentence in SAMPLER_FAULTS.items():
         mistakes[sentence] = _sampled(network, x, steps, schedule, fault)
     beta_tilde = _drawn(network, x, steps, schedule, "beta_tilde")
     mistakes["that is beta-tilde's noise; here take beta."] = beta_tilde
+    clipped = _drawn(network, x, steps, schedule, clip=True)
+    mistakes["the implied x_0 is clipped; leave it as it is."] = clipped
+    lesson_3 = _from_lesson_3(network, x, steps, schedule)
+    mistakes["that is lesson 3's sampler; here each stride adds fresh z."] = lesson_3
     return mistakes
 
 
 @exercise(
-    "4.4",
-    "Give it `model`, eight pure-noise pictures and a list of only 20 steps: "
-    "are those still sprites?",
+    "4.3",
+    "When `model` is loaded, give it a list of only 20 steps: are those still sprites?",
 )
 def whole_sampler(attempt):
     schedule = NoiseSchedule.linear()
@@ -411,14 +355,14 @@ def whole_sampler(attempt):
             check_calls(network, steps, schedule.T)
         compare(
             mine,
-            _drawn(network, x, steps, schedule, "beta"),
+            _drawn(network, x, steps, schedule),
             sampler_mistakes(network, x, steps, schedule),
             where,
             tolerance=1e-3,
         )
 
 
-# ---- 4.5 -----------------------------------------------------------------------------
+# ---- 4.4 -----------------------------------------------------------------------------
 
 NETWORKS = {
     "epoch 24": lambda x: 0.5 * x,
@@ -517,7 +461,7 @@ def check_seed(attempt, x_T, z):
 
 
 @exercise(
-    "4.5",
+    "4.4",
     "Now `compare_checkpoints` is no secret: "
     "look up in its source where it does the same.",
 )
@@ -530,64 +474,7 @@ def same_start(attempt):
     check_seed(attempt, x_T, z)
 
 
-# ---- 4.6 -----------------------------------------------------------------------------
-
-EPOCHS = (0, 4, 12, 24, 31)
-
-
-def have_eyes(pictures):
-    """Where a hero's eyes should be: are both darker than the pixels between them?"""
-    light = pictures.mean(-1) / 255
-    rows = light[:, 6:8]
-    eyes = rows[:, :, [5, 8]].max(axis=(1, 2))
-    between = rows[:, :, 6:8].min(axis=(1, 2))
-    return eyes + 0.15 < between
-
-
-@cache
-def faces() -> tuple[dict[int, int], dict[int, int]]:
-    """What the 64 stored samples of each epoch show.
-
-    Returns how often a hero's eyes are found, and how often in a picture that is also
-    near a hero of the training set.
-    """
-    train = load_sprites("train")
-    test = load_sprites("test")
-    heroes = test.images[test.labels[:, 0] == 1]
-    furthest = nearest_pictures(heroes, train.images)[0].max()
-    with_eyes = {}
-    near_heroes = {}
-    for epoch in EPOCHS:
-        with np.load(WEIGHTS / "results" / f"model_{epoch}.npz") as stored:
-            pictures = stored["pictures"]
-        found = have_eyes(pictures)
-        distances, which = nearest_pictures(pictures[found], train.images)
-        near_a_hero = (distances <= furthest) & (train.labels[which, 0] == 1)
-        with_eyes[epoch] = int(found.sum())
-        near_heroes[epoch] = int(near_a_hero.sum())
-    return with_eyes, near_heroes
-
-
-@exercise(
-    "4.6", "Read on: a program that looks for eyes is less careful than you were."
-)
-def first_face(guess):
-    guess = guessed(guess, f"one of the epochs {', '.join(map(str, EPOCHS))}", EPOCHS)
-    with_eyes, near_heroes = faces()
-    first = next(epoch for epoch in EPOCHS if near_heroes[epoch])
-    if guess < first:
-        raise Wrong(
-            "A program that looks for eyes would say so, too: it finds "
-            f"{with_eyes[guess]} at epoch {guess}. Read on, and look at those faces."
-        )
-    if guess > first:
-        raise Wrong(
-            f"Epoch {guess} has {near_heroes[guess]} faces, but not the first: a "
-            "network learns early what there is to draw, and late to draw it well."
-        )
-
-
-# ---- 4.7 -----------------------------------------------------------------------------
+# ---- 4.5 -----------------------------------------------------------------------------
 
 
 def _pair(mean, error):
@@ -632,7 +519,7 @@ def paired_mistakes(first, second):
 
 
 @exercise(
-    "4.7",
+    "4.5",
     "The next cell does it with 60 sprites and two checkpoints: "
     "how much smaller is the paired error?",
 )

@@ -5,7 +5,7 @@ what the check must say, a regular expression). RIGHT: correct answers that diff
 the solution, as (exercise, code).
 """
 
-FORWARD = """def {name}(model, x, without=()):
+FORWARD = """def my_forward(model, x):
     skips = []
     for i, layer in enumerate(model.down_layers):
         x = model.act(layer(x))
@@ -20,20 +20,16 @@ FORWARD = """def {name}(model, x, without=()):
 """
 
 
-def forward(name="my_forward", store="x", which="", last="model.act(layer(x))"):
-    return FORWARD.format(name=name, store=store, which=which, last=last)
+def forward(store="x", which="", last="model.act(layer(x))"):
+    return FORWARD.format(store=store, which=which, last=last)
 
 
 def corrupt(answer):
     return f"def my_corrupt(x, amount, noise):\n    return {answer}"
 
 
-def noise(answer):
-    return f"def my_noise(x_a, x_0, a):\n    return {answer}"
-
-
 def step(answer):
-    return f"def my_step(x, prediction, amount, next_amount):\n    return {answer}"
+    return f"def my_step(x, guess, amount, next_amount):\n    return {answer}"
 
 
 WRONG = [
@@ -99,70 +95,54 @@ WRONG = [
         """,
         "store before, add after doubling",
     ),
-    ("1.3", noise("x_a - (1 - a) * x_0"), "divide by a"),
-    ("1.3", noise("(x_a - x_0) / a"), "subtracted whole"),
-    ("1.3", noise("x_a - (1 - a) * x_0 / a"), "you have|mean of your noise"),
-    ("1.4", "my_guess = 0.0", "commonest value"),
-    ("1.4", "my_guess = 0.5", "squared error of 0.205.*middle of the range"),
-    ("1.4", "my_guess = 29", "outside the range"),
+    ("1.3", "my_guess = 0.0", "commonest value"),
+    ("1.3", "my_guess = 0.5", "squared error of 0.*middle of the range"),
+    ("1.3", "my_guess = 29", "outside the range"),
     (
-        "1.5",
-        step("(1 - next_amount) * prediction + next_amount * x"),
+        "1.4",
+        step("(1 - next_amount) * guess + next_amount * x"),
         "take the noise out of x first",
     ),
-    ("1.5", step("x + (prediction - x) * next_amount / amount"), "swapped"),
+    ("1.4", step("x + (guess - x) * next_amount / amount"), "swapped"),
     (
-        "1.5",
+        "1.4",
         """
-        def my_step(x, prediction, amount, next_amount):
-            noise = (x - (1 - amount) * prediction) / amount
+        def my_step(x, guess, amount, next_amount):
+            noise = (x - (1 - amount) * guess) / amount
             return (1 - next_amount) * x + next_amount * noise
         """,
         "you corrupted x",
     ),
     (
-        "1.5",
+        "1.4",
         """
-        def my_step(x, prediction, amount, next_amount):
-            noise = (x - (1 - next_amount) * prediction) / next_amount
-            return (1 - next_amount) * prediction + next_amount * noise
+        def my_step(x, guess, amount, next_amount):
+            noise = (x - (1 - next_amount) * guess) / next_amount
+            return (1 - next_amount) * guess + next_amount * noise
         """,
         "you took it out by `next_amount`",
     ),
     (
-        "1.5",
+        "1.4",
         """
-        def my_step(x, prediction, amount, next_amount):
-            noise = (x - (1 - next_amount) * prediction) / amount
-            return (1 - next_amount) * prediction + next_amount * noise
+        def my_step(x, guess, amount, next_amount):
+            noise = (x - (1 - next_amount) * guess) / amount
+            return (1 - next_amount) * guess + next_amount * noise
         """,
         "you took it out by `next_amount`",
     ),
-    ("1.5", step("x"), "returned unchanged"),
+    ("1.4", step("x"), "returned unchanged"),
     (
-        "1.5",
+        "1.4",
         """
-        def my_step(x, prediction, amount, next_amount):
-            noise = (x - (1 - amount) * prediction) / amount
-            return (1 - amount) * prediction + amount * noise
+        def my_step(x, guess, amount, next_amount):
+            noise = (x - (1 - amount) * guess) / amount
+            return (1 - amount) * guess + amount * noise
         """,
         "by `amount` again",
     ),
-    ("1.6", forward("my_forward_without"), "is `without` used"),
-    (
-        "1.6",
-        forward("my_forward_without", "torch.zeros_like(x) if 1 - i in without else x"),
-        "mixed up",
-    ),
-    (
-        "1.6",
-        forward("my_forward_without").replace(
-            "            skips",
-            "            x = 0 * x if i in without else x\n            skips",
-        ),
-        "went down the U",
-    ),
-    ("1.7", "my_guess = 0", "leans more on the coarser"),
+    ("1.5", "my_share = 0", "must name one of ten"),
+    ("1.5", "my_share = 0.5", "expected a share, 0 or 1"),
 ]
 
 
@@ -175,9 +155,10 @@ RIGHT = [
             return torch.stack([(1 - a) * p + a * u for p, a, u in pictures])
         """,
     ),
-    ("1.4", "my_guess = torch.tensor(0.29)"),
-    ("1.4", "my_guess = np.float32(0.3)"),
-    ("1.5", step("prediction + (x - prediction) * torch.tensor(next_amount / amount)")),
-    ("1.7", "my_guess = 1.0"),
-    ("1.7", "my_guess = torch.tensor(1)"),
+    ("1.2", forward()),
+    ("1.3", "my_guess = torch.tensor(0.29)"),
+    ("1.3", "my_guess = np.float32(0.3)"),
+    ("1.4", step("guess + (x - guess) * torch.tensor(next_amount / amount)")),
+    ("1.5", "my_share = 1.0"),
+    ("1.5", "my_share = torch.tensor(1)"),
 ]

@@ -62,14 +62,26 @@ def beta_tilde(answer):
 
 
 WRONG = [
-    # a fault of published code: noise at the last step; "scaled by beta"
     (
         "4.1",
+        beta_tilde("float(schedule.b[t] / schedule.a[t] + 1 - schedule.ab[t - 1])"),
+        "it is the precisions",
+    ),
+    (
+        "4.1",
+        beta_tilde("float(1 / (1 / schedule.b[t] + 1 / (1 - schedule.ab[t - 1])))"),
+        "beta / alpha, not beta",
+    ),
+    # a fault of published code: a standard deviation in place of a variance
+    ("4.1", beta_tilde("posterior(t, schedule)[2] ** 0.5"), "standard deviation"),
+    # a fault of published code: noise at the last step; "scaled by beta"
+    (
+        "4.2",
         step(end="mean + b ** 0.5 * z"),
         r"at t = 1: your fresh noise has std 0\.01\d+, expected 0: the last step",
     ),
     (
-        "4.1",
+        "4.2",
         step(end="mean + b * z if t > 1 else mean"),
         (
             r"at t = 300, the noise alone: your fresh noise has std 0\.012\d*, "
@@ -77,116 +89,100 @@ WRONG = [
         ),
     ),
     (
-        "4.1",
+        "4.2",
         step(mean="(x - b / (1 - ab) ** 0.5 * noise) / ab ** 0.5"),
         "alpha-bar stands where alpha belongs",
     ),
     (
-        "4.1",
+        "4.2",
         step(mean="(x - b / (1 - ab) * noise) / a ** 0.5"),
         "root under the predicted noise is missing",
     ),
     (
-        "4.1",
+        "4.2",
         step(end="mean + ((1 - schedule.ab[t - 1]) / (1 - ab) * b) ** 0.5 * z"),
         "root of beta-tilde",
     ),
     (
-        "4.1",
+        "4.2",
         """
         def my_step(x, t, noise, z, schedule):
             return denoise_add_noise(x, t - 1, noise, schedule, z=z)
         """,
         "one place too early",
     ),
-    (
-        "4.2",
-        beta_tilde("float(schedule.b[t] / schedule.a[t] + 1 - schedule.ab[t - 1])"),
-        "it is the precisions",
-    ),
-    (
-        "4.2",
-        beta_tilde("float(1 / (1 / schedule.b[t] + 1 / (1 - schedule.ab[t - 1])))"),
-        "beta / alpha, not beta",
-    ),
-    # a fault of published code: a standard deviation in place of a variance
-    ("4.2", beta_tilde("posterior(t, schedule)[2] ** 0.5"), "standard deviation"),
-    (
-        "4.3",
-        """
-        def my_predict_x0(x, t, noise, schedule):
-            ab = float(schedule.ab[t])
-            return (x - (1 - ab) * noise) / ab ** 0.5
-        """,
-        "square root on the noise",
-    ),
-    (
-        "4.3",
-        """
-        def my_predict_x0(x, t, noise, schedule):
-            ab = float(schedule.ab[t])
-            return x - (1 - ab) ** 0.5 * noise
-        """,
-        "pale",
-    ),
-    (
-        "4.3",
-        """
-        def my_predict_x0(x, t, noise, schedule):
-            return (x - schedule.b[t] ** 0.5 * noise) / schedule.a[t] ** 0.5
-        """,
-        "one step only",
-    ),
     # a fault of published code: dropout left on while sampling
-    ("4.4", sampler(mode="pass"), "in train mode"),
-    ("4.4", sampler(when=""), "noise added in the last stride"),
+    ("4.3", sampler(mode="pass"), "in train mode"),
+    ("4.3", sampler(when=""), "noise added in the last stride"),
     (
-        "4.4",
+        "4.3",
         sampler(time="t"),
         r"told the network is 500, expected 1, then 0\.5: the time is t / T",
     ),
     (
-        "4.4",
+        "4.3",
         sampler(time="s / schedule.T"),
         "the step where the picture is|where the stride leads",
     ),
-    ("4.4", sampler(alpha="schedule.a[t]"), "you took the single step's"),
+    ("4.3", sampler(alpha="schedule.a[t]"), "you took the single step's"),
+    (
+        "4.3",
+        """
+        def my_sampler(network, x, steps, schedule, generator):
+            network.eval()
+            for t, s in zip(steps, steps[1:]):
+                noise = network(x, torch.full((len(x),), t / schedule.T))
+                x_0 = predict_x0(x, t, noise, schedule).clamp(-1, 1)
+                x = perturb_input(x_0, s, noise, schedule)
+            return x
+        """,
+        "lesson 3's sampler",
+    ),
+    (
+        "4.3",
+        """
+        def my_sampler(network, x, steps, schedule, generator):
+            samples, _ = sample_ddpm(
+                network, schedule, x_T=x, steps=steps, generator=generator, clip=True
+            )
+            return samples
+        """,
+        "x_0 is clipped",
+    ),
     # a fault of published code: each checkpoint is sampled from a new x_T
     (
-        "4.5",
+        "4.4",
         compare("g = seeded(seed)", "torch.randn(shape, generator=g), g"),
         r"new x_T: two starts differ by 0\.\d+",
     ),
     (
-        "4.5",
+        "4.4",
         compare("g = seeded(seed); x_T = torch.randn(shape, generator=g)", "x_T, g"),
         "the fresh noise z is not",
     ),
     (
-        "4.5",
+        "4.4",
         compare("pass", "torch.randn(shape, generator=seeded(seed)), seeded(seed)"),
         "The first fresh z equals x_T",
     ),
     (
-        "4.5",
+        "4.4",
         compare("torch.manual_seed(seed); x_T = torch.randn(shape)", "x_T, None"),
         "got no generator",
     ),
     (
-        "4.5",
+        "4.4",
         compare("pass", "torch.zeros(shape), seeded(seed)"),
         "Another seed gives the same x_T",
     ),
     # the start follows the seed, the fresh noise does not
     (
-        "4.5",
+        "4.4",
         compare("pass", "torch.randn(shape, generator=seeded(seed)), seeded(0)"),
         "the same fresh noise z",
     ),
-    ("4.6", "my_guess = 0", "finds 7 at epoch 0"),
-    ("4.6", "my_guess = 24", "15 faces, but not the first"),
     (
-        "4.7",
+        "4.5",
         """
         def my_paired(first, second):
             d = first - second
@@ -195,7 +191,7 @@ WRONG = [
         "unpaired",
     ),
     (
-        "4.7",
+        "4.5",
         """
         def my_paired(first, second):
             d = first - second
@@ -204,7 +200,7 @@ WRONG = [
         "single differences",
     ),
     (
-        "4.7",
+        "4.5",
         """
         def my_paired(first, second):
             d = first - second
@@ -213,7 +209,7 @@ WRONG = [
         "n below instead of n - 1",
     ),
     (
-        "4.7",
+        "4.5",
         """
         def my_paired(first, second):
             d = (first - second).abs()
@@ -227,16 +223,10 @@ WRONG = [
 RIGHT = [
     (
         "4.1",
-        step(mean="(x - (b / (1 - ab) ** 0.5) * noise) / a ** 0.5").replace(
-            "float(table[t])", "table[t].float()"
-        ),
-    ),
-    (
-        "4.2",
         beta_tilde("schedule.b[t] * (1 - schedule.ab[t - 1]) / (1 - schedule.ab[t])"),
     ),
     (
-        "4.2",
+        "4.1",
         """
         def my_beta_tilde(t, schedule):
             b = schedule.b[t].float()
@@ -245,12 +235,25 @@ RIGHT = [
             return b * (1 - before) / (1 - ab)
         """,
     ),
-    ("4.4", sampler().replace("no_grad", "inference_mode")),
-    ("4.6", "my_guess = 4.0"),
-    ("4.6", "my_guess = np.int64(4)"),
-    ("4.6", "my_guess = torch.tensor(4)"),
     (
-        "4.7",
+        "4.2",
+        step(mean="(x - (b / (1 - ab) ** 0.5) * noise) / a ** 0.5").replace(
+            "float(table[t])", "table[t].float()"
+        ),
+    ),
+    ("4.3", sampler().replace("no_grad", "inference_mode")),
+    (
+        "4.3",
+        """
+        def my_sampler(network, x, steps, schedule, generator):
+            samples, _ = sample_ddpm(
+                network, schedule, x_T=x, steps=steps, generator=generator
+            )
+            return samples
+        """,
+    ),
+    (
+        "4.5",
         """
         def my_paired(first, second):
             d = first - second
@@ -258,7 +261,7 @@ RIGHT = [
         """,
     ),
     (
-        "4.7",
+        "4.5",
         """
         def my_paired(first, second):
             d = (first - second).numpy()
