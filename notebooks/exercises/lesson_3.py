@@ -28,18 +28,6 @@ from exercises import (
     with_a_hint,
 )
 
-
-def _module(attempt, *arguments):
-    """What the attempt's class makes of these arguments, if it is a network."""
-    made = tried(attempt, *arguments)
-    if not isinstance(made, nn.Module):
-        raise Wrong(
-            f"This makes {type(made).__name__}, not a network: "
-            "hand over your class itself, which must inherit from nn.Module."
-        )
-    return made
-
-
 # ---- 3.1 -----------------------------------------------------------------------------
 
 FIRST = 3 * 64 * 9  # weights of the first convolution, 3 to 64 channels

@@ -296,13 +296,13 @@ class TestExceptions:
 
     @pytest.mark.parametrize("kind", KINDS[:-2])
     def test_of_another_object_are_named(self, kind):
-        """1.4 wants a number."""
+        """3.5 wants a number."""
 
         class Number(float):
             def __float__(self):
                 raise kind("no number")
 
-        answer = answer_to("1.4", Number())
+        answer = answer_to("3.5", Number())
         problem = f"({kind.__name__}: no number)"
         assert answer.startswith(f"not yet. Your answer could not be judged {problem}")
 
@@ -311,7 +311,7 @@ class TestExceptions:
             def __float__(self):
                 raise Wrong
 
-        assert answer_to("1.4", Number()).startswith("not yet. ")
+        assert answer_to("3.5", Number()).startswith("not yet. ")
 
 
 # ---- Text ----------------------------------------------------------------------------
@@ -369,8 +369,8 @@ class TestText:
 
     def test_a_type_is_named_shortly(self, capsys):
         kind = type("Long" * 1000, (), {"__init__": lambda self, *_: None})
-        printed = printed_by(kind, capsys, number="3.2")
-        assert "This makes LongLong" in printed
+        printed = printed_by(kind, capsys)
+        assert "You returned LongLong" in printed
         assert len(printed) < 620
 
     def test_a_line_is_shortened(self, capsys, tmp_path):
