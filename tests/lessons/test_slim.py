@@ -131,6 +131,13 @@ def test_text_that_came_in_pieces_is_joined(slim):
 # ---- notebooks -----------------------------------------------------------------------
 
 
+def test_of_a_progress_bar_nothing_stays_and_of_its_line_the_last_state(slim):
+    bar = printed("\r 0%\r 50%\r100%\r      \r", "stderr")
+    counter = printed("before\nstep 1\rstep 2\rstep 3\nafter\n")
+    [kept] = slim.without_progress([bar, counter])
+    assert "".join(kept["text"]) == "before\nstep 3\nafter\n"
+
+
 def test_the_program_repacks_pictures_removes_widgets_and_leaves_the_rest(tmp_path):
     png = figure()
     words = {"image/png": {"alt": "a sine"}}

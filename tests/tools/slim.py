@@ -10,6 +10,8 @@ Without names it takes all lessons. Run again it changes nothing.
   show the picture that an instrument saves beside its view.
 - What differs from run to run is evened out: the times at which nbconvert ran each cell
   are removed, and printed text that a busy kernel sent in pieces becomes one output.
+- Progress bars are removed: of a line that was written again and again, the last state
+  stays, as in a terminal.
 """
 
 import argparse
@@ -59,7 +61,7 @@ def slim(notebook: dict) -> None:
     for cell in notebook["cells"]:
         cell.get("metadata", {}).pop("execution", None)
         if "outputs" in cell:
-            cell["outputs"] = with_joined_text(cell["outputs"])
+            cell["outputs"] = without_progress(with_joined_text(cell["outputs"]))
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             data.pop(WIDGET_VIEW, None)
@@ -80,6 +82,20 @@ def with_joined_text(outputs: list[dict]) -> list[dict]:
         else:
             joined.append(output)
     return joined
+
+
+def without_progress(outputs: list[dict]) -> list[dict]:
+    """The outputs, with the last state of each line; what is empty then, goes."""
+    kept = []
+    for output in outputs:
+        if output.get("output_type") == "stream":
+            lines = "".join(output["text"]).split("\n")
+            text = "\n".join(line.rpartition("\r")[2] for line in lines)
+            if not text.strip():
+                continue
+            output["text"] = text.splitlines(keepends=True)
+        kept.append(output)
+    return kept
 
 
 def rewrite(path: Path) -> None:
