@@ -363,8 +363,7 @@ def _sheet_counts():
 
 @exercise(
     "3.5",
-    "Look for the same in the colours' distance below: "
-    "which of the three falls earliest?",
+    "Lesson 4 shows the five epochs side by side: where do you see the difference?",
 )
 def half_way(attempt):
     legal = _sheet_counts()

@@ -417,6 +417,7 @@ BEFORE = {
     "steady_epochs": 0,
     "optimiser": "Adam",
     "straight": False,
+    "even": 0.0,
     "log_every": 1,
 }
 
@@ -451,7 +452,7 @@ def test_a_shorter_run_has_the_first_stages_and_its_rate_falls_to_zero(
 
 @pytest.mark.parametrize(
     "epochs, expected",
-    [(None, (88, 48, 88)), (44, (44, 24, 44)), (11, (11, 6, 11)), (1, (1, 0, 1))],
+    [(None, (80, 44, 80)), (40, (40, 22, 40)), (20, (20, 11, 20)), (1, (1, 0, 1))],
 )
 def test_a_shorter_sprite_run_has_fewer_steady_epochs(train, epochs, expected):
     """(end, steady epochs, epochs until the rate is 0)."""
@@ -702,7 +703,7 @@ def test_a_straight_run_practises_the_steps_of_the_straight_path(
     sprite_run, monkeypatch
 ):
     only_seven = (torch.arange(501) == 7).float()
-    monkeypatch.setattr(du, "straight_frequencies", lambda schedule: only_seven)
+    monkeypatch.setattr(du, "straight_frequencies", lambda *_, even: only_seven)
     steps = torch.cat([t for t, _ in calls_of(sprite_run())])
     assert set(steps.tolist()) == {7}
     steps = torch.cat([t for t, _ in calls_of(sprite_run(straight=False))])
