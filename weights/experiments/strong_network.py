@@ -3,9 +3,9 @@
 Writes weights/strong_network.json: the usual scores of 1,000 samples asked for by
 class, in 20, 10 and 5 steps, with three seeds each, beside held-out real sprites; and
 how often a sprite is as its caption says, for each set of `data/test_captions.json.gz`
-and guidance 1, 2 and 4, beside the decoder on real sprites. It takes about half an
-hour on two cores. A row that is there already is kept; remove the file after training
-anew. `--weights FILE` scores other weights, such as a checkpoint's average.
+and guidance 1, 2 and 4, beside the decoder on real sprites. A row that is there already
+is kept; remove the file after training anew. `--weights FILE`
+scores other weights, such as a checkpoint's average.
 """
 
 import gzip
