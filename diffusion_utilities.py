@@ -3586,7 +3586,7 @@ def load_sprite_pictures(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
     says why. Raises FileNotFoundError for a path that does not exist, and ValueError if
     no tile is left; the message names each file and what is wrong with it.
 
-    Lesson 9.
+    Lesson 16.
     """
     path = Path(path)
     if not os.path.exists(path):

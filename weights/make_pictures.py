@@ -110,7 +110,7 @@ def lesson_6() -> Image.Image:
     return du.show_images(pictures, columns=len(shares), zoom=3)
 
 
-def lesson_7() -> Image.Image:
+def lesson_10() -> Image.Image:
     """The same noise, drawn by five networks that were trained for the same seconds."""
     names = (
         "time as a channel",
@@ -126,7 +126,22 @@ def lesson_7() -> Image.Image:
     return du.show_images(pictures, columns=len(rows[0]), zoom=2)
 
 
-def lesson_8() -> Image.Image:
+def lesson_12() -> Image.Image:
+    """The density of a mixture of three Gaussians at every step, as a heat map."""
+    x = np.linspace(3, -3, 120)[:, None]
+    ab = SCHEDULE.ab.numpy()[::2]
+    density = np.zeros((len(x), len(ab)))
+    for weight, mean, std in ((0.3, -1.2, 0.15), (0.5, 0.1, 0.25), (0.2, 1.1, 0.1)):
+        variance = ab * std**2 + 1 - ab
+        apart = x - ab**0.5 * mean
+        bell = np.exp(-(apart**2) / (2 * variance))
+        density += weight * bell / variance**0.5
+    colour_map = matplotlib.colormaps["magma"]
+    colours = colour_map(density / density.max(0))[..., :3]
+    return Image.fromarray((colours * 255).astype(np.uint8))
+
+
+def lesson_15() -> Image.Image:
     """The same network and noise in 10 steps with three samplers of diffusers."""
     import diffusers
 
@@ -153,7 +168,7 @@ def by_diffusers(model: torch.nn.Module, kind: type) -> torch.Tensor:
     return x
 
 
-def lesson_9() -> Image.Image:
+def lesson_16() -> Image.Image:
     """Heroes with pairs of colours that training lacks, on the grass of a game."""
     sprites = du.load_sprites("compositional")
     heroes = []
@@ -179,22 +194,7 @@ def on_grass(hero: np.ndarray) -> Image.Image:
     return tile
 
 
-def lesson_10() -> Image.Image:
-    """The density of a mixture of three Gaussians at every step, as a heat map."""
-    x = np.linspace(3, -3, 120)[:, None]
-    ab = SCHEDULE.ab.numpy()[::2]
-    density = np.zeros((len(x), len(ab)))
-    for weight, mean, std in ((0.3, -1.2, 0.15), (0.5, 0.1, 0.25), (0.2, 1.1, 0.1)):
-        variance = ab * std**2 + 1 - ab
-        apart = x - ab**0.5 * mean
-        bell = np.exp(-(apart**2) / (2 * variance))
-        density += weight * bell / variance**0.5
-    colour_map = matplotlib.colormaps["magma"]
-    colours = colour_map(density / density.max(0))[..., :3]
-    return Image.fromarray((colours * 255).astype(np.uint8))
-
-
-def lesson_11() -> Image.Image:
+def lesson_17() -> Image.Image:
     """The clinic's eight patients, a column each.
 
     The first hero and the first piece of food of each sheet.
@@ -314,11 +314,11 @@ PICTURES = (
     lesson_4,
     lesson_5,
     lesson_6,
-    lesson_7,
-    lesson_8,
-    lesson_9,
     lesson_10,
-    lesson_11,
+    lesson_12,
+    lesson_15,
+    lesson_16,
+    lesson_17,
 )
 SHEETS = {"restarts": 16, "model_trained": 16, "context_model_trained": 15}  # columns
 

@@ -1,463 +1,362 @@
 """The judges of lesson 10's exercises (they spoil them)."""
 
-import functools
-import math
+import copy
+import json
 
+import numpy as np
 import torch
+import torch.nn as nn
 
-from diffusion_utilities import NoiseSchedule, sample_ddim
-from exercises import Wrong, as_numbers, compare, exercise, guessed, normal, tried
-
-SCHEDULE = NoiseSchedule.linear()
-drawn = functools.partial(normal, dtype=torch.float64)
-
-
-class Mixture:
-    """What the lesson's class of that name offers."""
-
-    def __init__(self, weights, means, stds):
-        self.weights = torch.as_tensor(weights, dtype=torch.float64)
-        self.means = torch.as_tensor(means, dtype=torch.float64)
-        self.stds = torch.as_tensor(stds, dtype=torch.float64)
-
-    def noised(self, t):
-        return self.noised_to(float(SCHEDULE.ab[t]))
-
-    def noised_to(self, alpha_bar):
-        means = alpha_bar**0.5 * self.means
-        variances = alpha_bar * self.stds**2 + 1 - alpha_bar
-        return Mixture(self.weights, means, variances**0.5)
-
-    def _logs(self, x):
-        """The logarithm of each bell's density at x, times its weight."""
-        d = x.shape[1]
-        squares = (x[:, None] - self.means).square().sum(2)
-        norms = d * (self.stds * math.sqrt(2 * math.pi)).log()
-        return self.weights.log() - norms - squares / (2 * self.stds**2)
-
-    def log_density(self, x):
-        return self._logs(x).logsumexp(1)
-
-    def score(self, x):
-        share = self._logs(x).softmax(1)
-        own_scores = (self.means - x[:, None]) / self.stds[:, None] ** 2
-        return (share[..., None] * own_scores).sum(1)
-
-
-def ideal(mixture):
-    """The ideal network of a mixture, as the samplers call a network."""
-
-    def network(x, t, c=None):
-        step = round(float(t[0]) * SCHEDULE.T)
-        return -((1 - SCHEDULE.ab[step]) ** 0.5) * mixture.noised(step).score(x)
-
-    return network
-
+from diffusion_utilities import WEIGHTS
+from exercises import (
+    Wrong,
+    as_numbers,
+    compare,
+    exercise,
+    guessed,
+    normal,
+    seeded,
+    tried,
+)
 
 # ---- 10.1 ----------------------------------------------------------------------------
 
 
-def noise_by_bells(mixture, x, t):
-    """The ideal noise by another way than the formula.
-
-    It is each bell's own noise, averaged by the probability that x comes from it.
-    """
-    noised = mixture.noised(t)
-    std = (1 - SCHEDULE.ab[t]).sqrt()
-    own_noises = std * (x[:, None] - noised.means) / noised.stds[:, None] ** 2
-    share = noised._logs(x).softmax(1)
-    return (share[..., None] * own_noises).sum(1)
+def field_of(layers):
+    """The receptive field of a stack of (kernel, stride)."""
+    field = 1
+    pixel = 1  # how wide a pixel of the layer's input is in the picture
+    for kernel, stride in layers:
+        field += (kernel - 1) * pixel
+        pixel *= stride
+    return field
 
 
-def noise_mistakes(mixture, x, t):
-    ab = SCHEDULE.ab[t]
-    std = (1 - ab).sqrt()
-    score = mixture.noised(t).score(x)
+def field_mistakes(layers):
     yield (
-        "the sign: the score points to where the data are, the noise away from there.",
-        std * score,
+        "did you start from 0? One pixel of the output is already one pixel wide.",
+        field_of(layers) - 1,
+    )
+    kernels = [kernel for kernel, _ in layers]
+    yield (
+        "this adds the whole kernel; its first pixel overlaps, so it adds kernel - 1.",
+        1 + sum(kernels),
     )
     yield (
-        "is the square root missing? 1 - alpha-bar is the noise's variance, "
-        "and the factor is its standard deviation.",
-        -(1 - ab) * score,
+        "strides are missing: after a stride of 2 each pixel is two wide.",
+        1 + sum(kernels) - len(kernels),
     )
+    early = 1
+    pixel = 1
+    for kernel, stride in layers:
+        pixel *= stride
+        early += (kernel - 1) * pixel
     yield (
-        "alpha-bar is the picture's share; "
-        "the noise's factor is the root of 1 - alpha-bar.",
-        -ab.sqrt() * score,
+        "a layer's own stride widens only the pixels after it, not its own.",
+        early,
     )
-    yield (
-        "a product, not a quotient: "
-        "the noise is the score times the root of 1 - alpha-bar.",
-        -score / std,
-    )
-    yield (
-        "this is the score of the clean mixture; "
-        "at step t the points are those of `mixture.noised(t)`.",
-        -std * mixture.score(x),
-    )
-    yield "this is the score itself; the noise is a multiple of it.", score
-    yield (
-        "the sign is right and the factor is missing: the root of 1 - alpha-bar.",
-        -score,
-    )
-    yield (
-        "this is the ideal x_0; the noise is asked for.",
-        (x + (1 - ab) * score) / ab.sqrt(),
-    )
+    yield "this is the size of the last kernel alone.", kernels[-1]
 
 
 @exercise(
     "10.1",
-    "Ask it at t = 500: how does the answer differ from x itself, "
-    "and which leak is that?",
+    "Take two layers of stride 2 and one of stride 1, all 3x3: "
+    "how many 3x3 layers without a stride see as far?",
 )
-def ideal_noise(attempt):
-    line = Mixture([0.3, 0.5, 0.2], [[-1.2], [0.1], [1.1]], [0.15, 0.25, 0.1])
-    plane = Mixture([0.6, 0.4], [[0.5, 1.0], [-0.8, 0.2]], [0.3, 0.1])
-    one = torch.tensor([[1.6]], dtype=torch.float64)
-    nine = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
-    cases = (
-        ("at t = 200, x = 1.6", line, one, 200),
-        ("at t = 50, points in 1 dimension", line, nine, 50),
-        ("at t = 350, points in 2 dimensions", plane, drawn(7, 2, seed=0), 350),
+def field_of_a_stack(attempt):
+    stacks = (
+        [(3, 1), (3, 1), (3, 1), (3, 1)],
+        [(5, 1)],
+        [(3, 2), (3, 1)],
+        [(3, 1), (4, 2), (3, 1)],
+        [(3, 2), (3, 2), (3, 2)],
     )
-    for where, mixture, x, t in cases:
-        mine = tried(attempt, mixture, x, t, SCHEDULE)
-        right = noise_by_bells(mixture, x, t)
-        compare(mine, right, noise_mistakes(mixture, x, t), where)
+    for layers in stacks:
+        mine = tried(attempt, list(layers))
+        right = field_of(layers)
+        compare(
+            mine, right, field_mistakes(layers), where=f"for {layers}", tolerance=1e-9
+        )
 
 
 # ---- 10.2 ----------------------------------------------------------------------------
 
 
-def quantiles(mixture, share):
-    """The points (N, 1) below which this share (N, 1) of a mixture on a line lies."""
-    low = torch.full_like(share, -4)
-    high = torch.full_like(share, 4)
-    for _ in range(50):
-        middle = (low + high) / 2
-        bells = torch.special.ndtr((middle - mixture.means.T) / mixture.stds)
-        below = (mixture.weights * bells).sum(1, keepdim=True)
-        too_low = below < share
-        low = torch.where(too_low, middle, low)
-        high = torch.where(too_low, high, middle)
-    return middle
-
-
-def ddim_error(steps):
-    """The mean distance of DDIM's ends from the exact ones.
-
-    The exact ends are known because quantiles keep their order.
-    """
-    soft = Mixture([0.3, 0.5, 0.2], [[-1.0], [0.0], [1.0]], [0.3, 0.35, 0.25])
-    share = (torch.arange(100, dtype=torch.float64)[:, None] + 0.5) / 100
-    start = quantiles(soft.noised(500), share)
-    ends, _ = sample_ddim(ideal(soft), SCHEDULE, x_T=start, steps=steps, keep=0)
-    return float((ends - quantiles(soft, share)).abs().mean())
+def size_after(size, kernel, stride):
+    """The size that a transposed convolution makes of a square of this size."""
+    layer = nn.ConvTranspose2d(1, 1, min(kernel, 50), min(stride, 50))
+    return layer(torch.zeros(1, 1, size, size)).shape[-1]
 
 
 @exercise(
     "10.2",
-    "Run the cell: which of the other two methods shrinks its error faster, "
-    "and from which number of steps to which?",
+    "What would `output_padding=1` do to the second one with kernel 3 and padding 1?",
 )
-def order_of_ddim(guess):
-    factor = guessed(
-        guess, "a number: how many times smaller the error becomes, 1 for no change"
-    )
-    if factor < 1:
+def shapes_on_the_way_up(attempt):
+    answer = as_numbers(tried(attempt))
+    if answer.shape != (2,) or not (answer == answer.round()).all() or answer.min() < 1:
         raise Wrong(
-            f"With {factor:g} the error would grow. "
-            "Give how many times *smaller* it becomes, a number above 1."
+            "expected two whole numbers above 0: "
+            "the stride of the first, and the kernel of the second."
         )
-    truth = ddim_error(50) / ddim_error(500)
-    if factor > 40:
+    stride, kernel = map(int, answer)
+    first = size_after(3, kernel=3, stride=stride)
+    second = size_after(7, kernel=kernel, stride=2)
+    if (first, second) != (7, 14):
         raise Wrong(
-            "Less than that: a method of second order would divide the error by a "
-            "hundred. DDIM takes the network's answer at the start of each step for "
-            "the whole step."
-        )
-    if factor < truth / 1.5:
-        raise Wrong(
-            "More than that. (The error of a mean over ten times as many dice shrinks "
-            "by 3.2. But DDIM has no dice, and the network is perfect: all error comes "
-            "from the length of the steps.)"
-        )
-    if factor > 1.5 * truth:
-        raise Wrong(
-            "Less than that. Suppose that each step's own error grows with the square "
-            "of its length: what do ten times as many of them add up to?"
+            f"with these, 3 becomes {first} (wanted 7), "
+            f"and 7 becomes {second} (wanted 14)."
         )
 
 
 # ---- 10.3 ----------------------------------------------------------------------------
 
 
-def number_mistakes(n):
-    first = 10 * n
-    root = 10**0.5 * n
+def price_mistakes(height, width, channels):
+    places = height * width
     yield (
-        "they are swapped: the first number is the first-order method's.",
-        (math.ceil(root), first),
+        "that is one of the two products; the weighted sum of v costs as much again.",
+        places**2 * channels,
     )
     yield (
-        "round up: a number of steps is whole, and one too few misses the goal.",
-        (first, root),
+        "each place looks at every place: the number of places enters squared.",
+        2 * places * channels,
     )
     yield (
-        "it is rounded, and should be rounded up, or the goal is just missed.",
-        (first, round(root)),
+        "a place is a pixel: there are height x width of them, "
+        "and it is their number that is squared.",
+        2 * height**2 * channels,
     )
     yield (
-        "it is cut off, and should be rounded up, or the goal is just missed.",
-        (first, int(root)),
+        "the channels enter once: "
+        "each product of two vectors has that many multiplications.",
+        2 * places**2 * channels**2,
     )
     yield (
-        "second order means that the error goes with 1 / steps^2, "
-        "so that fewer steps are needed, not more.",
-        (first, 100 * n),
+        "the channels are missing: "
+        "a product of two vectors has as many multiplications as they are long.",
+        2 * places**2,
     )
-    yield (
-        "twice the order is not half of the steps: "
-        "steps^2 must grow tenfold, so the steps grow by the root of 10.",
-        (first, 5 * n),
-    )
-    yield "both are the first-order method's.", (first, first)
 
 
-@exercise("10.3", "And to halve the error: how many steps more does each of them need?")
-def how_many_steps(attempt):
-    for n in (5, 50, 7):  # 15.8, 158.1, 22.1: cut off first, then rounded
-        right = (10 * n, math.ceil(10**0.5 * n))
-        mine = tried(attempt, n)
-        compare(mine, right, number_mistakes(n), where=f"for n = {n}", tolerance=1e-9)
+@exercise(
+    "10.3",
+    "At which size does attention cost as much as a 3x3 convolution of 32 channels, "
+    "9 x 32 x 32 multiplications a place?",
+)
+def price_of_attention(attempt):
+    for height, width, channels in ((7, 7, 32), (28, 28, 32), (4, 6, 8)):
+        places = height * width
+        mine = tried(attempt, height, width, channels)
+        right = 2 * places**2 * channels
+        compare(
+            mine,
+            right,
+            price_mistakes(height, width, channels),
+            where=f"for {height} x {width} places and {channels} channels",
+            tolerance=1e-9,
+        )
 
 
 # ---- 10.4 ----------------------------------------------------------------------------
 
-WANTED = [[0.2, 1.0], [0.9, 0.8], [0.4, 0.4]]  # the centres of the wanted class
-OTHERS = [[-0.8, 0.5], [-0.2, -0.3], [0.7, -0.6]]  # those of the other one
+DESIGNS = (
+    "time as a channel",
+    "no time",
+    "time at each level",
+    "residual",
+    "ContextUnet",
+)
 
 
-def guided_shares(w):
-    """Which part of DDIM's guided samples ends near each bell of the wanted class."""
-    wanted = Mixture([1 / 3] * 3, WANTED, [0.18] * 3)
-    both = Mixture([1 / 6] * 6, WANTED + OTHERS, [0.18] * 6)
-
-    def network(x, t, c=None):
-        null = ideal(both)(x, t)
-        return null + w * (ideal(wanted)(x, t) - null)
-
-    start = drawn(300, 2, seed=0)
-    ends, _ = sample_ddim(network, SCHEDULE, x_T=start, steps=20, keep=0)
-    nearest_bell = torch.cdist(ends, wanted.means).argmin(1)
-    return torch.bincount(nearest_bell, minlength=3) / len(ends)
+def _losses() -> dict[str, float]:
+    """The loss of each design's stored runs on digits: the mean over seeds."""
+    stored = json.loads((WEIGHTS / "five_unets.json").read_text(encoding="utf8"))
+    runs = [run for run in stored["runs"] if run["data"] == "mnist"]
+    means = {}
+    for name in DESIGNS:
+        losses = [run["loss"] for run in runs if run["design"] == name]
+        means[name] = float(np.mean(losses))
+    return means
 
 
 @exercise(
-    "10.4", "Run the picture, and look for the bell that most of the points have left."
+    "10.4",
+    "It also has the highest FD of the five: a low loss of its own proves little. "
+    "Which columns of the table can be compared?",
 )
-def where_guidance_goes(guess):
-    bell = guessed(guess, "1, 2 or 3: the number of a bell", (1, 2, 3)) - 1
-    shares = guided_shares(8)
-    if bell == int(shares.argmax()):
-        return
-    distances = torch.cdist(torch.tensor(WANTED), torch.tensor(OTHERS))
-    apart = distances.min(1).values
-    place = "not the furthest of the three from the other class"
-    if bell == apart.argmin():
-        place = "the nearest of the three to the other class"
-    raise Wrong(
-        f"Bell {bell + 1} is {place}: the closest of that class's bells is "
-        f"{apart[bell]:.2f} away. Guidance with w = 8 subtracts seven times what the "
-        "network says without the class; which way does that push?"
-    )
+def lowest_own_loss(attempt):
+    losses = _losses()
+    guess = guessed(attempt, f"one of these names: {', '.join(losses)}", DESIGNS)
+    lowest = min(losses, key=losses.get)
+    if guess != lowest:
+        raise Wrong(
+            f"{guess!r} ends at {losses[guess]:.3f}; the lowest of the five is "
+            f"{losses[lowest]:.3f}. One design has a schedule with many steps that are "
+            "nearly pure noise, and there the noise is easy to tell."
+        )
 
 
 # ---- 10.5 ----------------------------------------------------------------------------
 
-
-def closeness_logs(x_t, X, variance, factor):
-    """The logarithms of the weights, less the largest of them."""
-    logs = -(x_t - factor * X).square().sum(1) / (2 * variance)
-    return logs - logs.max()
+TIMES = [0.1, 0.4, 0.7, 0.9]
 
 
-def variance_mistakes(a, s):
-    """Sentences, and the wrong variance that each stands for."""
-    right = a * s**2 + 1 - a
-    yield (
-        "s is not used: the noised bell has the variance "
-        "alpha-bar s^2 + 1 - alpha-bar.",
-        1 - a,
-    )
-    yield (
-        "the cloud shrinks with the picture: s^2 is multiplied by alpha-bar.",
-        s**2 + 1 - a,
-    )
-    yield "is s squared? It is a standard deviation.", a * s + 1 - a
-    yield (
-        "alpha-bar is a variance's factor already: s^2 takes alpha-bar, not its root.",
-        a**0.5 * s**2 + 1 - a,
-    )
-    yield (
-        "you divide by the standard deviation; a bell's exponent has the variance.",
-        right**0.5,
-    )
-    yield "is the 2 under the square missing?", right / 2
-    yield (
-        "this is the weight of a noise of variance s^2 alone, "
-        "without the noise of step t.",
-        max(a * s**2, 1e-12),
+def _called(network, x, t):
+    """The network's answer, which must have the shape of x."""
+    answer = tried(network, x, t)
+    if torch.is_tensor(answer) and answer.shape == x.shape:
+        return answer
+    shape = type(answer).__name__
+    if torch.is_tensor(answer):
+        shape = tuple(answer.shape)
+    raise Wrong(
+        f"for x of shape {tuple(x.shape)} your network returned {shape}; "
+        "expected the same shape: the noise in each pixel."
     )
 
 
-def closeness_mistakes(x_t, X, a, s):
-    right = a * s**2 + 1 - a
-    reversed_sign = (x_t - a**0.5 * X).square().sum(1) / (2 * right)
-    yield (
-        "the sign: the further a sprite is from x_t, the less likely.",
-        reversed_sign - reversed_sign.max(),
-    )
-    for sentence, variance in variance_mistakes(a, s):
-        yield sentence, closeness_logs(x_t, X, variance, a**0.5)
-    yield (
-        "is the root missing? "
-        "The noised bells stand at the root of alpha-bar times the sprites.",
-        closeness_logs(x_t, X, right, a),
-    )
-    yield (
-        "the sprites are not shrunk: "
-        "the noised bells stand at the root of alpha-bar times the sprites.",
-        closeness_logs(x_t, X, right, 1),
-    )
+def a_picture_each(network, times):
+    """Random pictures (B, 1, 28, 28) and these times (B,), for this network."""
+    like = next(network.parameters(), torch.empty(0))  # its device and precision
+    x = normal(4, 1, 28, 28, seed=0)[: len(times)].to(like)
+    t = torch.tensor(times).to(like)
+    return x, t
 
 
-def check_for_weights(mine, right, x_t, X, a, s):
-    """The weights themselves, normalised or not, are not what is asked for."""
-    if torch.allclose(mine, right.softmax(0), atol=1e-6):
+def _answer(network, times):
+    x, t = a_picture_each(network, times)
+    return _called(network, x, t)
+
+
+def _one_by_one(network, times):
+    """The answers for the same pictures and times, each in a batch of its own."""
+    x, t = a_picture_each(network, times)
+    answers = [_called(network, x[i : i + 1], t[i : i + 1]) for i in range(len(x))]
+    return torch.cat(answers)
+
+
+def parameters_without_gradient(network):
+    trained = copy.deepcopy(network).train()
+    loss = _answer(trained, [0.5, 0.5, 0.5, 0.5]).square().mean()
+    loss.backward()
+    idle = []
+    for name, parameter in trained.named_parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            idle.append(name)
+    return idle
+
+
+def _shaken(network, scale, generator):
+    """A copy with random numbers of this scale added to all its weights."""
+    shaken = copy.deepcopy(network)
+    for parameter in shaken.parameters():
+        if parameter.is_floating_point():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter += scale * noise.to(parameter)
+    return shaken
+
+
+def _range(network):
+    """The lowest and the highest answer of shaken copies, and one of the copies.
+
+    The random numbers grow until an answer is above 2, so that neither zeros nor small
+    numbers at the start are taken for a bound.
+    """
+    generator = seeded(0)
+    for scale in (0.02, 0.1, 0.3, 1.0):
+        answers = []
+        for _ in range(3):
+            shaken = _shaken(network, scale, generator)
+            answers.append(_answer(shaken, TIMES))
+        answers = torch.stack(answers)
+        if scale == 0.02 or answers.isfinite().all():
+            low, high = map(float, answers.aminmax())
+            kept = shaken
+        if high > 2:
+            break
+    return low, high, kept
+
+
+def check_answers(network):
+    """Finite answers, the same each time, that depend on t and on nothing else."""
+    mixed = _answer(network, TIMES)
+    again = _answer(network, TIMES)
+    early = _answer(network, [0.1, 0.1, 0.1, 0.1])
+    late = _answer(network, [0.9, 0.9, 0.9, 0.9])
+    size = float(mixed.abs().max())
+    if not mixed.isfinite().all():
+        raise Wrong("your network's answers hold numbers that are not finite.")
+    if not torch.equal(mixed, again):
         raise Wrong(
-            "these are the weights themselves; the task asks for their logarithms, "
-            "so leave the softmax out."
+            "asked twice in eval mode, your network gives two answers: is something "
+            "drawn at random, or a layer made, in forward?"
         )
-    logs = -(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))
-    for weights in (logs.exp(), right.exp()):
-        if torch.allclose(mine, weights, rtol=1e-4, atol=0):
-            raise Wrong(
-                "these are the weights themselves; the task asks for their logarithms."
-            )
-
-
-@exercise(
-    "10.5",
-    "Draw a few sprites with s = 0.1 in `finite`, "
-    "and with the answers that the solution gives: are they still copies?",
-)
-def closeness(attempt):
-    X = drawn(8, 768, seed=1).clamp(-1, 1)
-    noise = drawn(768, seed=2)
-    clean = X[3] + 0.4 * (X[5] - X[3])
-    for t, s in ((200, 0.1), (50, 0.3), (400, 0.0)):
-        a = float(SCHEDULE.ab[t])
-        x_t = a**0.5 * clean + (1 - a) ** 0.5 * noise
-        right = closeness_logs(x_t, X, a * s**2 + 1 - a, a**0.5)
-        mine = as_numbers(tried(attempt, x_t, X, a, s))
-        if mine.shape != right.shape:
-            shapes = f"{tuple(mine.shape)}, expected {tuple(right.shape)}"
-            raise Wrong(
-                f"your result has shape {shapes}: one number for each row of X."
-            )
-        check_for_weights(mine, right, x_t, X, a, s)
-        compare(
-            mine - mine.max(),
-            right,
-            closeness_mistakes(x_t, X, a, s),
-            where=f"at alpha-bar = {a:.2f}, s = {s}, less the largest of the eight",
+    if (early - late).abs().max() <= 1e-6 * size:
+        raise Wrong(
+            "your network gives the same answer at t = 0.1 and at t = 0.9: "
+            "is t used at all? (Section 3 shows what that costs.)"
+        )
+    single = _one_by_one(network, TIMES)
+    if (mixed - single).abs().max() > 1e-3 * size:
+        cause = "a picture's answer depends on the others in its batch"
+        if (mixed - early).abs().max() <= 1e-3 * size:
+            cause = "every picture got the first one's t; each has its own"
+        raise Wrong(
+            "asked for four pictures at once, with another t for each, your network "
+            f"answers differently than one by one: {cause}."
         )
 
 
-# ---- 10.6 ----------------------------------------------------------------------------
-
-
-def velocity(x, a):
-    """A made-up field of velocities."""
-    return torch.sin(2 * x) * (1 + a) - a**2 * x
-
-
-def direction_mistakes(x, a, lower):
-    """Steps along other velocities than the mean of the right two."""
-    h = lower - a
-    first = velocity(x, a)
-    euler = x + h * first
-    yield (
-        "this is Euler's step, of first order: look at the velocity where it leads, "
-        "too, and go along the mean of the two.",
-        euler,
-    )
-    backwards = velocity(x - h * first, lower)
-    yield (
-        "the step goes the wrong way: "
-        "lower - a is below 0, and the velocity points towards more noise.",
-        x - h * (first + backwards) / 2,
-    )
-    yield (
-        "the second velocity belongs to the amount `lower`, "
-        "where Euler's step has come, not to `a`.",
-        x + h * (first + velocity(euler, a)) / 2,
-    )
-    yield (
-        "the second velocity is asked at the old points; ask where Euler's step leads.",
-        x + h * (first + velocity(x, lower)) / 2,
-    )
-    yield (
-        "this goes along the second velocity alone; the step needs the mean of both.",
-        x + h * velocity(euler, lower),
-    )
-    half_way = velocity(x + h / 2 * first, a + h / 2)
-    yield (
-        "this is the midpoint method, also of second order: it asks half-way. "
-        "Heun's asks at the end and takes the mean.",
-        x + h * half_way,
-    )
-
-
-def step_mistakes(x, h, first, mean):
-    """Steps along the right mean of two velocities, but not from x to x + h mean."""
-    yield (
-        "the second velocity is right, "
-        "and the step itself goes the wrong way: lower - a is below 0.",
-        x - h * mean,
-    )
-    yield (
-        "you add the two velocities; the step goes along their mean, so divide by 2.",
-        x + 2 * h * mean,
-    )
-    yield (
-        "the second half starts from Euler's point; "
-        "both velocities are for one step from x.",
-        x + h * first + h * mean,
-    )
-    yield "this is how far the points move; add x.", h * mean
+def check_ending(low, high):
+    """Answers between `low` and `high` must not show an activation at the end."""
+    end = ""
+    if high > 2 and low >= 0:
+        end = (
+            "a ReLU or the like, which never falls below 0; "
+            "noise does, half of the time"
+        )
+    elif high > 2 and low >= -0.28:
+        end = (
+            "a SiLU or the like, which never falls below -0.28; "
+            "noise does, half of the time"
+        )
+    elif 0 <= low < high <= 1:
+        end = (
+            "a sigmoid or the like, which stays between 0 and 1; "
+            "noise is below 0 half of the time"
+        )
+    elif -1 <= low < -0.5 and 0.5 < high <= 1:
+        end = (
+            "a tanh or the like, which stays between -1 and 1; "
+            "a third of all noise is outside"
+        )
+    if end:
+        raise Wrong(
+            f"with random weights its answers lie between {low:.2f} and {high:.3g}: "
+            f"your network ends in {end}."
+        )
 
 
 @exercise(
-    "10.6",
-    "Put it into section 8's loop with half as many steps, "
-    "and compare its error with Euler's at the same number of calls.",
+    "10.5", "The next cell trains it. Call it better only if it wins with three seeds."
 )
-def heun(attempt):
-    x = drawn(6, 2, seed=3)
-    for a, lower in ((0.8, 0.6), (1.0, 0.5), (0.25, 0.0)):
-        h = lower - a
-        first = velocity(x, a)
-        second = velocity(x + h * first, lower)
-        mean = (first + second) / 2
-        mistakes = [
-            *direction_mistakes(x, a, lower),
-            *step_mistakes(x, h, first, mean),
-        ]
-        mine = tried(attempt, velocity, x, a, lower)
-        right = x + h * mean
-        compare(mine, right, mistakes, where=f"from a = {a} to {lower}")
+def own_design(attempt):
+    network = tried(attempt)
+    if not isinstance(network, nn.Module):
+        raise Wrong(
+            f"my_network returned {type(network).__name__}; expected a torch.nn.Module."
+        )
+    network = copy.deepcopy(network)  # the learner may want it unchanged afterwards
+    idle = parameters_without_gradient(network)
+    network.eval()
+    with torch.no_grad():
+        _answer(network, [0.1, 0.1, 0.1, 0.1])
+        low, high, shaken = _range(network)
+        check_answers(shaken)
+    check_ending(low, high)
+    if idle:
+        raise Wrong(
+            f"{len(idle)} of its parameters get no gradient, such as {idle[0]}: "
+            "are they used in forward?"
+        )

@@ -673,7 +673,7 @@ def test_the_remedies_of_the_warning_do_not_warn():
     fine = [
         du.NoiseSchedule.linear(50, 0.002, 0.4),
         du.NoiseSchedule.cosine(5),
-        du.NoiseSchedule.linear(300),  # lesson 7's
+        du.NoiseSchedule.linear(300),  # lesson 10's
         du.NoiseSchedule.linear(),
     ]
     with warnings.catch_warnings():

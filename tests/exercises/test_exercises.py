@@ -241,11 +241,11 @@ class TestAnswers:
         assert "there is no exercise of this number" in capsys.readouterr().out
 
     def test_a_missing_package_is_named(self, monkeypatch):
-        monkeypatch.delitem(sys.modules, "exercises.lesson_8", raising=False)
+        monkeypatch.delitem(sys.modules, "exercises.lesson_15", raising=False)
         # as if it were not installed
         monkeypatch.setitem(sys.modules, "diffusers", None)
-        answer = answer_to("8.1", None)
-        assert answer == "lesson 8's exercises need diffusers: pip install diffusers"
+        answer = answer_to("15.1", None)
+        assert answer == "lesson 15's exercises need diffusers: pip install diffusers"
 
 
 class TestTheLineOfAnError:

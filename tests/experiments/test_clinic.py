@@ -1,4 +1,4 @@
-"""Lesson 11's clinic: each fault is really there, and the judges know all patients.
+"""Lesson 17's clinic: each fault is really there, and the judges know all patients.
 
 What is stored belongs to the program's settings, and the capstone in the lesson is the
 one that the program runs.
@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from exercises import answer_to
-from exercises.lesson_11 import FAULTS, IN_THE_SAMPLING, evidence, how
+from exercises.lesson_17 import FAULTS, IN_THE_SAMPLING, evidence, how
 
 import diffusion_utilities as du
 
-NOTEBOOK = du.COURSE / "notebooks" / "11_clinic.ipynb"
+NOTEBOOK = du.COURSE / "notebooks" / "17_clinic.ipynb"
 CELLS = json.loads(NOTEBOOK.read_text(encoding="utf8"))["cells"]
 STORED = json.loads((du.WEIGHTS / "clinic.json").read_text(encoding="utf8"))
 SHEETS = du.WEIGHTS / "results" / "clinic.npz"
@@ -380,7 +380,7 @@ def test_patients_are_numbered_at_random(clinic):
 @pytest.mark.parametrize("fault", NUMBERS)
 def test_the_folded_solution_says_what_the_judge_says(fault):
     texts = ["".join(cell["source"]) for cell in CELLS if is_markdown(cell)]
-    heading = f"### Exercise 11.{NUMBERS[fault]}"
+    heading = f"### Exercise 17.{NUMBERS[fault]}"
     [exercise] = [i for i, text in enumerate(texts) if text.startswith(heading)]
     after = texts[exercise + 1]
     assert f'my_diagnosis = "{fault}"' in after
@@ -476,7 +476,7 @@ def digits_in(text):
 
 @pytest.mark.parametrize("fault", NUMBERS)
 def test_the_right_name_is_praised_with_numbers(fault):
-    answer = answer_to(f"11.{NUMBERS[fault]}", fault)
+    answer = answer_to(f"17.{NUMBERS[fault]}", fault)
     assert answer.startswith("well done. ")
     assert digits_in(answer) > 4
     assert "cure" in answer.lower()
@@ -489,7 +489,7 @@ WRONG_NAMES = [
 
 @pytest.mark.parametrize("fault, claim", WRONG_NAMES)
 def test_every_other_name_is_refused_with_numbers_of_this_patient(fault, claim):
-    answer = answer_to(f"11.{NUMBERS[fault]}", claim)
+    answer = answer_to(f"17.{NUMBERS[fault]}", claim)
     assert answer.startswith("not yet. ")
     assert answer.endswith(".")
     assert digits_in(answer) > 2
@@ -506,7 +506,7 @@ OTHER_ANSWERS = [
 
 @pytest.mark.parametrize("attempt, words", OTHER_ANSWERS)
 def test_other_answers_are_told_what_may_be_said(attempt, words):
-    answer = answer_to(f"11.{NUMBERS['few pictures']}", attempt)
+    answer = answer_to(f"17.{NUMBERS['few pictures']}", attempt)
     assert answer.startswith("not yet. ")
     assert words in answer
 

@@ -1,7 +1,7 @@
 """A learner's own pictures, from a folder of PNGs to a finished sheet.
 
 A folder with everything in it that folders have; a hand-drawn sheet that goes through
-the whole of lesson 9; and the program that repeats the lesson's comparison.
+the whole of lesson 16; and the program that repeats the lesson's comparison.
 """
 
 import json
@@ -19,7 +19,7 @@ from PIL import Image
 
 import diffusion_utilities as du
 
-LESSON = du.COURSE / "notebooks" / "09_your_own_sprites.ipynb"
+LESSON = du.COURSE / "notebooks" / "16_your_own_sprites.ipynb"
 
 # ---- A folder ------------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ def code_of_the_lesson():
 
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory, program):
-    """The names that the cells of lesson 9 define on the hand-drawn sheet.
+    """The names that the cells of lesson 16 define on the hand-drawn sheet.
 
     Nothing is changed but what a learner changes, and the numbers of steps.
     """
@@ -236,7 +236,7 @@ def lesson(tmp_path_factory, program):
 
 @pytest.mark.slow
 class TestLesson:
-    """The whole of lesson 9 on the hand-drawn sheet, shortened."""
+    """The whole of lesson 16 on the hand-drawn sheet, shortened."""
 
     def test_it_takes_the_sheet_and_knows_the_mirrored_flag(self, lesson):
         assert lesson["mine"].shape == (16, 16, 16, 3)

@@ -1,4 +1,4 @@
-"""Lesson 7: its networks against PyTorch, its training against a clock made by hand.
+"""Lesson 10: its networks against PyTorch, its training against a clock made by hand.
 
 The program five_unets.py runs for a moment, and what it stored is compared with it.
 """
@@ -16,7 +16,7 @@ from five_networks import DESIGNS, VARIANTS
 
 import diffusion_utilities as du
 
-NOTEBOOK = du.COURSE / "notebooks" / "07_five_unets.ipynb"
+NOTEBOOK = du.COURSE / "notebooks" / "10_five_unets.ipynb"
 STORED = json.loads((du.WEIGHTS / "five_unets.json").read_text(encoding="utf8"))
 EVERY = DESIGNS | VARIANTS
 SHIPPED = (

@@ -1,4 +1,4 @@
-"""The reference of lesson 11's capstone: how it trains, draws and is scored.
+"""The reference of lesson 17's capstone: how it trains, draws and is scored.
 
 The program clinic.py runs it with three seeds. The lesson has these three functions in
 cells of their own, as code that the learner changes.

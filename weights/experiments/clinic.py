@@ -1,4 +1,4 @@
-"""Lesson 11's patients, each made by really running one fault.
+"""Lesson 17's patients, each made by really running one fault.
 
 `python weights/experiments/clinic.py` takes about 35 minutes of one core.
 

@@ -96,7 +96,7 @@ def batch_statistics(model: nn.Module) -> Callable:
 def t_not_divided(model: Callable, schedule: du.NoiseSchedule) -> Callable:
     """A model that is told t, up to T, instead of t / T: (x, t, c) -> noise.
 
-    Lesson 11.
+    Lesson 17.
     """
 
     told = copy.deepcopy(model)

@@ -1,4 +1,4 @@
-"""Lesson 9's comparison, three times over.
+"""Lesson 16's comparison, three times over.
 
 `python weights/experiments/fine_tuning.py` takes about ten minutes of one core.
 
@@ -71,7 +71,7 @@ RUNS = {
 
 
 def sheet() -> tuple[np.ndarray, np.ndarray]:
-    """Lesson 9's heroes with their copies: (to train on, held out), split as there.
+    """Lesson 16's heroes with their copies: (to train on, held out), split as there.
 
     The lesson compares pictures to find the families of copies. Here they are known,
     because each tile knows which hero it shows.
@@ -127,7 +127,7 @@ def start_of(run: Run) -> torch.nn.Module:
 
 
 def train(run: Run, pictures: np.ndarray, steps: int) -> torch.nn.Module:
-    """Train as lesson 9 does; returns the average of the weights, in eval mode.
+    """Train as lesson 16 does; returns the average of the weights, in eval mode.
 
     The learning rate rises over WARM_UP steps, then falls to 0.
     """

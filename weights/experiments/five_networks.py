@@ -1,6 +1,6 @@
-"""The networks that lesson 7 compares, and how they are trained and measured.
+"""The networks that lesson 10 compares, and how they are trained and measured.
 
-Lesson 7 imports this module and shows its source; the program five_unets.py trains
+Lesson 10 imports this module and shows its source; the program five_unets.py trains
 every design and stores the results. Pictures are (B, C, H, W) in [-1, 1]. A network is
 called as network(x, t), with t / T in (0, 1] for each picture or one for all, and
 predicts the noise in x. Shapes beside layers are those of the default arguments.

@@ -1,4 +1,4 @@
-"""Lesson 7's five U-Nets and their variants, each trained for the same seconds.
+"""Lesson 10's five U-Nets and their variants, each trained for the same seconds.
 
 `python weights/experiments/five_unets.py` takes 95 minutes of one core. The networks
 and their training loop are in five_networks.py, which the lesson imports and shows.

@@ -5,156 +5,175 @@ what the check must say, a regular expression). RIGHT: correct answers that diff
 the solution, as (exercise, code).
 """
 
-NOISE = """
-def my_ideal_noise(mixture, x, t, schedule):
-    ab = schedule.ab[t]
-    return {answer}
+DEFINED = """
+class ResidualUNet(nn.Module):  # stands for the lesson's: what an answer builds on
+    def __init__(self, width=16):
+        super().__init__()
+        self.net = nn.Conv2d(1, 1, 3, padding=1)
+        self.time = nn.Linear(1, 1)
+
+    def forward(self, x, t):
+        return self.net(x) + self.time(t.view(-1, 1))[..., None, None]
 """
 
-HEUN = """
-def my_heun(velocity, x, a, lower):
-    h = {h}
-    first = velocity(x, a)
-    return {answer}
+NETWORK = """
+def my_network():
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(1, 8, 3, padding=1)
+            self.time = nn.Linear(1, 8)
+            self.last = nn.Conv2d(8, 1, 3, padding=1)
+            {made}
+
+        def forward(self, x, t):
+            time = self.time(({t}).view(-1, 1))[..., None, None]
+            y = self.last(nn.functional.silu(self.first(x) + time))
+            return {end}
+    return Small()
 """
 
 
-def noise(answer):
-    return NOISE.format(answer=answer)
+def network(end="y", t="t", made="pass"):
+    return NETWORK.format(end=end, t=t, made=made)
 
 
-def closeness(answer):
-    return f"def my_closeness(x_t, X, a, s):\n    return {answer}"
+def field(answer):
+    return f"def my_field(layers):\n    return {answer}"
 
 
-def step(answer, h="lower - a"):
-    return HEUN.format(answer=answer, h=h)
+def answers(answer):
+    return f"def my_answers():\n    return {answer}"
 
 
-def steps(answer):
-    return f"def my_steps(n):\n    return {answer}"
+def price(answer):
+    return f"def my_price(height, width, channels):\n    return {answer}"
 
 
 WRONG = [
+    ("10.1", field("1 + sum(kernel for kernel, stride in layers)"), "kernel - 1"),
     (
         "10.1",
-        noise("(1 - ab).sqrt() * mixture.noised(t).score(x)"),
-        r"t = 200, x = 1\.6: you have -1\.48\d*.*, expected 1\.48\d*: the sign",
-    ),
-    # a variance where the standard deviation belongs
-    (
-        "10.1",
-        noise("-(1 - ab) * mixture.noised(t).score(x)"),
-        "is the square root missing",
+        field("1 + sum(kernel - 1 for kernel, stride in layers)"),
+        "strides are missing",
     ),
     (
         "10.1",
-        noise("-ab.sqrt() * mixture.noised(t).score(x)"),
-        "alpha-bar is the picture's share",
+        """
+        def my_field(layers):
+            field, pixel = 1, 1
+            for kernel, stride in layers:
+                pixel *= stride
+                field += (kernel - 1) * pixel
+            return field
+        """,
+        "own stride widens only",
+    ),
+    ("10.2", answers("2, 3"), "7 becomes 15"),
+    ("10.2", answers("1, 2"), "3 becomes 5"),
+    ("10.3", price("(height * width) ** 2 * channels"), "weighted sum of v"),
+    ("10.3", price("2 * height * width * channels"), "squared"),
+    (
+        "10.4",
+        "my_guess = 'residual'",
+        r"ends at 0\.045; the lowest of the five is 0\.041",
     ),
     (
-        "10.1",
-        noise("-(1 - ab).sqrt() * mixture.score(x)"),
-        "score of the clean mixture",
-    ),
-    ("10.1", noise("-mixture.noised(t).score(x) / (1 - ab).sqrt()"), "not a quotient"),
-    ("10.2", "my_guess = 100", "second order would divide the error by a hundred"),
-    ("10.2", "my_guess = 10 ** 0.5", "DDIM has no dice"),
-    ("10.2", "my_guess = 0.1", "the error would grow"),
-    ("10.2", "my_guess = True", "expected a number"),
-    ("10.3", steps("10 * n, 100 * n"), "fewer steps are needed"),
-    ("10.3", steps("10 * n, int(10**0.5 * n)"), "cut off"),
-    ("10.3", steps("10 * n, 5 * n"), "root of 10"),
-    ("10.3", steps("math.ceil(10**0.5 * n), 10 * n"), "swapped"),
-    ("10.4", "my_guess = 3", "Bell 3 is the nearest of the three to the other class"),
-    ("10.4", "my_guess = 1", "Bell 1 is not the furthest"),
-    (
-        "10.5",
-        closeness("-(x_t - a**0.5 * X).square().sum(1) / (2 * (1 - a))"),
-        "s is not used",
-    ),
-    (
-        "10.5",
-        closeness("-(x_t - a * X).square().sum(1) / (2 * (a * s**2 + 1 - a))"),
-        "is the root missing",
-    ),
-    (
-        "10.5",
-        closeness("-(x_t - a**0.5 * X).square().sum(1) / (2 * (s**2 + 1 - a))"),
-        "the cloud shrinks",
-    ),
-    (
-        "10.5",
-        closeness(
-            "-(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a) ** 0.5)"
-        ),
-        "you divide by the standard deviation",
-    ),
-    (
-        "10.5",
-        closeness("(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))"),
-        "the sign",
+        "10.4",
+        "my_guess = 'the first'",
+        "expected one of these names: time as a channel",
     ),
     (
         "10.5",
         """
-        def my_closeness(x_t, X, a, s):
-            logs = -(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))
-            return logs.softmax(0)
+        def my_network():
+            class NoTime(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.net = nn.Conv2d(1, 1, 3, padding=1)
+                def forward(self, x, t):
+                    return self.net(x)
+            return NoTime()
         """,
-        "the weights themselves",
+        "is t used at all",
     ),
     (
         "10.5",
-        closeness(
-            "(-(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))).exp()"
-        ),
-        "these are the weights themselves; the task asks for their logarithms",
-    ),
-    ("10.6", step("x + h * first"), "Euler's step, of first order"),
-    (
-        "10.6",
-        step("x - h * (first + velocity(x - h * first, lower)) / 2"),
-        "the step goes the wrong way",
-    ),
-    (
-        "10.6",
-        step("x + h * (first + velocity(x + h * first, a)) / 2"),
-        "belongs to the amount `lower`",
+        """
+        def my_network():
+            class Narrow(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.net = nn.Conv2d(1, 4, 3)
+                def forward(self, x, t):
+                    return self.net(x) + t.view(-1, 1, 1, 1)
+            return Narrow()
+        """,
+        r"returned \(4, 4, 26, 26\)",
     ),
     (
-        "10.6",
-        step("x + h * (first + velocity(x, lower)) / 2"),
-        "asked at the old points",
+        "10.5",
+        """
+        def my_network():
+            return BasicUNet()
+        """,
+        "stopped with TypeError",
     ),
-    ("10.6", step("x + h * (first + velocity(x + h * first, lower))"), "divide by 2"),
-    ("10.6", step("x + h * velocity(x + h / 2 * first, a + h / 2)"), "midpoint method"),
+    (
+        "10.5",
+        network(end="torch.sigmoid(y)"),
+        "between 0.00 and 1: your network ends in a sigmoid",
+    ),
+    ("10.5", network(end="torch.relu(y)"), "ends in a ReLU"),
+    ("10.5", network(end="nn.functional.silu(y)"), "ends in a SiLU"),
+    (
+        "10.5",
+        network(end="nn.functional.silu(y)", made="self.last.weight.data *= 1e-3"),
+        "ends in a SiLU",
+    ),
+    ("10.5", network(end="y.tanh()"), "ends in a tanh"),
+    ("10.5", network(t="t[:1]"), "every picture got the first one's t"),
+    ("10.5", network(t="0 * t"), "is t used at all"),
+    ("10.5", network(end="y + torch.randn_like(y)"), "gives two answers"),
+    ("10.5", network(end="y - y.mean(0)"), "depends on the others in its batch"),
 ]
 
 
 RIGHT = [
-    (
-        "10.1",
-        noise("-(1 - ab).sqrt() * mixture.noised(t).score(x)").replace(
-            "schedule.ab[t]", "schedule.ab[t].float()"
-        ),
-    ),
-    ("10.2", "my_guess = torch.tensor(10.0)"),
-    ("10.2", "my_guess = np.float32(10)"),
-    ("10.3", steps("np.ceil([10 * n, 10**0.5 * n])")),
-    ("10.4", "my_guess = torch.tensor(2)"),
-    ("10.4", "my_guess = 2.0"),
+    ("10.2", answers("torch.tensor([2, 2])")),
+    ("10.4", "my_guess = 'Time at each LEVEL'"),
+    ("10.5", network()),
+    # a last layer that starts at zero; and one that starts small
     (
         "10.5",
-        closeness(
-            "-(x_t - a**0.5 * X).float().square().sum(1) / (2 * (a * s**2 + 1 - a))"
+        network(
+            made="nn.init.zeros_(self.last.weight); nn.init.zeros_(self.last.bias)"
         ),
     ),
     (
-        "10.6",
-        step(
-            "x + h * (first + velocity(x + h * first, lower)) / 2",
-            h="torch.tensor(lower - a)",
+        "10.5",
+        network(made="self.last.weight.data *= 1e-3; self.last.bias.data *= 1e-3"),
+    ),
+    (
+        "10.5",
+        network(
+            made="nn.init.zeros_(self.time.weight); nn.init.zeros_(self.time.bias)"
         ),
+    ),
+    # a SiLU that is registered last, and not used last
+    ("10.5", network(made="self.act = nn.SiLU()")),
+    ("10.5", network(made="self.double()")),
+    (
+        "10.5",
+        """
+        def my_network():
+            class Wrapped(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.net = ContextUnet(1, 8, 5, 28)
+                def forward(self, x, t):
+                    return self.net(x, t)
+            return Wrapped()
+        """,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Wrong diagnoses of lesson 11's patients.
+"""Wrong diagnoses of lesson 17's patients.
 
 WRONG: each as (exercise, code, what the check must say against it, a regular
 expression). Which exercise has which fault is read from the stored results, so that it
@@ -35,5 +35,5 @@ CLAIMS = [
 
 WRONG = []
 for fault, claim, words in CLAIMS:
-    number = f"11.{CLINIC['numbers'][fault]}"
+    number = f"17.{CLINIC['numbers'][fault]}"
     WRONG.append((number, f'my_diagnosis = "{claim}"', words))

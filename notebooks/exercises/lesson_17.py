@@ -1,4 +1,4 @@
-"""The judges of lesson 11's clinic (they spoil it).
+"""The judges of lesson 17's clinic (they spoil it).
 
 A diagnosis is compared with what weights/experiments/clinic.py stored of the patient.
 """
@@ -493,4 +493,4 @@ def against(claim: str, me: dict) -> str:
 
 
 for _fault, _number in stored()["numbers"].items():
-    exercise(f"11.{_number}", how()[_fault])(functools.partial(judge, _fault))
+    exercise(f"17.{_number}", how()[_fault])(functools.partial(judge, _fault))

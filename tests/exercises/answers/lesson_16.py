@@ -1,4 +1,4 @@
-"""Answers to lesson 9's exercises.
+"""Answers to lesson 16's exercises.
 
 WRONG: answers that learners and published notebooks give, each as (exercise, code,
 what the check must say, a regular expression). RIGHT: correct answers that differ from
@@ -60,7 +60,7 @@ def share(answer):
 
 WRONG = [
     (
-        "9.1",
+        "16.1",
         distance(copies="[b]"),
         (
             r"your distance is 0\.\d+, expected 0: this is the distance without any "
@@ -68,24 +68,24 @@ WRONG = [
         ),
     ),
     (
-        "9.1",
+        "16.1",
         distance("np.sqrt(np.square((a - b) / 255).mean())"),
         "whole numbers of 8 bits",
     ),
-    ("9.1", distance("np.square(a / 255 - b / 255).mean()"), "is the root missing"),
+    ("16.1", distance("np.square(a / 255 - b / 255).mean()"), "is the root missing"),
     (
-        "9.1",
+        "16.1",
         distance("np.sqrt(np.square(a.astype(float) - b).mean())"),
         "scale 0 to 255",
     ),
     (
-        "9.1",
+        "16.1",
         distance(copies="[np.roll(b, s, axis=i) for s in (-1, 0, 1) for i in (0, 1)]"),
         "are the diagonal moves missing",
     ),
     # what leaves on one side is lost instead of coming back on the other
     (
-        "9.1",
+        "16.1",
         """
         def my_distance(a, b):
             padded = np.pad(b, ((1, 1), (1, 1), (0, 0)), constant_values=255)
@@ -99,7 +99,7 @@ WRONG = [
         "fill up with white",
     ),
     (
-        "9.2",
+        "16.2",
         """
         def my_split(artists):
             return np.arange(len(artists)) < len(artists) / 5
@@ -107,22 +107,22 @@ WRONG = [
         "you split by picture",
     ),
     (
-        "9.2",
+        "16.2",
         split("np.unique(artists)"),
         "for the artists ed, .* by the alphabet",
     ),
     (
-        "9.2",
+        "16.2",
         split().replace(">= 0.2", "> 0.2"),
         "one artist too many",
     ),
     (
-        "9.2",
+        "16.2",
         split().replace("return held", "return ~held"),
         "True for training",
     ),
     (
-        "9.2",
+        "16.2",
         """
         def my_split(artists):
             names = list(dict.fromkeys(artists))
@@ -130,20 +130,20 @@ WRONG = [
         """,
         "a fifth of the artists",
     ),
-    ("9.3", 'my_guess = ["fine-tuned", "shipped", "scratch"]', "The last is right"),
+    ("16.3", 'my_guess = ["fine-tuned", "shipped", "scratch"]', "The last is right"),
     (
-        "9.3",
+        "16.3",
         'my_guess = ("scratch", "fine-tuned", "shipped")',
         "The highest loss belongs to another",
     ),
-    ("9.3", 'my_guess = ["fine-tuned"]', "expected a list of the three words"),
-    ("9.4", "my_guess = 90", "Less than that"),
-    ("9.4", "my_guess = 1", "More than that"),
-    ("9.4", "my_guess = 0.2", "Is that a share of 1"),
-    ("9.4", "my_guess = 120", "0 to 100"),
+    ("16.3", 'my_guess = ["fine-tuned"]', "expected a list of the three words"),
+    ("16.4", "my_guess = 90", "Less than that"),
+    ("16.4", "my_guess = 1", "More than that"),
+    ("16.4", "my_guess = 0.2", "Is that a share of 1"),
+    ("16.4", "my_guess = 120", "0 to 100"),
     # "make white transparent": holes in the eyes
     (
-        "9.5",
+        "16.5",
         """
         def my_ground(picture):
             return (picture == 255).all(2)
@@ -154,27 +154,27 @@ WRONG = [
         ),
     ),
     (
-        "9.5",
+        "16.5",
         ground(rounds=1),
         "grown by one pixel only",
     ),
     (
-        "9.5",
+        "16.5",
         ground("ground[0, 0] = white[0, 0]"),
         "start from one corner",
     ),
     (
-        "9.5",
+        "16.5",
         ground().replace("return ground", "return ~ground"),
         "mask of what stays",
     ),
     (
-        "9.5",
+        "16.5",
         ground().replace(".all(2)", ".any(2)"),
         "`any` in place of `all`",
     ),
     (
-        "9.5",
+        "16.5",
         """
         def my_ground(picture):
             white = (picture == 255).all(2)
@@ -189,13 +189,13 @@ WRONG = [
         "leaks through a corner",
     ),
     (
-        "9.5",
+        "16.5",
         ground().replace("picture == 255", "picture >= 250"),
         "a pixel of 254 belongs",
     ),
-    ("9.6", share("batch[rank::processes]"), "the shares are uneven"),
+    ("16.6", share("batch[rank::processes]"), "the shares are uneven"),
     (
-        "9.6",
+        "16.6",
         """
         def my_share(batch, rank, processes):
             size = len(batch) // processes
@@ -204,27 +204,27 @@ WRONG = [
         "in blocks",
     ),
     (
-        "9.6",
+        "16.6",
         share("batch[len(batch) % processes:][rank::processes]"),
         "what is left out is the end",
     ),
-    ("9.6", share("batch"), "the whole batch"),
+    ("16.6", share("batch"), "the whole batch"),
 ]
 
 
 RIGHT = [
     (
-        "9.1",
+        "16.1",
         distance("torch.from_numpy(a / 255 - b / 255).float().square().mean().sqrt()"),
     ),
-    ("9.3", 'my_guess = ("Shipped", "Fine-tuned", "Scratch")'),
-    ("9.3", 'my_guess = np.array(["shipped", "fine-tuned", "scratch"])'),
-    ("9.4", "my_guess = np.float64(20)"),
-    ("9.4", "my_guess = torch.tensor(20)"),
-    ("9.5", ground()),
+    ("16.3", 'my_guess = ("Shipped", "Fine-tuned", "Scratch")'),
+    ("16.3", 'my_guess = np.array(["shipped", "fine-tuned", "scratch"])'),
+    ("16.4", "my_guess = np.float64(20)"),
+    ("16.4", "my_guess = torch.tensor(20)"),
+    ("16.5", ground()),
     # a share of no rows is never asked for
     (
-        "9.6",
+        "16.6",
         """
         def my_share(batch, rank, processes):
             rounds = range(len(batch) // processes)

@@ -1,4 +1,4 @@
-"""The judges of lesson 8's exercises (they spoil them)."""
+"""The judges of lesson 15's exercises (they spoil them)."""
 
 import functools
 
@@ -35,7 +35,7 @@ RIGHT = {
     "timestep_spacing": "trailing",
 }
 
-# ---- 8.1 -----------------------------------------------------------------------------
+# ---- 15.1 ----------------------------------------------------------------------------
 
 
 def leak_mistakes(scheduler):
@@ -67,7 +67,7 @@ def leak_mistakes(scheduler):
 
 
 @exercise(
-    "8.1",
+    "15.1",
     "Which `beta_end` would 500 steps need to leave no more than 1,000 do? "
     "Lesson 2 has the answer.",
 )
@@ -79,7 +79,7 @@ def leak(attempt):
         compare(mine, right, leak_mistakes(scheduler), where=f"for {T:,} steps")
 
 
-# ---- 8.2 -----------------------------------------------------------------------------
+# ---- 15.2 ----------------------------------------------------------------------------
 
 
 def right_alpha_bar(table, t):
@@ -118,7 +118,7 @@ def picture_mistakes(ab, ones):
 
 
 @exercise(
-    "8.2",
+    "15.2",
     "Ask their own `add_noise` for k = -1: "
     "what does a picture look like that should be clean?",
 )
@@ -153,7 +153,7 @@ def add_noise(attempt):
         )
 
 
-# ---- 8.3 -----------------------------------------------------------------------------
+# ---- 15.3 ----------------------------------------------------------------------------
 
 
 def ddim(table, x, k, lower, noise):
@@ -228,7 +228,7 @@ def step_mistakes(table, x, k, noise, n):
 
 
 @exercise(
-    "8.3",
+    "15.3",
     "Give it n = 30 and their last k, 16: "
     "where does that step end, and what is left in the picture?",
 )
@@ -249,7 +249,7 @@ def ddim_step(attempt):
         )
 
 
-# ---- 8.4 -----------------------------------------------------------------------------
+# ---- 15.4 ----------------------------------------------------------------------------
 
 
 def toy(x, t, c=None):
@@ -319,7 +319,7 @@ def sampler_mistakes(x_T, seed):
 
 
 @exercise(
-    "8.4",
+    "15.4",
     'Give their scheduler `variance_type="fixed_large"`: which word makes ours follow?',
 )
 def same_sprites(attempt):
@@ -348,7 +348,7 @@ def same_sprites(attempt):
         compare(mine, right, where=where, tolerance=0.02)
 
 
-# ---- 8.5 -----------------------------------------------------------------------------
+# ---- 15.5 ----------------------------------------------------------------------------
 
 # Section 7's first table: the settings of each scheduler, and how far the index is off
 CONVENTIONS = {
@@ -362,7 +362,7 @@ CONVENTIONS = {
 
 
 @exercise(
-    "8.5",
+    "15.5",
     "Run the table and look at the rows: "
     "would you have seen any of the others in a picture?",
 )
@@ -414,7 +414,7 @@ def sprites_moved():
     return moved
 
 
-# ---- 8.6 -----------------------------------------------------------------------------
+# ---- 15.6 ----------------------------------------------------------------------------
 
 
 def steps_mistakes(visited, n):
@@ -448,7 +448,7 @@ def steps_mistakes(visited, n):
 
 
 @exercise(
-    "8.6",
+    "15.6",
     "Give your list of `linspace` to `sample_ddim(..., steps=...)`: "
     "do the sprites differ from those of `trailing`?",
 )

@@ -1,4 +1,4 @@
-"""The judges of lesson 9's exercises (they spoil them)."""
+"""The judges of lesson 16's exercises (they spoil them)."""
 
 import json
 
@@ -19,7 +19,7 @@ def stored(kind, measure):
     return measured
 
 
-# ---- 9.1 -----------------------------------------------------------------------------
+# ---- 16.1 ----------------------------------------------------------------------------
 
 
 def rms(a, b):
@@ -93,7 +93,7 @@ def shown_distance(result):
 
 
 @exercise(
-    "9.1",
+    "16.1",
     "Run it on two pictures of `unique` that differ: "
     "how much nearer does the shift bring them?",
 )
@@ -122,7 +122,7 @@ def distance(attempt):
         )
 
 
-# ---- 9.2 -----------------------------------------------------------------------------
+# ---- 16.2 ----------------------------------------------------------------------------
 
 
 def held_out(artists, names):
@@ -168,7 +168,7 @@ def split_mistakes(artists):
 
 
 @exercise(
-    "9.2",
+    "16.2",
     "Hold out a fifth of the *artists* instead: "
     "what becomes of the share of pictures if one of them drew half of all?",
 )
@@ -193,13 +193,13 @@ def split_by_artist(attempt):
         )
 
 
-# ---- 9.3 -----------------------------------------------------------------------------
+# ---- 16.3 ----------------------------------------------------------------------------
 
 KINDS = ("shipped", "fine-tuned", "scratch")
 
 
 @exercise(
-    "9.3",
+    "16.3",
     "Now run the two trainings. If fine-tuning does not lower this loss, "
     "what does it bring? Section 6 looks.",
 )
@@ -227,11 +227,11 @@ def order_of_losses(guess):
         )
 
 
-# ---- 9.4 -----------------------------------------------------------------------------
+# ---- 16.4 ----------------------------------------------------------------------------
 
 
 @exercise(
-    "9.4",
+    "16.4",
     "Now run it: the first row of the table under the pictures gives the share of "
     "this one run.",
 )
@@ -257,7 +257,7 @@ def share_of_copies(guess):
         )
 
 
-# ---- 9.5 -----------------------------------------------------------------------------
+# ---- 16.5 ----------------------------------------------------------------------------
 
 
 def is_white(picture):
@@ -394,7 +394,7 @@ def spiral():
 
 
 @exercise(
-    "9.5",
+    "16.5",
     "Now colour the background of a sprite in green: "
     "which white does it lose that you would have liked to keep?",
 )
@@ -419,7 +419,7 @@ def background_of_a_picture(attempt):
         )
 
 
-# ---- 9.6 -----------------------------------------------------------------------------
+# ---- 16.6 ----------------------------------------------------------------------------
 
 
 def share_mistakes(batch, rank, processes):
@@ -456,7 +456,7 @@ def share_mistakes(batch, rank, processes):
 
 
 @exercise(
-    "9.6",
+    "16.6",
     "What do three processes lose of each batch of 50, "
     "and how large a batch would lose nothing?",
 )
