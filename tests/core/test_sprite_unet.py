@@ -289,15 +289,16 @@ def test_other_numbers_of_straight_steps_are_refused(n):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("doubt", (0.002, 1))
 @pytest.mark.parametrize("step", (30, 200, 450))
-def test_the_picture_is_the_mean_colour_by_bayes_rule(step):
+def test_the_picture_is_the_mean_colour_by_bayes_rule(step, doubt):
     """Written out with probabilities, pixel by pixel, for what the network expects."""
-    model = network()
+    model = network(doubt=doubt)
     x = pictures(1)
     ab = SCHEDULE.ab[step].float().expand(1, 1)
     scores = torch.randn(1, len(PALETTE), 16, 16)
     mixed = model.mixed(scores, x, ab)
-    variance = float(1 - SCHEDULE.ab[step]) + 0.002
+    variance = float(1 - SCHEDULE.ab[step]) + doubt
     shrunk = PALETTE.double() * float(SCHEDULE.ab[step]) ** 0.5
     for row, column in ((0, 0), (3, 7), (15, 15)):
         pixel = x[0, :, row, column].double()
@@ -318,6 +319,26 @@ def test_near_the_end_a_pixel_takes_the_colour_that_it_nearly_has():
     ab = SCHEDULE.ab[1].float().expand(2, 1)
     believed = model.mixed(torch.zeros(2, len(PALETTE), 16, 16), x_t, ab)
     assert (believed - clean).abs().max() < 0.05
+
+
+@torch.no_grad()
+def test_a_network_in_doubt_corrects_a_wrong_pixel_that_it_would_else_believe():
+    """The pixel is white, but the network is sure (0.99) that it must be black."""
+    palette = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
+    scores = torch.zeros(1, 2, 16, 16)
+    scores[:, 0] = 4.6
+    x_t = torch.ones(1, 3, 16, 16) * 0.99
+    ab = torch.full((1, 1), 0.98)
+    trusting = network(palette=palette).mixed(scores, x_t, ab)
+    doubting = network(palette=palette, doubt=2).mixed(scores, x_t, ab)
+    assert trusting.min() > 0.9
+    assert doubting.max() < -0.5
+
+
+@pytest.mark.parametrize("doubt", (0, -1, "much"))
+def test_another_doubt_is_refused(doubt):
+    with pytest.raises(ValueError, match="doubt="):
+        network(doubt=doubt)
 
 
 def test_the_palette_has_every_colour_of_the_sprites():

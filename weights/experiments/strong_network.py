@@ -30,11 +30,6 @@ SAMPLES, CAPTION_STEPS = 1000, 20
 WEIGHTS = du.WEIGHTS / "sprite_unet_trained.pth"
 
 
-def network(path: Path) -> du.SpriteUnet:
-    model = du.SpriteUnet(SCHEDULE, du.sprite_palette())
-    return du.load_weights(model, path).to(memory_format=torch.channels_last).eval()
-
-
 # ---- Samples asked for by class -----------------------------------------------------
 
 
@@ -136,7 +131,7 @@ def main() -> None:
     options = parsed(parser)
     settings = {"weights": sha256(options.weights), "samples": options.samples}
     content = so_far(options.out, settings, parser, samples={}, captions={})
-    model = network(options.weights)
+    model = du.sprite_network(options.weights)
 
     def fill(part: str, name: str, make, *arguments) -> None:
         if name not in content[part]:
