@@ -137,9 +137,9 @@ CONTEXT_STAGES = (
 SPRITE_STAGES = (
     {
         "network": "SpriteUnet",
-        "epochs": 80,
-        "steady_epochs": 44,
-        "decay_epochs": 80,
+        "epochs": 36,
+        "steady_epochs": 22,
+        "decay_epochs": 36,
         "passes": 7,
         "batch": 64,
         "learning_rate": 0.012,
