@@ -7,6 +7,7 @@ import torch
 from diffusion_utilities import WEIGHTS
 from exercises import (
     Wrong,
+    as_numbers,
     compare,
     described,
     exercise,
@@ -14,6 +15,7 @@ from exercises import (
     normal,
     seeded,
     tried,
+    with_a_hint,
 )
 
 
@@ -63,48 +65,151 @@ def made(attempt, *arguments):
 
 # ---- 6.1 -----------------------------------------------------------------------------
 
+COLUMNS = (
+    ("class", "hero"),
+    ("class", "food"),
+    ("hair_colour", "red"),
+    ("hair_colour", "green"),
+    ("outfit_colour", "green"),
+    ("outfit_colour", "red"),
+    ("item", "staff"),
+)
 
-def modulation_mistakes(h, factor, summand):
-    a = factor[..., None, None]
-    s = summand[..., None, None]
+
+def row_of(asked, columns):
+    """The right row."""
+    return torch.tensor([float(asked.get(f) == value) for f, value in columns])
+
+
+def row_mistakes(asked, columns):
+    right = row_of(asked, columns)
+    values = set(asked.values())
     yield (
-        "the two are swapped: the context multiplies, the time is added.",
-        s * h + a,
+        "a column is a pair, and only its value was compared: "
+        "red hair must not ask for a red outfit.",
+        torch.tensor([float(value in values) for _, value in columns]),
     )
-    yield "is the time added at all?", a * h
-    yield "is the context used at all? It multiplies.", h + s
-    yield "both are added, and the context should multiply.", h + a + s
-    yield "the factor also multiplies the time: add it last.", a * (h + s)
     yield (
-        "that is (1 + factor) h + summand, as FiLM layers elsewhere have it; "
-        "here a factor of 0 switches the channel off.",
-        (1 + a) * h + s,
+        "a column is a pair, and only its factor was compared: "
+        "that asks for every hair colour at once.",
+        torch.tensor([float(factor in asked) for factor, _ in columns]),
     )
-    if h.shape[:2] == h.shape[2:]:  # there (B, C) fits (H, W) by accident
-        yield (
-            "the numbers landed on rows and columns of the pixels: "
-            "(B, C) needs two more axes at its end.",
-            factor * h + summand,
-        )
+    yield "the row is right, but it has an axis too many: (columns,).", right[None]
+    yield "this is a row for everything that was not asked for.", 1 - right
+    yield (
+        "the class is missing.",
+        right * torch.tensor([f != "class" for f, _ in columns]),
+    )
+    yield (
+        "these are places of columns; a row has a 1 at each of these places.",
+        right.nonzero().flatten(),
+    )
 
 
-@exercise("6.1", "Give it factors of 1 and summands of 0: which network is that?")
-def modulated(attempt):
-    generator = seeded(0)
-    for b, channels, size in ((4, 4, 4), (2, 6, 8)):
-        h = torch.randn(b, channels, size, size, generator=generator)
-        factor, summand = torch.randn(2, b, channels, generator=generator)
-        mine = tried(attempt, h, factor, summand)
-        right = factor[..., None, None] * h + summand[..., None, None]
-        compare(
-            mine,
-            right,
-            modulation_mistakes(h, factor, summand),
-            where=f"for h of shape {tuple(h.shape)}",
-        )
+@exercise(
+    "6.1",
+    "Ask for something contradictory: a 1 for red hair and a 1 for blue hair.",
+)
+def row(attempt):
+    cases = (
+        {"class": "hero", "hair_colour": "red", "outfit_colour": "green"},
+        {"class": "hero", "item": "staff", "hair_colour": "green"},
+        {"class": "food"},
+        {},
+    )
+    for columns in (COLUMNS, COLUMNS[::-1]):
+        for asked in cases:
+            mine = tried(attempt, asked, columns)
+            mistakes = row_mistakes(asked, columns)
+            where = f"asked for {asked}"
+            compare(mine, row_of(asked, columns), mistakes, where)
 
 
 # ---- 6.2 -----------------------------------------------------------------------------
+
+
+def after_dropping(attempt, c, p):
+    hint = "(B,) does not line up with (B, 5): draw (B, 1)."
+    kept = as_numbers(with_a_hint("size of tensor", hint, attempt, c, p))
+    if kept.shape != c.shape:
+        raise Wrong(
+            f"your result has shape {tuple(kept.shape)}, "
+            f"expected {tuple(c.shape)}, as c has."
+        )
+    return kept
+
+
+def dropped_rows(kept):
+    """Which rows of ones became zeros; raises Wrong if a row lost only a part."""
+    zero = kept == 0
+    dropped = zero.all(1)
+    partly = int((zero.any(1) & ~dropped).sum())
+    if partly:
+        raise Wrong(
+            f"{partly} of 4,000 rows lost a part of their numbers: one draw decides "
+            "for a row as a whole, (B, 1) and not (B, 5)."
+        )
+    return dropped
+
+
+def check_the_others(others, p):
+    """The rows of ones that were not dropped must still be ones."""
+    if not len(others) or torch.allclose(others, torch.ones_like(others)):
+        return
+    factor = others.mean().item()
+    like_dropout = abs(factor - 1 / (1 - p)) < 0.01
+    reason = ", as nn.Dropout does: a label is not a signal to keep at its mean"
+    raise Wrong(
+        f"The rows that stay were multiplied by {factor:.2f}"
+        f"{reason if like_dropout else ''}. They must stay as they are."
+    )
+
+
+def check_the_share(share, p):
+    if abs(share - p) <= 0.04:
+        return
+    cause = ""
+    if share in (0, 1):
+        cause = ": all rows share one draw"
+    elif abs(share - 1 + p) < 0.04:
+        cause = ": p is the share dropped, not the share kept"
+    raise Wrong(f"With p = {p} a share of {share:.2f} was dropped{cause}.")
+
+
+def check_independence(attempt, c):
+    """The number of rows dropped must vary from batch to batch."""
+    counts = set()
+    for _ in range(200):
+        kept = after_dropping(attempt, c[:10], 0.3)
+        counts.add(int((kept == 0).all(1).sum()))
+    if len(counts) == 1:
+        raise Wrong(
+            f"Each of 200 batches of 10 rows lost exactly {counts.pop()} of them: "
+            "rows must be dropped independently, so the number varies."
+        )
+
+
+@exercise("6.2", "Drop with p = 1: what does the network then learn about the classes?")
+def drop(attempt):
+    c = torch.ones(4000, 5)
+    patterns = []
+    for p in (0.1, 0.1, 0.3):
+        kept = after_dropping(attempt, c, p)
+        dropped = dropped_rows(kept)
+        check_the_others(kept[~dropped], p)
+        check_the_share(dropped.double().mean().item(), p)
+        patterns.append(dropped)
+    if torch.equal(patterns[0], patterns[1]):
+        raise Wrong(
+            "Two calls dropped the same rows: the draw must be a new one each time."
+        )
+    check_independence(attempt, c)
+    classes = torch.randint(5, (50,), generator=seeded(0))
+    labels = torch.eye(5)[classes]
+    compare(tried(attempt, labels, 0.0), labels, where="with p = 0")
+
+
+# ---- 6.3 -----------------------------------------------------------------------------
 
 
 def guidance_mistakes(null, context, w):
@@ -136,166 +241,53 @@ def guidance_mistakes(null, context, w):
     yield "this ignores the context: where is the second call?", null
 
 
-def base_mistakes(network, x, t, c, w):
-    """The base was asked with another context than none."""
-    context = network(x, t, c)
-    others = {
-        "ones": torch.ones_like(c),
-        "halves": torch.full_like(c, 0.5),
-        "half of what was asked for": c / 2,
-    }
-    for words, other in others.items():
-        base = network(x, t, other)
-        yield (
-            f"your base was asked with a context of {words}; "
-            "no context is None, or all zeros.",
-            base + w * (context - base),
-        )
-
-
-@exercise(
-    "6.2",
-    "Wrap it round `unet` with w = -1: "
-    "what does a network draw that is asked *not* to draw a hero?",
-)
-def guided(attempt):
-    x, t, c = a_batch()
-    network = Network()
-    null = network(x, t)
-    context = network(x, t, c)
-    for w in (3.0, 1.0, 0.0, 0.5):
-        predict = made(attempt, network, w)
-        mistakes = [
-            *guidance_mistakes(null, context, w),
-            *base_mistakes(network, x, t, c, w),
-        ]
-        mine = tried(predict, x, t, c)
-        right = null + w * (context - null)
-        compare(mine, right, mistakes, where=f"at w = {w:g}", tolerance=1e-4)
-
-
-# ---- 6.3 -----------------------------------------------------------------------------
-
-
-def one_call_mistakes(network, x, t, c, w):
-    null = network(x, t)
-    context = network(x, t, c)
-    yield (
-        "the halves are swapped: "
-        "what came first in the batch comes first in the answer.",
-        context + w * (null - context),
-    )
-    twice = x.repeat_interleave(2, 0)
-    mixed = torch.cat((0 * c, c))
-    first, last = network(twice, t[0], mixed).chunk(2)
-    yield (
-        "x is repeated picture by picture and the contexts half by half: "
-        "each row must keep its own.",
-        first + w * (last - first),
-    )
-    yield (
-        "this starts from the answer with context; the base is the one without.",
-        context + w * (context - null),
-    )
-    yield (
-        "this is the answer for all 2 B rows: put the two halves together.",
-        torch.cat((null, context)),
-    )
-    ones = network(x, t, torch.ones_like(c))
-    yield (
-        "the first half was asked with a context of ones; "
-        "no context is a row of zeros.",
-        ones + w * (context - ones),
-    )
-
-
 @exercise(
     "6.3",
-    "Time it against two calls with `time.perf_counter`: "
-    "does one large call cost less than two small ones on your machine?",
+    "Look at the figure again: where would w = -1 be?",
 )
-def in_one_call(attempt):
-    x, t, c = a_batch()
-    network = Network()
-    w = 3.0
-    null = network(x, t)
-    right = null + w * (network(x, t, c) - null)
-    mistakes = [*one_call_mistakes(network, x, t, c, w)]
-    predict = made(attempt, network, w)
-    mine = tried(predict, x, t[0], c)
-    compare(
-        mine, right, mistakes, where="at w = 3, with one number as t", tolerance=1e-4
-    )
-    network.calls.clear()
-    mine = tried(predict, x, t, c)
-    compare(mine, right, mistakes, where="at w = 3", tolerance=1e-4)
-    if network.calls != [2 * len(x)]:
-        raise Wrong(
-            f"the numbers are right, but the network was asked {len(network.calls)} "
-            f"times, for {network.calls} pictures; expected once, for 10."
-        )
+def guidance(attempt):
+    null = normal(4, 3, 8, 8, seed=1)
+    context = normal(4, 3, 8, 8, seed=2)
+    for w in (3.0, 1.0, 0.0, 0.5):
+        mine = tried(attempt, null, context, w)
+        right = null + w * (context - null)
+        mistakes = guidance_mistakes(null, context, w)
+        compare(mine, right, mistakes, where=f"at w = {w:g}", tolerance=1e-4)
 
 
 # ---- 6.4 -----------------------------------------------------------------------------
 
-W = (0, 1, 2, 4, 8)
-BETTER_LARGER = {
-    "ContextUnet": "its short run left much unlearnt, "
-    "and stronger guidance makes up for some of it",
-    "PaletteNet": "at w = 0 it is never told a class",
-}
-BETTER_SMALLER = {
-    "ContextUnet": "past some weight its colours are too strong, "
-    "and it draws fewer kinds of sprite",
-    "PaletteNet": "it draws what it is told already, "
-    "and exaggerating that takes it away from what sprites are like",
+SCORES = {
+    "class": "class as asked",
+    "variety": "total variation",
+    "FD": "FD",
 }
 
 
-def distances(name):
-    """The FD of a network for each weight, the mean over three seeds."""
+def strong_scores(w, measure):
+    """The mean of a measure over three seeds, of the strong network."""
     rows = json.loads((WEIGHTS / "guidance.json").read_text(encoding="utf8"))["rows"]
-    fd = {}
-    for w in W:
-        runs = [rows[f"{name}, DDIM, w = {w}, seed {seed}"] for seed in (4, 5, 6)]
-        fd[w] = sum(run["scores"]["FD"][0] for run in runs) / 3
-    return fd
-
-
-def what_is_missed(name, w):
-    """Why another weight is better for this network; "" if none is."""
-    fd = distances(name)
-    best = min(fd, key=fd.get)
-    if w == best:
-        return ""
-    way = "larger" if best > w else "smaller"
-    reasons = BETTER_LARGER if best > w else BETTER_SMALLER
-    return (
-        f"The {name}'s FD at w = {w} is {fd[w]:.0f}, and {fd[best]:.0f} at a {way} "
-        f"weight: {reasons[name]}."
-    )
+    runs = [rows[f"strong network, w = {w}, seed {seed}"] for seed in (4, 5, 6)]
+    return sum(run["scores"][measure][0] for run in runs) / 3
 
 
 @exercise(
     "6.4",
-    "Now look at the table below: what else but the FD changes on the way to w = 8?",
+    "The next figure shows all three, for every weight and for both networks.",
 )
-def best_weights(attempt):
-    first, second = guessed(
-        attempt,
-        "two of the weights 0, 1, 2, 4, 8: first the ContextUnet's, "
-        "then the PaletteNet's, such as (8, 4)",
-        W,
-        n=2,
+def survivor(attempt):
+    guess = guessed(attempt, '"class", "variety" or "FD"', tuple(SCORES))
+    if guess == "class":
+        return
+    before = strong_scores(1, SCORES[guess])
+    after = strong_scores(8, SCORES[guess])
+    digits = 0 if guess == "FD" else 2
+    what = "the total variation" if guess == "variety" else "FD"
+    raise Wrong(
+        f"{what} rises from {before:.{digits}f} to {after:.{digits}f} on the way from "
+        "w = 1 to w = 8, and less is better. Which of the three is what guidance "
+        "pushes towards?"
     )
-    missed = [
-        what_is_missed("ContextUnet", first),
-        what_is_missed("PaletteNet", second),
-    ]
-    if all(missed):
-        raise Wrong(" ".join(missed))
-    if any(missed):
-        raise Wrong(f"{''.join(missed)} Your other weight is right.")
 
 
 # ---- 6.5 -----------------------------------------------------------------------------
@@ -337,8 +329,8 @@ def interval_mistakes(null, plain, w, idle):
 
 @exercise(
     "6.5",
-    "Draw with it: `my_guided_between(unet, 4, 100, 300)` in place of `guided(net, w)` "
-    "in section 5's first picture.",
+    "Draw with it: put `my_guided_between(unet, w, 100, 300)` in place of "
+    "`guided(unet, w)` in section 5.",
 )
 def between(attempt):
     x, _, c = a_batch()

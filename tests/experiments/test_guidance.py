@@ -1,6 +1,7 @@
-"""Contexts that name factors, guidance, and the program behind lesson 6's numbers.
+"""Contexts that name factors, and the program behind lesson 6's numbers.
 
-The program asks for pairs of factors, and counts what came.
+The program draws with several weights of guidance, asks for pairs of factors, and
+counts what came.
 """
 
 import json
@@ -78,56 +79,65 @@ def test_a_context_for_what_no_sprite_has_is_refused(asked, words):
         SCORING.as_context([{"class": "hero"}, asked])
 
 
-# ---- Guidance -----------------------------------------------------------------------
+# ---- Drawing ------------------------------------------------------------------------
 
 
 @pytest.fixture
-def question():
-    """(x, t, context)."""
-    return torch.randn(3, 1, 2, 2), torch.tensor(0.5), torch.eye(3, 93)
+def asked_for(monkeypatch):
+    """Drawing with a linear model: the list of (model, context) of each draw."""
+    seen = []
+
+    def draw_batches(model, n, draw, *, seed, context, **options):
+        seen.append((model, context))
+        return np.zeros((n, 16, 16, 3), np.uint8)
+
+    monkeypatch.setattr(guidance, "network", lambda name: linear_model)
+    monkeypatch.setattr(guidance, "draw_batches", draw_batches)
+    return seen
 
 
-def test_guidance_of_weight_1_is_the_model_itself():
-    assert guidance.guided(linear_model, 1) is linear_model
+@pytest.mark.parametrize("weight", guidance.WEIGHTS)
+def test_each_weight_goes_so_far_from_no_context(asked_for, weight):
+    """For weights 0 and 1 without a second call of the network."""
+    context = torch.eye(3, 93)
+    guidance.drawn("any", weight, context, seed=4)
+    ((model, given),) = asked_for
+    x = torch.randn(3, 1, 2, 2)
+    t = torch.tensor(0.5)
+    nothing = linear_model(x, t, 0 * context)
+    expected = nothing + weight * (linear_model(x, t, context) - nothing)
+    torch.testing.assert_close(model(x, t, given), expected)
+    assert (model is linear_model) == (weight in (0, 1))
 
 
-def test_guidance_of_weight_0_hears_nothing(question):
-    x, t, c = question
-    answer = guidance.guided(linear_model, 0)(x, t, c)
-    torch.testing.assert_close(answer, linear_model(x, t))
+def test_each_batch_is_asked_for_its_own_contexts_of_the_model_that_is_given():
+    """A sampler that paints each picture in the grey of its context."""
+    context = torch.linspace(-1, 1, 2 * shipped.BATCH + 7)[:, None]
+    seen = []
 
+    def draw(model, schedule, *, x_T, context, generator):
+        seen.append((model, len(x_T)))
+        return context[..., None, None].expand(x_T.shape)
 
-def test_guidance_goes_past_the_answer(question):
-    x, t, c = question
-    answer = guidance.guided(linear_model, 3)(x, t, c)
-    expected = 3 * linear_model(x, t, c) - 2 * linear_model(x, t)
-    torch.testing.assert_close(answer, expected)
-
-
-def test_a_weaker_model_is_told_the_context_too(question):
-    x, t, c = question
-
-    def weak(x, t, c):
-        return 10 * linear_model(x, t, c)
-
-    answer = guidance.guided(linear_model, 3, weak)(x, t, c)
-    asked = linear_model(x, t, c)
-    torch.testing.assert_close(answer, 3 * asked - 20 * asked)
-
-
-def test_factors_asked_apart_add_their_guidances():
-    """Of a linear model class + w first + w second is left, whichever columns."""
-    asked = guidance.asked_pairs(True, 12, seed=4)
-    c = torch.from_numpy(SCORING.as_context(asked))
-    x = torch.randn(12, 1, 2, 2)
-    answer = guidance.asked_apart(linear_model, 2.5)(x, torch.tensor(0.5), c)
-    class_worth = c[:, :5] @ WORTH[:5]
-    factors_worth = c[:, 5:] @ WORTH[5:]
-    expected = x + (class_worth + 2.5 * factors_worth).view(-1, 1, 1, 1)
-    torch.testing.assert_close(answer, expected)
+    pictures = shipped.draw_batches(
+        linear_model, len(context), draw, seed=4, context=context
+    )
+    expected = context[..., None, None].expand(-1, 3, 16, 16)
+    np.testing.assert_array_equal(pictures, du.to_pictures(expected))
+    sizes = (shipped.BATCH, shipped.BATCH, 7)
+    assert seen == [(linear_model, size) for size in sizes]
 
 
 # ---- Pairs of factors ---------------------------------------------------------------
+
+
+def test_a_factor_row_says_what_is_asked_and_nothing_else():
+    asked = [{"class": "hero", "hair_colour": "red", "item": "sword"}, {}]
+    columns = SCORING.factor_columns()
+    rows = guidance.factor_rows(asked)
+    assert rows.shape == (2, len(columns))
+    said = [{columns[i] for i in row.nonzero()[:, 0]} for row in rows]
+    assert said == [set(asked[0].items()), set()]
 
 
 @pytest.mark.parametrize("held_out", [True, False])
@@ -190,27 +200,6 @@ def test_what_came_is_counted_factor_by_factor():
     assert [scores[f"all, {name}"] for name in du.CLASS_NAMES] == [0, 1, 1, 1, 1]
 
 
-# ---- Drawing ------------------------------------------------------------------------
-
-
-def test_each_batch_is_asked_for_its_own_contexts_of_the_model_that_is_given():
-    """A sampler that paints each picture in the grey of its context."""
-    context = torch.linspace(-1, 1, 2 * shipped.BATCH + 7)[:, None]
-    seen = []
-
-    def draw(model, schedule, *, x_T, context, generator):
-        seen.append((model, len(x_T)))
-        return context[..., None, None].expand(x_T.shape)
-
-    pictures = shipped.draw_batches(
-        linear_model, len(context), draw, seed=4, context=context
-    )
-    expected = context[..., None, None].expand(-1, 3, 16, 16)
-    np.testing.assert_array_equal(pictures, du.to_pictures(expected))
-    sizes = (shipped.BATCH, shipped.BATCH, 7)
-    assert seen == [(linear_model, size) for size in sizes]
-
-
 # ---- The program --------------------------------------------------------------------
 
 
@@ -222,93 +211,94 @@ class Interrupted(Exception):
 def told(monkeypatch, tmp_path):
     """The program with scores that are what was drawn with, and weights in a folder.
 
-    Returns the list of what was drawn; `told.stop_at` many drawings interrupt it.
+    Returns the list of the networks drawn with; `told.stop_at` many drawings
+    interrupt it.
     """
 
     class Drawn(list):
         stop_at = None
 
-    drawn = Drawn()
+    networks = Drawn()
 
-    def draw_batches(model, n, draw, *, seed, context, **options):
-        if len(drawn) == drawn.stop_at:
+    def drawn(name, weight, context, seed):
+        if len(networks) == networks.stop_at:
             raise Interrupted
-        drawn.append(model["weights"])
-        return {**model, "seed": seed}
+        networks.append(name)
+        return {"w": weight, "seed": seed, "columns": context.shape[1]}
 
-    def guided(weights, w, weak=None):
-        return {"weights": weights, "w": w, "weak": weak is not None}
+    def scores(pictures, asked=None):
+        if not isinstance(pictures, dict):  # real sprites
+            return {"real": (1, 1, 1)}
+        found = {name: (value,) * 3 for name, value in pictures.items()}
+        if isinstance(asked, list):
+            pairs = FACTORY.held_out_pairs(asked[0]["class"])
+            _, first, second = asked[0].values()
+            found["held-out"] = ((first, second) in pairs.pairs,) * 3
+        return found
 
-    def asked_apart(weights, w):
-        return {"weights": weights, "w": w, "apart": True}
-
-    def in_thrice(values):
-        return {name: (v,) * 3 for name, v in values.items() if name != "weights"}
-
-    def pair_scores(pictures, asked):
-        pairs = FACTORY.held_out_pairs(asked[0]["class"])
-        _, first, second = asked[0].values()
-        is_held_out = (first, second) in pairs.pairs
-        return in_thrice({**pictures, "held-out": is_held_out})
-
-    monkeypatch.setattr(guidance, "N", 5)
     monkeypatch.setattr(guidance, "RULER", ())
-    monkeypatch.setattr(guidance, "shipped_network", str)
     monkeypatch.setattr(guidance, "weights_file", lambda name: tmp_path / name)
-    monkeypatch.setattr(guidance, "draw_batches", draw_batches)
-    monkeypatch.setattr(guidance, "guided", guided)
-    monkeypatch.setattr(guidance, "asked_apart", asked_apart)
-    monkeypatch.setattr(guidance, "pair_scores", pair_scores)
-    monkeypatch.setattr(guidance, "floor_scores", dict)
-    monkeypatch.setattr(du, "sprite_scores", lambda pictures, c: in_thrice(pictures))
-    names = {row.weights for row in guidance.ROWS.values()} | {"model_12"}
-    for name in names:
+    monkeypatch.setattr(guidance, "drawn", drawn)
+    monkeypatch.setattr(guidance, "pair_scores", scores)
+    monkeypatch.setattr(guidance, "class_scores", scores)
+    for name in guidance.NETWORKS.values():
         (tmp_path / name).write_bytes(b"weights")
-    return drawn
+    return networks
 
 
-def rows_of(path) -> dict:
-    return json.loads(path.read_text(encoding="utf8"))["rows"]
-
-
-def test_each_row_is_drawn_with_what_its_name_says(told, tmp_path):
+@pytest.fixture
+def write(tmp_path):
+    """Runs the program; returns its rows."""
     path = tmp_path / "guidance.json"
-    guidance.write_guidance(path)
-    rows = rows_of(path)
-    assert rows.pop(guidance.FLOOR)["scores"] == {}
+
+    def run() -> dict:
+        content = {"rows": {}}
+        if path.exists():
+            content = json.loads(path.read_text(encoding="utf8"))
+        guidance.write_guidance(path, content, n=5)
+        return json.loads(path.read_text(encoding="utf8"))["rows"]
+
+    return run
+
+
+def test_each_row_is_drawn_with_what_its_name_says(told, write):
+    rows = write()
+    for seed in guidance.SEEDS:
+        assert rows.pop(f"held-out real sprites, seed {seed}")["scores"]["real"]
     assert len(told) == len(rows)
     for name, row in rows.items():
         label, w, seed = name.replace(", seed ", ", w = ").split(", w = ")
-        expected = {"w": int(w), "seed": int(seed)}
+        expected = {"w": float(w), "seed": int(seed), "columns": 5}
         if "pairs" in label:
-            expected["held-out"] = label.startswith("held-out")
-        if "apart" in label:
-            expected["apart"] = True
-        else:
-            expected["weak"] = label == "epoch 31 by epoch 12"
+            expected["columns"] = len(SCORING.factor_columns())
+            expected["held-out"] = label == "held-out pairs"
         assert row["scores"] == {what: [v] * 3 for what, v in expected.items()}, name
 
 
 def test_an_interruption_loses_no_row_and_other_weights_draw_only_their_rows(
-    told, tmp_path
+    told, write, tmp_path
 ):
-    path = tmp_path / "guidance.json"
-    guidance.write_guidance(path)
-    names = rows_of(path).keys()
-    (tmp_path / "model_12").write_bytes(b"other weights")
+    names = write().keys()
+    (tmp_path / "context_model_trained").write_bytes(b"other weights")
     before = len(told)
     told.stop_at = before + 2
     with pytest.raises(Interrupted):
-        guidance.write_guidance(path)
-    assert rows_of(path).keys() == names
+        write()
     told.stop_at = None
-    guidance.write_guidance(path)
-    guidance.write_guidance(path)
-    assert told[before:] == ["model_31"] * 2 * len(guidance.SEEDS)
+    assert write().keys() == names
+    write()
+    rows = len(guidance.WEIGHTS) * len(guidance.SEEDS)
+    assert told[before:] == ["context_model_trained"] * rows
+
+
+def test_only_some_measures_are_kept(monkeypatch):
+    every = {"class as asked": 1, "distinct": 2, "FD": 3}
+    monkeypatch.setattr(du, "sprite_scores", lambda pictures, asked: every)
+    assert guidance.class_scores(None) == {"class as asked": 1, "FD": 3}
 
 
 def test_the_stored_rows_are_all_there():
-    rows = rows_of(du.WEIGHTS / "guidance.json")
-    assert [*rows] == [guidance.FLOOR, *guidance.ROWS]
-    for row in rows.values():
+    stored = json.loads((du.WEIGHTS / "guidance.json").read_text(encoding="utf8"))
+    assert [*stored["rows"]] == [*guidance.ROWS]
+    for row in stored["rows"].values():
         assert "legal" in row["scores"]

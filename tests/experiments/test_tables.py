@@ -240,23 +240,23 @@ def test_another_version_makes_every_row_anew(module, monkeypatch):
             row = next(iter(scores.ROWS.values()))
             return [scores.row_digest(row, 9), scores.real_digest("blur", 9)]
         row = next(iter(guidance.ROWS.values()))
-        return [guidance.row_digest(row), guidance.floor_digest()]
+        return [guidance.row_digest(row, 9)]
 
     before = digests()
-    monkeypatch.setattr(module, "VERSION", 2)
+    monkeypatch.setattr(module, "VERSION", 99)
     assert not set(before) & set(digests())
 
 
 def test_other_sprites_make_every_score_anew(monkeypatch, tmp_path):
     row = scores.ROWS["model_31, DDIM-30"]
     guided = next(iter(guidance.ROWS.values()))
-    before = (scores.row_digest(row, 9), guidance.row_digest(guided))
+    before = (scores.row_digest(row, 9), guidance.row_digest(guided, 9))
     other = tmp_path / shipped.RULER[0].name
     other.write_bytes(b"other sprites")
     ruler = (other, *shipped.RULER[1:])
     for module in (scores, guidance):
         monkeypatch.setattr(module, "RULER", ruler)
-    after = (scores.row_digest(row, 9), guidance.row_digest(guided))
+    after = (scores.row_digest(row, 9), guidance.row_digest(guided, 9))
     assert not set(before) & set(after)
 
 
@@ -275,11 +275,10 @@ def test_the_stored_scores_are_of_these_settings_and_data():
 
 
 def test_the_stored_guidance_is_of_these_settings_and_data():
-    rows = read("guidance.json")["rows"]
-    floor = rows.pop(guidance.FLOOR)
-    assert floor["drawn_with"] == guidance.floor_digest()
-    for name, row in rows.items():
-        assert row["drawn_with"] == guidance.row_digest(guidance.ROWS[name]), name
+    stored = read("guidance.json")
+    n = stored["settings"]["samples"]
+    for name, row in stored["rows"].items():
+        assert row["drawn_with"] == guidance.row_digest(guidance.ROWS[name], n), name
 
 
 ALL_SHEETS = {

@@ -1,15 +1,15 @@
 """Guided samples of lesson 6: `python weights/experiments/guidance.py`.
 
-Writes weights/guidance.json: scores of guided samples for several weights w, and how
-often a network draws pairs of factors that it is asked for, both pairs that training
-shows and pairs that it never shows together. Three seeds a row, 300 samples each; it
-takes about half an hour on two cores. A row that was made with these settings and
-these data is kept, so an interrupted program continues where it stopped.
+Writes weights/guidance.json: scores of samples asked for by class with several weights
+of guidance, of the strong network and of the ContextUnet, beside held-out real sprites;
+and how often the strong network draws a pair of factors as asked, for pairs that
+training shows and for pairs that it never shows together. Three seeds each. It takes
+about 40 minutes of one core. A row that was made with these settings, weights and data
+is kept, so an interrupted program continues where it stopped.
 """
 
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,80 +19,65 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from shipped import (
     BATCH,
     RULER,
-    TRUST,
     contexts,
-    ddim,
     ddpm,
     draw_batches,
+    held_out_sprites,
     shipped_network,
     weights_file,
 )
-from tables import command_line, digest, fill, parsed, stored
+from tables import (
+    add_row,
+    command_line,
+    digest,
+    missing,
+    parsed,
+    rounded,
+    side_by_side,
+    so_far,
+    write_json,
+)
 
 import diffusion_utilities as du  # found two folders up
 
-VERSION = 1  # raise it when the code makes other rows with the same settings
-N = 300
+VERSION = 2  # raise it when the code makes other rows with the same settings
+SCHEDULE = du.NoiseSchedule.linear()
+SAMPLES, STEPS = 500, 20
 SEEDS = (4, 5, 6)
-SAMPLERS = {"DDPM": ddpm, "DDIM": ddim}
-TILDE_20 = {"variance": "beta_tilde", "steps": 20}
-FACTORS = "factor_model_trained"
+WEIGHTS = (0, 1, 1.5, 2, 3, 5, 8)
+PAIR_WEIGHTS = (1, 2, 3, 5)
+NETWORKS = {
+    "strong network": "sprite_unet_trained",
+    "ContextUnet": "context_model_trained",
+}
+MEASURES = ("class as asked", "legal", "total variation", "recall", "coverage", "FD")
 
-# ---- Guidance -----------------------------------------------------------------------
-
-
-def guided(model: Callable, w: float, weak: Callable | None = None) -> Callable:
-    """Guidance: from a base prediction towards the model's, and past it for w > 1.
-
-    weak: the model that the base prediction comes from. None: the same model without
-    the context, which is classifier-free guidance.
-    Returns a function (x, t, c) -> noise.
-
-    Lesson 6.
-    """
-    if w == 1:
-        return model
-
-    def predict(x, t, c):
-        base = model(x, t, None) if weak is None else weak(x, t, c)
-        return base + w * (model(x, t, c) - base)
-
-    return predict
+# ---- Drawing ------------------------------------------------------------------------
 
 
-def asked_apart(
-    model: Callable, w: float, n_classes: int = len(du.CLASS_NAMES)
-) -> Callable:
-    """Guidance by two factors, each asked for alone with its class.
-
-    The two guidances are added to what the model predicts for the class alone.
-    Contexts hold the class and exactly two factors.
-    Returns a function (x, t, c) -> noise.
-
-    Lesson 6.
-    """
-
-    def predict(x, t, c):
-        class_alone = c.clone()
-        class_alone[:, n_classes:] = 0
-        base = model(x, t, class_alone)
-        first, second = factors_alone(c, class_alone)
-        guidances = (model(x, t, first) - base) + (model(x, t, second) - base)
-        return base + w * guidances
-
-    return predict
+def network(name: str) -> torch.nn.Module:
+    """The network of a file of weights, in eval mode."""
+    if name == "sprite_unet_trained":
+        return du.sprite_network()
+    return shipped_network(name).eval()
 
 
-def factors_alone(c: torch.Tensor, class_alone: torch.Tensor) -> list[torch.Tensor]:
-    """Two contexts like c, with only the first and only the second of its factors."""
-    rows = torch.arange(len(c))
-    columns = torch.stack([row.nonzero().flatten()[1:] for row in c])
-    answers = []
-    for i in (0, 1):
-        one = class_alone.clone()
-        one[rows, columns[:, i]] = 1
-        answers.append(one)
-    return answers
+def drawn(name: str, weight: float, context: torch.Tensor, seed: int) -> np.ndarray:
+    """A picture for each row of the context: (N, 16, 16, 3) uint8."""
+    model = network(name)
+    if weight == 0:
+        context = torch.zeros_like(context)
+    elif weight != 1:
+        model = du.guided(model, weight)
+    return draw_batches(
+        model,
+        len(context),
+        ddpm,
+        seed=seed,
+        context=context,
+        steps=du.straight_steps(SCHEDULE, STEPS),
+        variance="beta_tilde",
+    )
 
 
 # ---- Pairs of factors ---------------------------------------------------------------
@@ -133,6 +118,17 @@ def shown_pairs(name: str) -> list[tuple[str, str]]:
     return shown
 
 
+def factor_rows(asked: list[dict[str, str]]) -> torch.Tensor:
+    """A context row for each dictionary, such as {"class": "food", "kind": "apple"}."""
+    columns = du.sprite_scoring().factor_columns()
+    places = {column: place for place, column in enumerate(columns)}
+    rows = torch.zeros(len(asked), len(columns))
+    for row, wanted in zip(rows, asked):
+        for column in wanted.items():
+            row[places[column]] = 1
+    return rows
+
+
 def pair_scores(
     pictures: np.ndarray, asked: list[dict[str, str]]
 ) -> dict[str, tuple[float, float, float]]:
@@ -166,128 +162,106 @@ def pair_scores(
 # ---- Rows ---------------------------------------------------------------------------
 
 
+def class_scores(pictures: np.ndarray, asked=None) -> dict:
+    """The scores in MEASURES that there are."""
+    scores = du.sprite_scores(pictures, asked)
+    return {measure: scores[measure] for measure in MEASURES if measure in scores}
+
+
 @dataclass(frozen=True)
-class Guided:
-    """Guided samples, each class in turn; weak: as in `guided`."""
+class Real:
+    """Held-out real sprites: the floor."""
+
+    seed: int
+
+    def score(self, n: int) -> dict:
+        return class_scores(held_out_sprites(n, self.seed))
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Samples of each class in turn."""
 
     weights: str
-    sampler: str
-    options: dict
-    w: float
+    guidance: float
     seed: int
-    weak: str | None = None
 
-    def score(self) -> dict:
-        model = shipped_network(self.weights)
-        weak = shipped_network(self.weak) if self.weak else None
-        context = contexts(self.weights, N)
-        pictures = draw_batches(
-            guided(model, self.w, weak),
-            N,
-            SAMPLERS[self.sampler],
-            seed=self.seed,
-            context=context,
-            **self.options,
-        )
-        return du.sprite_scores(pictures, context)
+    def score(self, n: int) -> dict:
+        asked = contexts("context", n)
+        pictures = drawn(self.weights, self.guidance, asked, self.seed)
+        return class_scores(pictures, asked.numpy())
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Samples asked for pairs of factors; together: one guidance for the pair."""
+class Pairs:
+    """Samples asked for a class and two of its factors."""
 
     held_out: bool
-    together: bool
-    w: float
+    guidance: float
     seed: int
-    weights: str = FACTORS
-    options: dict = field(default_factory=TILDE_20.copy)
+    weights: str = "sprite_unet_trained"
 
-    def score(self) -> dict:
-        asked = asked_pairs(self.held_out, N, self.seed)
-        context = torch.from_numpy(du.sprite_scoring().as_context(asked))
-        way = guided if self.together else asked_apart
-        model = way(shipped_network(self.weights), self.w)
-        pictures = draw_batches(
-            model, N, ddpm, seed=self.seed, context=context, **self.options
-        )
+    def score(self, n: int) -> dict:
+        asked = asked_pairs(self.held_out, n, self.seed)
+        pictures = drawn(self.weights, self.guidance, factor_rows(asked), self.seed)
         return pair_scores(pictures, asked)
 
 
-def guided_rows() -> dict[str, Guided]:
-    """Several networks and samplers, guided with several weights."""
-    ddim_20 = {"steps": 20}
-    kinds = {
-        "PaletteNet, DDPM": ("best_trained", "DDPM", TILDE_20),
-        "PaletteNet, DDIM": ("best_trained", "DDIM", ddim_20),
-        "ContextUnet, DDIM": ("context_model_trained", "DDIM", ddim_20),
-    }
+def planned_rows() -> dict[str, Real | Classes | Pairs]:
     rows = {}
-    for label, (weights, sampler, options) in kinds.items():
-        for w in (0, 1, 2, 4, 8):
+    for seed in SEEDS:
+        rows[f"held-out real sprites, seed {seed}"] = Real(seed)
+    for label, weights in NETWORKS.items():
+        for w in WEIGHTS:
             for seed in SEEDS:
-                row = Guided(weights, sampler, options, w, seed)
-                rows[f"{label}, w = {w}, seed {seed}"] = row
-    for w in (1, 2):
-        for seed in SEEDS:
-            row = Guided("model_31", "DDPM", TILDE_20, w, seed, weak="model_12")
-            rows[f"epoch 31 by epoch 12, w = {w}, seed {seed}"] = row
-    return rows
-
-
-def asked_rows() -> dict[str, Asked]:
-    """Pairs that training shows or not, asked for together or apart."""
-    rows = {}
+                name = f"{label}, w = {w}, seed {seed}"
+                rows[name] = Classes(weights, w, seed)
     for held_out, kind in ((False, "seen"), (True, "held-out")):
-        for together, how in ((True, "together"), (False, "apart")):
-            for w in (1, 2):
-                for seed in SEEDS:
-                    name = f"{kind} pairs, {how}, w = {w}, seed {seed}"
-                    rows[name] = Asked(held_out, together, w, seed)
+        for w in PAIR_WEIGHTS:
+            for seed in SEEDS:
+                name = f"{kind} pairs, w = {w}, seed {seed}"
+                rows[name] = Pairs(held_out, w, seed)
     return rows
 
 
-FLOOR = "test (floor)"
-ROWS = guided_rows() | asked_rows()
+ROWS = planned_rows()
 
 
-def row_digest(row: Guided | Asked) -> str:
+def row_digest(row: Real | Classes | Pairs, n: int) -> str:
     """The digest of a row: its settings, its weights, and the ruler."""
-    common = {"version": VERSION, "n": N, "batch": BATCH, "trust": TRUST}
+    common = {"version": VERSION, "n": n, "batch": BATCH, "steps": STEPS}
     settings = {"kind": type(row).__name__, **common, **asdict(row)}
-    weak = getattr(row, "weak", None)
-    names = [row.weights, weak] if weak else [row.weights]
-    return digest(settings, [*RULER, *map(weights_file, names)])
+    files = [*RULER]
+    if not isinstance(row, Real):
+        files.append(weights_file(row.weights))
+    return digest(settings, files)
 
 
-def floor_digest() -> str:
-    """The digest of the row of real sprites."""
-    return digest({"version": VERSION, "n": N, "set": FLOOR}, RULER)
+def score(name: str, n: int) -> dict:
+    """The scores of a row; runs in a process of its own, on one core."""
+    torch.set_num_threads(1)
+    return rounded(ROWS[name].score(n))
 
 
-def floor_scores() -> dict:
-    """The scores of N held-out real sprites."""
-    test = du.load_sprites("test")
-    rows = np.random.default_rng(0).permutation(len(test))[:N]
-    return du.sprite_scores(test.images[rows], test.c[rows].numpy())
-
-
-def write_guidance(path: Path) -> None:
-    """Score what is missing in the file at this path."""
-    content = stored(path, {"n": N, "rows": {}})
-    digests = {FLOOR: floor_digest()}
-    for name, row in ROWS.items():
-        digests[name] = row_digest(row)
-
-    def score(name):
-        return floor_scores() if name == FLOOR else ROWS[name].score()
-
-    fill(path, content, "rows", digests, score)
+def write_guidance(path: Path, content: dict, n: int, workers: int = 1) -> None:
+    """Score what is missing in the content, and write the file after each row."""
+    digests = {name: row_digest(row, n) for name, row in ROWS.items()}
+    names = missing(content["rows"], digests, "drawn_with")
+    jobs = {name: (name, n) for name in names}
+    for name, scores in side_by_side(score, jobs, workers):
+        row = {"drawn_with": digests[name], "scores": scores}
+        add_row(content["rows"], name, row, order=ROWS)
+        write_json(path, content)
+        print(f"{name}: scored", flush=True)
 
 
 def main() -> None:
-    parser = command_line(__doc__, du.WEIGHTS / "guidance.json", workers=False)
-    write_guidance(parsed(parser).out)
+    parser = command_line(__doc__, du.WEIGHTS / "guidance.json")
+    parser.add_argument("--samples", type=int, default=SAMPLES)
+    options = parsed(parser)
+    settings = {"samples": options.samples, "steps": STEPS}
+    content = so_far(options.out, settings, parser, rows={})
+    write_guidance(options.out, content, options.samples, options.workers)
 
 
 if __name__ == "__main__":

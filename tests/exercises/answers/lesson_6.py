@@ -5,24 +5,6 @@ what the check must say, a regular expression). RIGHT: correct answers that diff
 the solution, as (exercise, code).
 """
 
-GUIDED = """
-def my_guided(model, w):
-    def predict(x, t, c):
-        null = model(x, t, None)
-        context = model(x, t, c)
-        return {line}
-    return predict
-"""
-
-ONE_CALL = """
-def my_guided_in_one_call(model, w):
-    def predict(x, t, c):
-        contexts = torch.cat(({nothing}, c))
-        {halves} = model({x}, {t}, contexts).chunk(2)
-        return null + w * (context - null)
-    return predict
-"""
-
 BETWEEN = """
 def my_guided_between(model, w, low, high, T=500):
     def predict(x, t, c):
@@ -43,13 +25,16 @@ def my_composed(model, x, t, plain, one, other, w):
 """
 
 
-def guided(line):
-    """A my_guided whose predict returns `line`, with null and context known."""
-    return GUIDED.format(line=line)
+def row(entry):
+    return f"def my_row(asked, columns):\n    return torch.tensor({entry})"
 
 
-def in_one_call(halves, x, nothing="0 * c", t="t.expand(len(x)).repeat(2)"):
-    return ONE_CALL.format(halves=halves, x=x, nothing=nothing, t=t)
+def dropping(answer):
+    return f"def my_drop(c, p):\n    return {answer}"
+
+
+def guidance(answer):
+    return f"def my_guidance(null, context, w):\n    return {answer}"
 
 
 def between(condition):
@@ -60,83 +45,68 @@ def composed(line):
     return COMPOSED.format(line=line)
 
 
-def modulated(answer):
-    return f"def my_modulated(h, factor, summand):\n    return {answer}"
-
-
 WRONG = [
-    ("6.1", modulated("factor * h + summand"), r"\(4, 4, 4, 4\): .*rows and columns"),
     (
         "6.1",
-        modulated("summand[..., None, None] * h + factor[..., None, None]"),
-        "swapped",
+        row("[float(value in asked.values()) for _, value in columns]"),
+        "only its value was compared",
     ),
     (
         "6.1",
-        modulated("(1 + factor[..., None, None]) * h + summand[..., None, None]"),
-        "FiLM",
-    ),
-    ("6.2", guided("context + w * (context - null)"), "at w = 3: .*paper's w', 1 more"),
-    ("6.2", guided("(1 + w) * context - w * null"), "paper's w', 1 more"),
-    ("6.2", guided("context + w * (null - context)"), "null and context are swapped"),
-    ("6.2", guided("w * (context - null)"), "the base is missing"),
-    ("6.2", guided("null + w * context"), "the base is not subtracted"),
-    (
-        "6.2",
-        guided("w * context + (1 - w) * model(x, t, torch.ones_like(c))"),
-        "a context of ones",
+        row("[float(factor in asked) for factor, _ in columns]"),
+        "only its factor was compared",
     ),
     (
-        "6.2",
-        guided("w * context + (1 - w) * model(x, t, 0 * c + 0.5)"),
-        "a context of halves",
+        "6.1",
+        row("[[float(asked.get(f) == value) for f, value in columns]]"),
+        "an axis too many",
     ),
-    ("6.2", guided("context"), "where is w"),
+    (
+        "6.1",
+        row("[columns.index(column) for column in asked.items()]"),
+        "these are places of columns",
+    ),
+    ("6.2", dropping("c * (torch.rand(c.shape) >= p)"), "one draw decides for a row"),
+    (
+        "6.2",
+        dropping("c * (torch.rand(len(c), 1) < p)"),
+        "share dropped, not the share kept",
+    ),
+    ("6.2", dropping("c * (torch.rand(1) >= p)"), "share one draw"),
+    (
+        "6.2",
+        dropping("c * (torch.rand(len(c), 1) >= p) / (1 - p)"),
+        r"multiplied by 1\.11, as nn.Dropout",
+    ),
     (
         "6.2",
         """
-        def my_guided(model, w):
-            return lambda x, t: model(x, t, None)
+        def my_drop(c, p):
+            kept = c.clone()
+            kept[torch.randperm(len(c))[: round(p * len(c))]] = 0
+            return kept
         """,
-        "stopped with TypeError",
+        "Each of 200 batches of 10 rows lost exactly 3",
+    ),
+    (
+        "6.2",
+        dropping("c * (torch.rand(len(c)) >= p)"),
+        r"RuntimeError.*\(B,\) does not line up with \(B, 5\): draw \(B, 1\)",
     ),
     (
         "6.3",
-        guided("null + w * (context - null)").replace(
-            "my_guided", "my_guided_in_one_call"
-        ),
-        r"asked 2 times, for \[5, 5\]",
+        guidance("context + w * (context - null)"),
+        "at w = 3: .*paper's w', 1 more",
     ),
-    ("6.3", in_one_call("context, null", "torch.cat((x, x))"), "halves are swapped"),
-    (
-        "6.3",
-        in_one_call("null, context", "torch.cat((x, x))", t="t"),
-        r"t has shape \(5,\); expected \(10,\)",
-    ),
-    (
-        "6.3",
-        in_one_call("null, context", "x.repeat_interleave(2, 0)"),
-        "each row must keep its own",
-    ),
-    (
-        "6.3",
-        in_one_call("null, context", "torch.cat((x, x))", "torch.ones_like(c)"),
-        "a context of ones",
-    ),
-    (
-        "6.4",
-        "my_guess = (8, 8)",
-        (
-            "ContextUnet's FD at w = 8 is 405, and 148 at a smaller "
-            "weight.*PaletteNet's FD at w = 8"
-        ),
-    ),
-    (
-        "6.4",
-        "my_guess = [2, 4]",
-        "PaletteNet's FD at w = 4 .*Your other weight is right",
-    ),
-    ("6.4", "my_guess = 2", "expected two of the weights"),
+    ("6.3", guidance("(1 + w) * context - w * null"), "paper's w', 1 more"),
+    ("6.3", guidance("context + w * (null - context)"), "null and context are swapped"),
+    ("6.3", guidance("w * (context - null)"), "the base is missing"),
+    ("6.3", guidance("null + w * context"), "the base is not subtracted"),
+    ("6.3", guidance("null + w * (null - context)"), "are the signs right"),
+    ("6.3", guidance("context"), "where is w"),
+    ("6.4", 'my_guess = "FD"', "FD rises from .*on the way"),
+    ("6.4", 'my_guess = "variety"', "total variation rises from .*on the way"),
+    ("6.4", "my_guess = 8", "expected .class., .variety. or .FD."),
     # guidance outside of the interval instead of inside
     (
         "6.5",
@@ -174,9 +144,21 @@ WRONG = [
 
 
 RIGHT = [
-    ("6.2", guided("(1 - w) * null + w * context")),
-    ("6.4", "my_guess = torch.tensor([2.0, 1.0])"),
-    ("6.4", "my_guess = np.array([2, 1])"),
+    (
+        "6.1",
+        """
+        def my_row(asked, columns):
+            row = torch.zeros(len(columns))
+            for column in asked.items():
+                row[columns.index(column)] = 1
+            return row
+        """,
+    ),
+    ("6.2", dropping("torch.where(torch.rand(len(c)) < p, torch.tensor(0.0), c.T).T")),
+    ("6.2", dropping("c * torch.bernoulli(torch.full((len(c), 1), 1 - p))")),
+    ("6.3", guidance("(1 - w) * null + w * context")),
+    ("6.3", guidance("torch.lerp(null, context, w)")),
+    ("6.4", 'my_guess = " Class "'),
     ("6.5", between("low - 0.5 < float(t[0]) * T < high + 0.5")),
     ("6.6", composed("w * a + w * b + (1 - 2 * w) * base")),
 ]
