@@ -1461,14 +1461,14 @@ class SpriteUnet(nn.Module):
         """What a context says, as words: (B, M, reader_width).
 
         context: (B, max_words), numbers of words, which the reader reads; or
-        (B, n_cfeat), a row, which becomes one word. A shorter row, such as that of a
-        class alone, is filled up with zeros.
+        (B, n_cfeat), a row: each of its columns becomes a word, as strong as its
+        number. A shorter row, such as that of a class alone, is filled up with zeros.
         """
         length = context.shape[1]
         if length == self.max_words:
             return self.reader(context.long())
         row = F.pad(context, (0, self.n_cfeat - length))
-        return self.columns(row)[:, None]
+        return row[..., None] * self.columns.weight.T
 
     def picture(self, x: Tensor, ab: Tensor, words: Tensor) -> Tensor:
         """The clean picture behind x_t, (B, C, H, W).
