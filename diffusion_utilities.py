@@ -3545,11 +3545,13 @@ def load_digits(
                 f"{folder} is damaged ({_reason(error)}); remove it, and try again "
                 "with download=True"
             ) from None
-        why = f"the full set is not under root={Path(root).name!r}"
+        why = ""
+        if root != DATA:
+            why = f" (the full set is not under root={Path(root).name!r})"
         if download:
             last_line = str(error).strip().split("\n")[-1]
-            why = f"the download failed: {last_line}"
-        print(f"{name}: the 5,000 pictures that ship with the course ({why})")
+            why = f" (the download failed: {last_line})"
+        print(f"{name}: the 5,000 pictures that ship with the course{why}")
         return _load_shipped_digits(name)
     return full.data[:, None].float() / 255, full.targets
 

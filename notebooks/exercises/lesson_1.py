@@ -12,7 +12,6 @@ from exercises import (
     guessed,
     seeded,
     shown_mean,
-    shown_std,
     tried,
     with_a_hint,
 )
@@ -94,6 +93,8 @@ def _forward(model, x, without=(), fault=""):
     act = torch.nn.Identity() if fault == "no activation" else model.act
     x, skips = _down(model, x, act, without, fault)
     for i, layer in enumerate(model.up_layers):
+        if i == 0 and fault == "extra skip":
+            x = x + x
         if i > 0:
             skip = 0 if fault == "no skips" else skips.pop()
             if fault == "stored after halving":
@@ -136,6 +137,7 @@ SHAPES = (
     "Are the skips used first in, first out, or stored after halving? "
     "The last one stored, before its halving, fits the first doubling."
 )
+CONCATENATED = "Are the skips concatenated? Here they are added."
 
 
 def forward_mistakes(model, x):
@@ -145,7 +147,7 @@ def forward_mistakes(model, x):
     )
     yield (
         "the last SiLU is missing "
-        "(section 10 says why one may want that; this network has it).",
+        "(section 11 says why one may want that; this network has it).",
         _forward(model, x, fault="no last activation"),
     )
     yield (
@@ -161,6 +163,10 @@ def forward_mistakes(model, x):
         "the skips are stored after halving: store before, add after doubling.",
         _forward(model, x, fault="stored after halving"),
     )
+    yield (
+        "the bottom is added to itself; only `full` and `half` are skips.",
+        _forward(model, x, fault="extra skip"),
+    )
     yield "the coarser skip is missing.", _forward(model, x, without=[1])
     yield "the fine skip is missing.", _forward(model, x, without=[0])
 
@@ -171,7 +177,12 @@ def forward_mistakes(model, x):
 )
 def forward_pass(attempt):
     model, x = _untrained()
-    mine = with_a_hint("size of tensor", SHAPES, attempt, model, x)
+    try:
+        mine = with_a_hint("size of tensor", SHAPES, attempt, model, x)
+    except Wrong as wrong:
+        if "channels" not in str(wrong) and "except in dimension" not in str(wrong):
+            raise
+        raise Wrong(f"{wrong} {CONCATENATED}") from None
     compare(mine, _forward(model, x), forward_mistakes(model, x))
 
 
@@ -223,10 +234,11 @@ def _same(mine, x, tolerance):
     return same_shape and torch.allclose(mine, x.double(), rtol=0, atol=tolerance)
 
 
-def step_mistakes(x, guess, amount, following):
+def step_mistakes(x, guess, amount, following, mine):
     share = following / amount
     kept = 1 - following
-    noise = (x - (1 - amount) * guess) / amount
+    mixed = x - (1 - amount) * guess  # the noise, times amount
+    noise = mixed / amount
     early = x - kept * guess  # the noise, if x were corrupted by next_amount
     yield (
         "this is the guess alone: corrupt it again, by `next_amount`.",
@@ -248,6 +260,50 @@ def step_mistakes(x, guess, amount, following):
         x + (guess - x) * share,
     )
     yield LATE, kept * guess + following * early / amount
+    yield (
+        "you moved x by amount - next_amount of the way to the guess. That is right "
+        "only at amount 1: the distance must shrink to next_amount / amount of itself.",
+        x + (guess - x) * (amount - following),
+    )
+    yield (
+        "the guess keeps its full weight: it needs 1 - next_amount.",
+        guess + following * noise,
+    )
+    yield (
+        "in the noise, only the guess is divided by amount: "
+        "put x - (1 - amount) * guess into brackets.",
+        kept * guess + following * (x - (1 - amount) * guess / amount),
+    )
+    yield "the division by amount is missing.", kept * guess + following * mixed
+    if following > 0:
+        yield (
+            "you divided by next_amount: x holds the noise by `amount`.",
+            kept * guess + mixed,
+        )
+    yield from as_mixture(x, guess, share, mine)
+
+
+def as_mixture(x, guess, share, mine):
+    """If `mine` is a weighted sum of x and the guess: which one, and which is right."""
+    mine = as_numbers(mine)
+    if mine.shape != x.shape or not mine.isfinite().all():
+        return
+    parts = torch.stack((x.flatten(), guess.flatten()), dim=1).double()
+    weights = torch.linalg.lstsq(parts, mine.view(-1, 1)).solution
+    sum_of_both = (parts @ weights).view(mine.shape)
+    a, b = weights.flatten().tolist()
+    yield (
+        f"yours is {a:.2f} x + {b:.2f} guess, "
+        f"and expected is {share:.2f} x + {1 - share:.2f} guess.",
+        sum_of_both,
+    )
+
+
+def draws_noise(attempt, *arguments):
+    """Whether two calls with the same arguments differ."""
+    first = as_numbers(tried(attempt, *arguments))
+    second = as_numbers(tried(attempt, *arguments))
+    return first.shape == second.shape and not torch.equal(first, second)
 
 
 def reason_to_stay(attempt, x, guess, mine):
@@ -267,8 +323,13 @@ def reason_to_stay(attempt, x, guess, mine):
 def step_of_any_size(attempt):
     x, guess = two_pictures(4, seed=9)
     for amount, following in ((0.6, 0.2), (1.0, 0.8), (0.2, 0.0)):
+        if following > 0 and draws_noise(attempt, x, guess, amount, following):
+            raise Wrong(
+                "your step draws fresh noise: two calls differ. Here the noise is the "
+                "one that the guess implies."
+            )
         mine = tried(attempt, x, guess, amount, following)
-        mistakes = step_mistakes(x, guess, amount, following)
+        mistakes = step_mistakes(x, guess, amount, following, mine)
         if amount == 0.6 and _same(mine, x, 1e-4):
             reason = reason_to_stay(attempt, x, guess, mine)
             mistakes = {reason: x}
@@ -278,7 +339,6 @@ def step_of_any_size(attempt):
             mistakes,
             where=f"from amount {amount} to {following}",
             tolerance=1e-4,
-            number=shown_std("your x has std"),
         )
 
 

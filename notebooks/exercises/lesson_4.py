@@ -18,6 +18,7 @@ from exercises import (
     as_numbers,
     compare,
     exercise,
+    nearest,
     seeded,
     shown_std,
     told,
@@ -275,7 +276,7 @@ def _sampled(network, x, steps, schedule, fault):
         noise = network(x, x.new_full((len(x),), t / schedule.T))
         ab = schedule.ab[t].item()
         alpha = ab / schedule.ab[s].item()
-        if fault == "single step":
+        if fault in ("single step", "no t_prev"):
             alpha = schedule.a[t].item()
         mean = x - (1 - alpha) / (1 - ab) ** 0.5 * noise
         divisor = ab if fault == "alpha-bar" else alpha
@@ -283,11 +284,15 @@ def _sampled(network, x, steps, schedule, fault):
         sigma = 1 - alpha if fault == "no root" else (1 - alpha) ** 0.5
         z = zs[0] if fault == "one z" else zs[i]
         is_last = s == 0 and fault != "noise at the end"
+        if fault == "no t_prev":
+            is_last = t == 1
         x = mean if is_last or fault == "no z" else mean + sigma * z
     return x
 
 
 SAMPLER_FAULTS = {
+    "no t_prev": "is `t_prev` missing? Without it `denoise_add_noise` goes to t - 1 "
+    "only: pass the step where the stride ends.",
     "noise at the end": "is noise added in the last stride? "
     "The one that ends at 0 returns the mean.",
     "no root": "a square root is missing: sigma is the root of the stride's beta.",
@@ -360,6 +365,11 @@ def whole_sampler(attempt):
             where,
             tolerance=1e-3,
         )
+        if getattr(mine, "requires_grad", False):
+            raise Wrong(
+                "the pictures are right, but carry gradients, and with them the memory "
+                "of every step: put the loop into `with torch.no_grad():`."
+            )
 
 
 # ---- 4.4 -----------------------------------------------------------------------------
@@ -482,7 +492,7 @@ def _pair(mean, error):
     return torch.stack([number.double() for number in numbers])
 
 
-def paired_mistakes(first, second):
+def paired_mistakes(first, second, mine):
     d = first - second
     n = len(d)
     mean = d.mean()
@@ -491,6 +501,13 @@ def paired_mistakes(first, second):
         "that error is unpaired, and the hard sprites are in both scatters. "
         "Subtract sprite by sprite first.",
         _pair(mean, unpaired),
+    )
+    apart = first.std() - second.std()
+    forms = [sign * apart / root for sign in (1, -1) for root in (1, n, n**0.5)]
+    yield (
+        "this is the difference of the two scatters. "
+        "Subtract sprite by sprite first, then take the std of what is left.",
+        nearest(mine, *(_pair(mean, form) for form in forms)),
     )
     yield (
         "this is the scatter of single differences; "
@@ -542,6 +559,6 @@ def paired(attempt):
         compare(
             mine,
             right,
-            paired_mistakes(first.double(), second.double()),
+            paired_mistakes(first.double(), second.double(), mine),
             where=f"for {n} sprites",
         )

@@ -24,6 +24,13 @@ def forward(store="x", which="", last="model.act(layer(x))"):
     return FORWARD.format(store=store, which=which, last=last)
 
 
+def concatenated():
+    return forward().replace(
+        "model.upscale(x) + skips.pop()",
+        "torch.cat((model.upscale(x), skips.pop()), dim=1)",
+    )
+
+
 def corrupt(answer):
     return f"def my_corrupt(x, amount, noise):\n    return {answer}"
 
@@ -95,6 +102,12 @@ WRONG = [
         """,
         "store before, add after doubling",
     ),
+    ("1.2", concatenated(), "RuntimeError.*Are the skips concatenated"),
+    (
+        "1.2",
+        forward().replace("if i > 0:", "x = x + x if i == 0 else x\n        if i > 0:"),
+        "bottom is added to itself",
+    ),
     ("1.3", "my_guess = 0.0", "commonest value"),
     ("1.3", "my_guess = 0.5", "squared error of 0.*middle of the range"),
     ("1.3", "my_guess = 29", "outside the range"),
@@ -140,6 +153,44 @@ WRONG = [
             return (1 - amount) * guess + amount * noise
         """,
         "by `amount` again",
+    ),
+    (
+        "1.4",
+        step("x + (guess - x) * (amount - next_amount)"),
+        "amount - next_amount of the way",
+    ),
+    (
+        "1.4",
+        step("(1 - next_amount) * guess + next_amount * torch.rand_like(x)"),
+        "draws fresh noise",
+    ),
+    (
+        "1.4",
+        step("guess + next_amount * (x - (1 - amount) * guess) / amount"),
+        "it needs 1 - next_amount",
+    ),
+    (
+        "1.4",
+        """
+        def my_step(x, guess, amount, next_amount):
+            noise = x - (1 - amount) * guess / amount
+            return (1 - next_amount) * guess + next_amount * noise
+        """,
+        "into brackets",
+    ),
+    (
+        "1.4",
+        """
+        def my_step(x, guess, amount, next_amount):
+            noise = (x - (1 - amount) * guess) / next_amount
+            return (1 - next_amount) * guess + next_amount * noise
+        """,
+        "divided by next_amount",
+    ),
+    (
+        "1.4",
+        step("(x + guess) / 2"),
+        r"yours is 0\.50 x \+ 0\.50 guess, and expected is 0\.33 x \+ 0\.67 guess",
     ),
     ("1.5", "my_share = 0", "must name one of ten"),
     ("1.5", "my_share = 0.5", "expected a share, 0 or 1"),

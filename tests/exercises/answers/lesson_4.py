@@ -149,6 +149,25 @@ WRONG = [
         """,
         "x_0 is clipped",
     ),
+    (
+        "4.3",
+        """
+        @torch.no_grad()
+        def my_sampler(network, x, steps, schedule, generator):
+            network.eval()
+            for t, t_prev in zip(steps, steps[1:]):
+                noise = network(x, torch.full((len(x),), t / schedule.T))
+                z = torch.randn(x.shape, generator=generator)
+                x = denoise_add_noise(x, t, noise, schedule, z=z)
+            return x
+        """,
+        "is `t_prev` missing",
+    ),
+    (
+        "4.3",
+        sampler().replace("with torch.no_grad():", "if True:"),
+        "carry gradients",
+    ),
     # a fault of published code: each checkpoint is sampled from a new x_T
     (
         "4.4",
@@ -189,6 +208,15 @@ WRONG = [
             return d.mean(), ((first.var() + second.var()) / len(d)) ** 0.5
         """,
         "unpaired",
+    ),
+    (
+        "4.5",
+        """
+        def my_paired(first, second):
+            spread = first.std() - second.std()
+            return (first - second).mean(), spread / len(first) ** 0.5
+        """,
+        "difference of the two scatters",
     ),
     (
         "4.5",
