@@ -267,7 +267,7 @@ def share_kept(n, end):
     return float((rms < 0.1).float().mean())
 
 
-@exercise("5.3", "Run on: the figure of this section shows six of the 64.")
+@exercise("5.3", "In 20 steps 55 of the 64 sprites match, in 10 steps 47. Run on.")
 def steps_that_keep_the_sprite(guess):
     numbers = ", ".join(map(str, FEW_STEPS))
     guess = guessed(guess, f"one of these numbers of steps: {numbers}", FEW_STEPS)
@@ -293,6 +293,18 @@ def slerp_mistakes(a, b, w, theta):
     def sines(one, other, angle):
         return torch.sin((1 - w) * angle) * one + torch.sin(w * angle) * other
 
+    lengths = a.norm() * b.norm()
+    by_matrices = torch.arccos(a @ b / lengths)
+    yield (
+        "`@` multiplies matrices, channel by channel; "
+        "here multiply the entries (`a * b`) and sum them all.",
+        sines(a, b, by_matrices) / torch.sin(by_matrices),
+    )
+    by_entries = torch.arccos(a * b / lengths)
+    yield (
+        "is a sum missing? theta is one number, made from the sum of `a * b`.",
+        sines(a, b, by_entries) / torch.sin(by_entries),
+    )
     straight = (1 - w) * a + w * b
     yield "that is the straight line.", straight
     yield (
@@ -356,34 +368,37 @@ def euler_mistakes(x, t, s, noise, schedule):
     root = schedule.ab.sqrt()
     std = (1 - schedule.ab).sqrt()
     rho = (1 / schedule.ab - 1).sqrt()
-    x_bar = x / root[t]
+    y = x / root[t]
     move = (rho[s] - rho[t]) * noise
     yield (
         "the sign is reversed: "
-        "the clock runs from rho_t to rho_s, so it is rho_s - rho_t.",
-        root[s] * (x_bar - move),
+        "the step leads from rho_t to rho_s, so its length is rho_s - rho_t.",
+        root[s] * (y - move),
     )
     yield (
-        "this is still x-bar; multiply by the root of alpha-bar_s to get x_s.",
-        x_bar + move,
+        "this is still y_s; multiply by the root of alpha-bar_s to get x_s.",
+        y + move,
     )
     yield (
-        "x is not yet x-bar: divide it by the root of alpha-bar_t first.",
+        "x is not yet y_t: divide it by the root of alpha-bar_t first.",
         root[s] * (x + move),
     )
     yield (
-        "x-bar is turned back with the root of alpha-bar_t; you are at s now.",
-        root[t] * (x_bar + move),
+        "y_s is turned back with the root of alpha-bar_t; you are at s now.",
+        root[t] * (y + move),
     )
     yield (
         "is the root of rho missing? rho is a standard deviation.",
-        root[s] * (x_bar + (rho[s] ** 2 - rho[t] ** 2) * noise),
+        root[s] * (y + (rho[s] ** 2 - rho[t] ** 2) * noise),
     )
     yield (
         "rho is divided by the root of alpha-bar: is that missing?",
-        root[s] * (x_bar + (std[s] - std[t]) * noise),
+        root[s] * (y + (std[s] - std[t]) * noise),
     )
-    yield "the clock is rho, not t.", root[s] * (x_bar + (s - t) * noise)
+    yield (
+        "the slope is multiplied by rho_s - rho_t, not by s - t.",
+        root[s] * (y + (s - t) * noise),
+    )
     root = schedule.a.sqrt()
     rho = (1 / schedule.a - 1).sqrt()
     yield (

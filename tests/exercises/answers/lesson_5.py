@@ -165,16 +165,36 @@ WRONG = [
         ),
         "a . b by both lengths",
     ),
+    *(
+        (
+            "5.4",
+            slerp(
+                "(torch.sin((1 - w) * theta) * a + torch.sin(w * theta) * b)"
+                " / torch.sin(theta)",
+                f"({products}) / (a.norm() * b.norm())",
+            ),
+            words,
+        )
+        for products, words in (
+            ("a @ b", "`@` multiplies matrices"),
+            ("a * b", "is a sum missing"),
+        )
+    ),
     (
         "5.5",
         euler("root[s] * (x / root[t] + (rho[t] - rho[s]) * noise)"),
         "the sign is reversed",
     ),
-    ("5.5", euler("x / root[t] + (rho[s] - rho[t]) * noise"), "this is still x-bar"),
+    ("5.5", euler("x / root[t] + (rho[s] - rho[t]) * noise"), "this is still y_s"),
     (
         "5.5",
         euler("root[s] * (x / root[t] + (rho[s] ** 2 - rho[t] ** 2) * noise)"),
         "root of rho missing",
+    ),
+    (
+        "5.5",
+        euler("root[s] * (x / root[t] + (s - t) * noise)"),
+        "multiplied by rho_s - rho_t, not by s - t",
     ),
     (
         "5.5",
