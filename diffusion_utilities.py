@@ -1461,14 +1461,18 @@ class SpriteUnet(nn.Module):
         """What a context says, as words: (B, M, reader_width).
 
         context: (B, max_words), numbers of words, which the reader reads; or
-        (B, n_cfeat), a row: each of its columns becomes a word, as strong as its
-        number. A shorter row, such as that of a class alone, is filled up with zeros.
+        (B, n_cfeat), a row. Its 16 largest columns become words, and the sum of all
+        stands in the places that are left. A shorter row, such as that of a class
+        alone, is filled up with zeros.
         """
         length = context.shape[1]
         if length == self.max_words:
             return self.reader(context.long())
         row = F.pad(context, (0, self.n_cfeat - length))
-        return row[..., None] * self.columns.weight.T
+        values, columns = row.topk(min(16, self.n_cfeat))
+        words = values[..., None] * self.columns.weight.T[columns]
+        whole = self.columns(row)[:, None]
+        return torch.where(values[..., None] == 0, whole, words)
 
     def picture(self, x: Tensor, ab: Tensor, words: Tensor) -> Tensor:
         """The clean picture behind x_t, (B, C, H, W).

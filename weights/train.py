@@ -137,9 +137,9 @@ CONTEXT_STAGES = (
 SPRITE_STAGES = (
     {
         "network": "SpriteUnet",
-        "epochs": 36,
-        "steady_epochs": 22,
-        "decay_epochs": 36,
+        "epochs": 31,
+        "steady_epochs": 24,
+        "decay_epochs": 31,
         "passes": 7,
         "batch": 64,
         "learning_rate": 0.012,
