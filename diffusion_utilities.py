@@ -107,7 +107,6 @@ __all__ = [
     "EmbedFC",
     "ContextUnet",
     "BasicUNet",
-    "PaletteNet",
     "SpriteUnet",
     "straight_frequencies",
     "straight_share",
@@ -184,8 +183,8 @@ COURSE = Path(__file__).resolve().parent
 DATA = COURSE / "data"
 WEIGHTS = COURSE / "weights"
 
-# Numbers below 1e-38 count as 0: a CPU is slow with them, and a PaletteNet's small
-# probabilities have many.
+# Numbers below 1e-38 count as 0: a CPU is slow with them, and the small probabilities
+# of a palette's colours have many.
 torch.set_flush_denormal(True)
 
 
@@ -1040,209 +1039,6 @@ class BasicUNet(nn.Module):
             )
 
 
-class PaletteNet(nn.Module):
-    """A network for sprites that names the colour of each pixel, out of a palette.
-
-    A perceptron sees the whole picture and writes a palette for it: `slots` rows of
-    scores for the colours. Each pixel mixes these rows, and adds how likely its noisy
-    value is under each colour ([Plaid], output prior). The expected colour implies the
-    noise, which is what `forward` returns; `loss` trains the network.
-
-    images: (N, H, W, 3) uint8, the training pictures, with at most 1,024 colours. They
-        give the colours and their shares, which no file of weights holds.
-    schedule: gives alpha-bar; samplers must use the same one.
-    n_cfeat: length of a context.
-    width, depth, slots, dropout: of the perceptron.
-    trust: above 0, `forward` believes the whole picture more, and each noisy pixel
-        less, than training found right: the scores are multiplied by 1 + trust ab_t^2.
-
-    Raises ValueError for pictures of another kind. Runs in float32 or under autocast.
-
-    Lesson 3.
-    """
-
-    def __init__(
-        self,
-        images: np.ndarray,
-        schedule: NoiseSchedule,
-        *,
-        n_cfeat: int = 5,
-        width: int = 256,
-        depth: int = 3,
-        slots: int = 16,
-        dropout: float = 0.0,
-        trust: float = 0.0,
-    ) -> None:
-        super().__init__()
-        n_cfeat = _whole("n_cfeat", n_cfeat)
-        width = _whole("width", width)
-        depth = _whole("depth", depth, least=0)
-        slots = _whole("slots", slots)
-        _check_number("dropout", dropout)
-        _check_number("trust", trust, high=1000)
-        _check_schedule(schedule)
-        images = np.asarray(images)
-        colours, counts = self._colours(images)
-        _, rows, columns, _ = images.shape
-        size = rows * columns
-        self.shape = (3, rows, columns)
-        self.n_cfeat = n_cfeat
-        self.trust = trust
-        self._table("palette", colours / 127.5 - 1)
-        self._table("log_share", np.log(counts / counts.sum()))
-        self._table("log_snr", schedule.snr.log().clamp(max=99))
-        self._table("frequencies", np.geomspace(0.25, 25, 32))
-
-        # What it reads: each pixel, and 8 numbers for the colours that it may be.
-        self.embed = nn.Linear(len(colours), 8, bias=False)
-        self.read = nn.Linear((3 + 8) * size, width)
-        self.time = EmbedFC(2 * 32, 64)
-        self.context = EmbedFC(n_cfeat, 64)
-        self.condition = nn.Linear(64, width)
-
-        # The perceptron: residual blocks, each scaled by time and context.
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
-        self.scale = nn.ModuleList(nn.Linear(64, 2 * width) for _ in range(depth))
-        self.widen = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(depth))
-        self.narrow = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-
-        # What it writes: 12 numbers a place, and rows of scores for the colours.
-        self.place = nn.Linear(width, 12 * size)
-        self.pixel = nn.Linear(3 + 8 + 12, 32)
-        self.own = nn.Linear(32, len(colours))
-        self.mix = nn.Linear(32, slots)
-        self.dropout = nn.Dropout(dropout)
-        self.rows = nn.Linear(width, 24 * slots)
-        self.score = nn.Linear(24, len(colours), bias=False)
-        self._initialise()
-
-    @staticmethod
-    def _colours(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The colours of the pictures (colours, 3), and how many pixels have each."""
-        is_rgb = images.dtype == np.uint8 and images.shape[3:] == (3,)
-        if not is_rgb or not images.size:
-            raise ValueError(
-                f"images: {images.dtype} {images.shape}; expected uint8 (N, H, W, 3), "
-                "N at least 1"
-            )
-        pixels = images.reshape(-1, 3)
-        colours, counts = np.unique(pixels, axis=0, return_counts=True)
-        if len(colours) > 1024:
-            raise ValueError(
-                f"images: {images.dtype} {images.shape}, {len(colours)} colours; "
-                "expected uint8 (N, H, W, 3), 1024 at most"
-            )
-        return colours, counts
-
-    def _table(self, name: str, values: np.ndarray | Tensor) -> None:
-        """A constant in float32; it is not saved, as half precision would round it."""
-        values = torch.as_tensor(values, dtype=torch.float32)
-        self.register_buffer(name, values, persistent=False)
-
-    def _initialise(self) -> None:
-        """Begin with the evidence and the shares of the colours alone."""
-        nn.init.normal_(self.score.weight)
-        nn.init.zeros_(self.own.weight)
-        nn.init.zeros_(self.rows.weight)
-        nn.init.zeros_(self.rows.bias)
-        self.own.bias.data.copy_(self.log_share)
-
-    def _log_snr(self, x: Tensor, t: Tensor) -> Tensor:
-        """log SNR at t / T, (B, 1); t = 0 counts as the first step."""
-        T = len(self.log_snr) - 1
-        share = torch.as_tensor(t, dtype=torch.float32, device=x.device)
-        step = (share * T).round().long()
-        step = torch.where(step == 0, 1, step)
-        step = step.reshape(-1).expand(len(x))
-        return _at(self.log_snr, step, x[:, 0, 0])
-
-    def _evidence(self, pixels: Tensor, log_snr: Tensor) -> Tensor:
-        """log N(x_t; sqrt(ab) colour, 1 - ab), less a constant: (B, H W, colours)."""
-        signal = log_snr.sigmoid()[..., None].sqrt()
-        variance = (-log_snr).sigmoid()[..., None]
-        pull = signal / variance
-        colours = self.palette.T.expand(len(pixels), -1, -1)
-        length = self.palette.square().sum(1)
-        with _no_autocast(pixels):
-            return torch.baddbmm(-pull * signal / 2 * length, pull * pixels, colours)
-
-    def _perceptron(self, seen: Tensor, log_snr: Tensor, c: Tensor) -> Tensor:
-        """What the network says of the whole picture: (B, width)."""
-        angles = log_snr * self.frequencies
-        waves = torch.cat((torch.sin(angles), torch.cos(angles)), 1)
-        condition = F.silu(self.time(waves) + self.context(c))
-        h = self.read(seen.flatten(1)) + self.condition(condition)
-        blocks = zip(self.norms, self.widen, self.scale, self.narrow)
-        for norm, widen, scale, narrow in blocks:
-            inner = F.gelu(widen(norm(h)))
-            inner = inner * (1 + scale(condition))  # FiLM
-            h = h + narrow(self.dropout(inner))
-        return self.norm(h)
-
-    def logits(
-        self, x: Tensor, t: Tensor, c: Tensor | None = None, trust: float = 0.0
-    ) -> Tensor:
-        """Log-probabilities, up to a constant, of each colour at each pixel.
-
-        Arguments as `forward`. Returns (B, H W, colours).
-        """
-        _check_pictures(x, self.read.weight)
-        if x.shape[1:] != self.shape:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; expected the size of the training "
-                f"pictures, {self.shape}, for each"
-            )
-        _check_time(t, x)
-        log_snr = self._log_snr(x, t)
-        c = _context_or_zeros(c, x, self.n_cfeat)
-        pixels = x.flatten(2).mT
-        likely = self._evidence(pixels, log_snr)
-        guess = self.embed((likely + self.log_share).softmax(2))
-        seen = torch.cat((pixels, 3 * guess), 2)
-
-        h = self._perceptron(seen, log_snr, c)
-        place = self.place(h).view(len(x), -1, 12)
-        each = F.gelu(self.pixel(torch.cat((seen, place), 2)))
-        rows = self.score(self.rows(h).view(len(x), -1, 24))
-        scores = self.own(each) + self.mix(each) @ rows
-        signal = log_snr.sigmoid()[..., None].sqrt()
-        return torch.addcmul(likely, scores, 1 + trust * signal**4)
-
-    def loss(self, x: Tensor, t: Tensor, c: Tensor | None, clean: Tensor) -> Tensor:
-        """Cross-entropy of the clean picture's colours, in nats a pixel.
-
-        x, t, c as `forward`; clean (B, 3, H, W). Returns (B, H W).
-        """
-        pixels = clean.flatten(2).mT
-        right = torch.cdist(pixels, self.palette).argmin(2)
-        logits = self.logits(x, t, c).flatten(0, 1)
-        error = F.cross_entropy(logits, right.flatten(), reduction="none")
-        return error.view_as(right)
-
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        c: Tensor | None = None,
-        clean: Tensor | None = None,
-    ) -> Tensor:
-        """The noise in x, with arguments as `ContextUnet`: (B, 3, H, W).
-
-        With `clean` it returns `loss` instead, so that whatever wraps the network (an
-        average, several processes) sees its training.
-        """
-        if clean is not None:
-            return self.loss(x, t, c, clean)
-        logits = self.logits(x, t, c, self.trust)
-        log_snr = self._log_snr(x, t)[..., None, None]
-        with _no_autocast(x):  # it would round the colours
-            x0 = (logits.softmax(2) @ self.palette).mT.reshape(x.shape)
-        signal = log_snr.sigmoid().sqrt()
-        spread = (-log_snr).sigmoid().sqrt()
-        return (x - signal * x0) / spread
-
-
 class Attention(nn.Module):
     """Multi-head attention: each place gathers information from a source.
 
@@ -1405,7 +1201,8 @@ class SpriteUnet(nn.Module):
     Raises ValueError for other pictures, times and contexts than the network was built
     for.
 
-    Sources: [EDM] section 5 for the clean picture, [SD3] section 3.1 for the loss.
+    Sources: [EDM] section 5 for the clean picture, [Plaid], output prior, for the
+    evidence of a pixel, [SD3] section 3.1 for the loss.
 
     Lesson 8.
     """

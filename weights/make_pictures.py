@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "experiments"))
-from shipped import contexts, ddim, shipped_network
+from shipped import ddpm, shipped_network
 
 import diffusion_utilities as du  # found beside this folder
 
@@ -105,8 +105,15 @@ def lesson_6() -> Image.Image:
     context = context.repeat(3, 1)
     starts = normal(6, 3, 16, 16, seed=6)[:3]
     x_T = starts.repeat_interleave(len(shares), 0)
-    model = shipped_network("best_trained")
-    pictures = ddim(model, SCHEDULE, x_T=x_T, context=context, steps=50)
+    pictures = ddpm(
+        du.sprite_network(),
+        SCHEDULE,
+        x_T=x_T,
+        context=context,
+        steps=du.straight_steps(SCHEDULE, 20),
+        variance="beta_tilde",
+        generator=torch.Generator().manual_seed(6),
+    )
     return du.show_images(pictures, columns=len(shares), zoom=3)
 
 
@@ -227,30 +234,48 @@ def instrument() -> Image.Image:
 
 @cache
 def walk_of_the_front() -> torch.Tensor:
-    """What the best weights draw with plain DDPM, the classes in turn, at some steps.
+    """What the strong network draws in 20 steps, the classes in turn.
 
-    Returns the first 48 of a batch of 64: (steps, 48, 3, 16, 16).
+    Returns the noise, the steps after which it changes most, and the end, of the first
+    48 of a batch of 64: (11, 48, 3, 16, 16).
     """
-    steps = (500, 400, 320, 260, 220, 190, 160, 130, 100, 70, 40, 20, 0)
-    model = shipped_network("best_trained")
-    generator = torch.Generator().manual_seed(4)
+    steps = du.straight_steps(SCHEDULE, 20)
     _, frames = du.sample_ddpm(
-        model,
+        du.sprite_network(),
         SCHEDULE,
         shape=(64, 3, 16, 16),
-        context=contexts("best", 64),
-        generator=generator,
-        keep=steps,
+        context=torch.eye(5)[torch.arange(64) % 5],
+        steps=steps,
+        variance="beta_tilde",
+        generator=torch.Generator().manual_seed(4),
+        keep=[steps[0], *steps[8:17], 0],
     )
     return frames[:, :48]
 
 
-def front() -> Image.Image:
+NOISE_COLOURS = 32  # of the 256 that an animated PNG may have
+
+
+@cache
+def end_of_the_front() -> Image.Image:
+    """The drawn sprites, a pixel for a pixel, in few enough colours for `drawing`."""
+    sheet = du.show_images(walk_of_the_front()[-1], columns=16, zoom=1)
+    few = sheet.quantize(
+        256 - NOISE_COLOURS,
+        Image.Quantize.MAXCOVERAGE,
+        kmeans=1,
+        dither=Image.Dither.NONE,
+    )
+    return few.convert("RGB")
+
+
+def front(zoom: int = 3) -> Image.Image:
     """The sprites that `drawing` ends with, for readers who want no motion."""
-    return du.show_images(walk_of_the_front()[-1], columns=16)
+    end = end_of_the_front()
+    return end.resize((zoom * end.width, zoom * end.height), Image.Resampling.NEAREST)
 
 
-def shared_palette(frames: np.ndarray, noise: int = 32) -> np.ndarray:
+def shared_palette(frames: np.ndarray, noise: int = NOISE_COLOURS) -> np.ndarray:
     """A palette (colours, 3) for all frames (N, H, W, 3).
 
     It has every colour of the last frame, exactly, and `noise` colours for the noise
@@ -283,9 +308,10 @@ def save_drawing(zoom: int = 3) -> None:
     A viewer that plays no animations shows the end.
     """
     frames = []
-    for frame in walk_of_the_front():
+    for frame in walk_of_the_front()[:-1]:
         sheet = du.show_images(frame, columns=16, zoom=1)
         frames.append(np.asarray(sheet))
+    frames.append(np.asarray(end_of_the_front()))
     frames = np.stack(frames).astype(int)
     palette = shared_palette(frames)
     pictures = [with_palette(frame, palette, zoom) for frame in frames]

@@ -1,8 +1,7 @@
 """Train the networks of the course: `python weights/train.py`.
 
-The last three runs take hours on two cores; each history has its seconds. The networks
-`best_trained.pth` and `factor_model_trained.pth` still ship, but were trained by an
-earlier version of this program (commit 63f5a01). There are five runs:
+The last three runs take hours on two cores; each history has its seconds. There are
+five runs:
 - `basic`: lesson 1's BasicUNet, on digits;
 - `features`: the classifier behind the measures of samples;
 - `model`: ContextUnet on sprites, without labels, in three stages;

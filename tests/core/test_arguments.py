@@ -42,13 +42,13 @@ def context_unet():
     return du.ContextUnet(3, 8, 5, 16).eval()
 
 
-def palette_net():
-    images = du.load_sprites("test").images[:20]
+def sprite_unet():
     torch.manual_seed(1)
-    return du.PaletteNet(images, SCHEDULE, width=16).eval()
+    sizes = {"channels": (8, 16, 16), "width": 16, "reader_width": 16}
+    return du.SpriteUnet(SCHEDULE, du.sprite_palette(), **sizes).eval()
 
 
-both_networks = pytest.mark.parametrize("build", [context_unet, palette_net])
+both_networks = pytest.mark.parametrize("build", [context_unet, sprite_unet])
 
 
 def silent(x, t, c=None):
@@ -104,8 +104,8 @@ def ask_context_unet(c):
     return context_unet()(pictures(), 0.5, c)
 
 
-def ask_palette_net(c):
-    return palette_net()(pictures(), 0.5, c)
+def ask_sprite_unet(c):
+    return sprite_unet()(pictures(), 0.5, c)
 
 
 def measure(c):
@@ -130,7 +130,7 @@ ALL_USES = [
     draw_ddim,
     draw_multistep,
     ask_context_unet,
-    ask_palette_net,
+    ask_sprite_unet,
     measure,
     go,
 ]
@@ -470,7 +470,7 @@ def test_what_is_no_schedule(schedule):
         lambda: du.sample_ddim(silent, schedule, shape=SHAPE),
         lambda: du.sample_multistep(silent, schedule, shape=SHAPE),
         lambda: du.denoising_losses(silent, x, schedule, steps=[3]),
-        lambda: du.PaletteNet(rgba()[..., :3], schedule),
+        lambda: du.SpriteUnet(schedule, du.sprite_palette()),
     ]
     for use in uses:
         with refused("schedule: ", "NoiseSchedule.linear(500)"):
@@ -1064,25 +1064,6 @@ def test_sizes_that_no_network_has(arguments, words):
 def test_pictures_that_are_not_square_are_told_so(shape):
     with refused(shape, "square pictures (B, 3, 16, 16)"):
         context_unet()(torch.zeros(shape), 0.5)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"n_cfeat": 0},
-        {"width": 0},
-        {"depth": -1},
-        {"slots": 0},
-        {"dropout": 2},
-        {"trust": -1},
-        {"trust": NAN},
-    ],
-)
-def test_sizes_that_no_palette_net_has(options):
-    [name] = options
-    images = du.load_sprites("test").images[:5]
-    with refused(f"{name}=", "expected"):
-        du.PaletteNet(images, SCHEDULE, **options)
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 30, 28), (1, 28, 28), (2, 3, 28, 28)])

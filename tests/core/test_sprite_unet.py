@@ -366,3 +366,33 @@ def test_a_part_of_the_practice_can_be_spread_evenly():
     assert (counts - 0.2).abs().max() < 0.01
     with pytest.raises(ValueError, match="even=1.5"):
         du.straight_frequencies(SCHEDULE, even=1.5)
+
+
+def test_numbers_that_a_cpu_is_slow_with_count_as_zero():
+    """The helper asks for it when it is imported, but not every processor can."""
+    product = float(torch.tensor(1e-30) * 1e-10)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot")
+    assert product == 0
+
+
+# ---- The weights that ship -----------------------------------------------------------
+
+
+def test_the_shipped_network_draws_what_it_is_asked_for():
+    """Of a hero, a piece of food, a spell and a red slime at most one is wrong."""
+    texts = ("a hero", "food", "a spell", "a red slime")
+    wanted = ("hero", "food", "spell", "non-hero")
+    pictures, _ = du.sample_ddpm(
+        du.sprite_network(),
+        SCHEDULE,
+        shape=(4, 3, 16, 16),
+        context=words(*texts),
+        steps=du.straight_steps(SCHEDULE, 20),
+        generator=torch.Generator().manual_seed(0),
+        variance="beta_tilde",
+        keep=0,
+    )
+    found, _ = du.sprite_factory().decode(du.to_pictures(pictures))
+    right = [one.class_name == name for one, name in zip(found, wanted)]
+    assert sum(right) >= 3

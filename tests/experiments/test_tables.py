@@ -220,7 +220,6 @@ def test_a_renamed_and_rewritten_sampler_keeps_every_row(monkeypatch):
         {"sampler": "DDPM"},
         {"options": {"steps": 25}},
         {"seed": 5},
-        {"trust": 1.0},
         {"start": "noised sprites"},
     ],
 )

@@ -90,10 +90,6 @@ def context_unet() -> nn.Module:
     return du.ContextUnet(3, 64, 5, 16)
 
 
-def palette_net() -> nn.Module:
-    return du.PaletteNet(du.load_sprites("train").images, SCHEDULE)
-
-
 def course_draw(sampler: Callable, **options) -> Draw:
     def draw(network, n):
         shape = (n, *SHAPE)
@@ -265,19 +261,6 @@ COURSE_CONTEXT_UNET = Contender(
     },
     channels_last=True,
 )
-COURSE_PALETTE_NET = Contender(
-    build=palette_net,
-    loss=None,
-    ddim=course_ddim,
-    others={
-        "DDPM-500": course_draw(du.sample_ddpm),
-        "2M-10": course_multistep("2m"),
-    },
-    rate=3e-3,  # these three as best_history.json has them
-    betas=(0.9, 0.99),
-    clip=1.0,
-    channels_last=True,
-)
 PUBLISHED = Contender(
     build=published_unet,
     loss=published_loss,
@@ -313,7 +296,6 @@ SMALLDIFFUSION = Contender(
 )
 CONTENDERS = {
     "this course, ContextUnet": COURSE_CONTEXT_UNET,
-    "this course, PaletteNet": COURSE_PALETTE_NET,
     "published recipe": PUBLISHED,
     "diffusers": DIFFUSERS,
     "denoising-diffusion-pytorch": DENOISING_DIFFUSION,

@@ -21,7 +21,6 @@ from shipped import (
     RESTARTS,
     RULER,
     SCHEDULE,
-    TRUST,
     contexts,
     ddim,
     ddpm,
@@ -66,14 +65,13 @@ class Row:
     """What N samples are drawn with.
 
     weights: shipped ones, or "ideal": the ideal denoiser. sampler: one of SAMPLERS,
-    with its options. trust: of a PaletteNet. start: one of STARTS.
+    with its options. start: one of STARTS.
     """
 
     weights: str
     sampler: str
     options: dict = field(default_factory=dict)
     seed: int = SEED
-    trust: float | None = None
     start: str = "pure noise"
 
 
@@ -88,10 +86,10 @@ LABELS = {
 }
 
 
-def labelled(weights: str, label: str, steps: int, **changed) -> Row:
+def labelled(weights: str, label: str, steps: int) -> Row:
     """A row of one of LABELS in so many steps."""
     sampler, options = LABELS[label]
-    return Row(weights, sampler, {**options, "steps": steps}, **changed)
+    return Row(weights, sampler, {**options, "steps": steps})
 
 
 def epoch_rows() -> dict[str, Row]:
@@ -140,13 +138,12 @@ def fault_rows() -> dict[str, Row]:
     return rows
 
 
-def rows_of(name: str, weights: str, plan: dict, end: str = "", **changed) -> dict:
-    """The rows {"name, label-steps" + end: Row} of a plan {label: numbers of steps}."""
+def rows_of(name: str, weights: str, plan: dict) -> dict[str, Row]:
+    """The rows {"name, label-steps": Row} of a plan {label: numbers of steps}."""
     rows = {}
     for label, counts in plan.items():
         for steps in counts:
-            row = labelled(weights, label, steps, **changed)
-            rows[f"{name}, {label}-{steps}{end}"] = row
+            rows[f"{name}, {label}-{steps}"] = labelled(weights, label, steps)
     return rows
 
 
@@ -162,26 +159,6 @@ def few_step_rows() -> dict[str, Row]:
     return rows_of("model_31", "model_31", plan)
 
 
-def best_rows() -> dict[str, Row]:
-    """The same with the best network; some with other seeds, and without trust."""
-    plan = {
-        "DDPM": (500,),
-        "DDPM, tilde": (10, 20, 50),
-        "DDIM, eta 0.5": (10, 20),
-        "DDIM": (5, 10, 20),
-        "DPM-Solver++(2M)": (5, 10, 20),
-        "iPNDM": (5, 10, 20),
-    }
-    rows = rows_of("best", "best_trained", plan, trust=TRUST)
-    with_seeds = {"DDPM": 500, "DDIM": 20, "DPM-Solver++(2M)": 10, "iPNDM": 10}
-    for label, steps in with_seeds.items():
-        for seed in (SEED + 1, SEED + 2):
-            row = labelled("best_trained", label, steps, trust=TRUST, seed=seed)
-            rows[f"best, {label}-{steps}, seed {seed}"] = row
-    as_trained = {"DDPM, tilde": (20, 50), "DDIM": (20,)}
-    return rows | rows_of("best", "best_trained", as_trained, ", no trust", trust=0.0)
-
-
 def ideal_rows() -> dict[str, Row]:
     """The ideal denoiser, with three of the samplers."""
     plan = {"DDPM, tilde": (20,), "DDIM": (10, 20), "DPM-Solver++(2M)": (10,)}
@@ -193,7 +170,6 @@ ROWS = {
     **ddpm_rows(),
     **fault_rows(),
     **few_step_rows(),
-    **best_rows(),
     **ideal_rows(),
 }
 
@@ -211,7 +187,7 @@ def samples(row: Row, n: int) -> np.ndarray:
     """n pictures of a row (n, 16, 16, 3) uint8, each class in turn."""
     model = ideal_denoiser
     if row.weights != "ideal":
-        model = shipped_network(row.weights, row.trust)
+        model = shipped_network(row.weights)
     draw = SAMPLERS[row.sampler]
     start = STARTS[row.start]
     context = contexts(row.weights, n)

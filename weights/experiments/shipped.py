@@ -21,8 +21,6 @@ import diffusion_utilities as du  # found two folders up
 SCHEDULE = du.NoiseSchedule.linear()
 SHAPE = (3, 16, 16)
 BATCH = 250
-# Of PaletteNets that draw; chosen with other seeds than the stored rows have.
-TRUST = 8.0
 # The sampler of the best samples without labels. Lesson 4.
 RESTARTS = {"steps": du.restart_steps(), "variance": "beta_tilde", "clip": True}
 SPRITE_FILES = (
@@ -41,39 +39,20 @@ def weights_file(name: str) -> Path:
     return du.WEIGHTS / f"{name}.pth"
 
 
-def shipped_network(name: str, trust: float = TRUST) -> torch.nn.Module:
-    """A shipped network that draws sprites, in eval mode.
+def shipped_network(name: str) -> torch.nn.Module:
+    """A shipped ContextUnet, in eval mode; the helper has `sprite_network`.
 
-    name: "model_0" to "model_31", "model_trained", "context_model_trained" (all
-    ContextUnet), "best_trained" or "factor_model_trained" (PaletteNet).
-    trust: how far a PaletteNet trusts its nearest training sprites.
+    name: "model_0" to "model_31", "model_trained" or "context_model_trained".
     Raises FileNotFoundError for other names.
     """
-    if is_palette_net(name):
-        network = palette_net(name, trust)
-    else:
-        network = du.ContextUnet(3, 64, 5, 16)
-        network = network.to(memory_format=torch.channels_last)
+    network = du.ContextUnet(3, 64, 5, 16)
+    network = network.to(memory_format=torch.channels_last)
     return du.load_weights(network, weights_file(name))
-
-
-def is_palette_net(name: str) -> bool:
-    """Whether the shipped network with this name is a PaletteNet."""
-    return name.startswith(("best", "factor"))
-
-
-def palette_net(name: str, trust: float) -> du.PaletteNet:
-    """The PaletteNet of this name, without its weights."""
-    n_cfeat = 5
-    if name.startswith("factor"):
-        n_cfeat = len(du.sprite_scoring().context_columns())
-    images = du.load_sprites("train").images
-    return du.PaletteNet(images, SCHEDULE, n_cfeat=n_cfeat, trust=trust)
 
 
 def contexts(name: str, n: int) -> Tensor | None:
     """Each class in turn (n, 5) for a network trained with labels; else None."""
-    if name.startswith(("context", "best")):
+    if name.startswith("context"):
         return torch.eye(5)[torch.arange(n) % 5]
     return None
 
