@@ -266,11 +266,11 @@ class TestTheLineOfAnError:
         assert line in answer_to("2.1", torch.no_grad()(broken))
 
     def test_not_a_judges(self):
-        def broken(network, w):
-            return lambda x, t, c: network(x, t, c[:, :2])
+        def broken(model, w, low, high, T=500):
+            return lambda x, t, c: model(x, t, c[:, :2])
 
-        line = "(in `return lambda x, t, c: network(x, t, c[:, :2])`)"
-        assert line in answer_to("6.2", broken)
+        line = "(in `return lambda x, t, c: model(x, t, c[:, :2])`)"
+        assert line in answer_to("6.5", broken)
 
     def test_that_of_a_method(self):
         class Broken:
