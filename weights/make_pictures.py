@@ -133,6 +133,21 @@ def lesson_10() -> Image.Image:
     return du.show_images(pictures, columns=len(rows[0]), zoom=2)
 
 
+def lesson_11() -> Image.Image:
+    """A pixel's eight grey levels, each in a colour, melt as noise is added."""
+    levels = np.linspace(-1, 1, 8)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, 8))[:, :3]
+    x = np.linspace(1.8, -1.8, 120)[:, None, None]
+    steps = np.geomspace(1, 400, 300).round().astype(int)
+    ab = SCHEDULE.ab.numpy()[steps, None]
+    squares = (x - ab**0.5 * levels) ** 2  # (120, 300, 8)
+    density = np.exp(-squares / (2 * (1 - ab)))
+    total = density.sum(2, keepdims=True)
+    mixed = density @ colours / total.clip(1e-300)
+    bright = (total / total.max(0)) ** 0.5
+    return Image.fromarray((mixed * bright * 255).astype(np.uint8))
+
+
 def lesson_12() -> Image.Image:
     """The density of a mixture of three Gaussians at every step, as a heat map."""
     x = np.linspace(3, -3, 120)[:, None]
@@ -341,6 +356,7 @@ PICTURES = (
     lesson_5,
     lesson_6,
     lesson_10,
+    lesson_11,
     lesson_12,
     lesson_15,
     lesson_16,
