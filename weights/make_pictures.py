@@ -117,6 +117,13 @@ def lesson_6() -> Image.Image:
     return du.show_images(pictures, columns=len(shares), zoom=3)
 
 
+def lesson_8() -> Image.Image:
+    """Six sprites for each of three captions."""
+    captions = ("wizard hat, purple robe, hero", "angry blue slime", "pink cupcake")
+    rows = [du.draw(caption, 6, seed=1) for caption in captions]
+    return du.show_images(np.concatenate(rows), columns=6, zoom=3, rows=captions)
+
+
 def lesson_10() -> Image.Image:
     """The same noise, drawn by five networks that were trained for the same seconds."""
     names = (
@@ -355,6 +362,7 @@ PICTURES = (
     lesson_4,
     lesson_5,
     lesson_6,
+    lesson_8,
     lesson_10,
     lesson_11,
     lesson_12,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import diffusion_utilities as du
 
@@ -40,3 +41,70 @@ def test_a_wrong_sprite_counts_as_wrong(program, rows):
     assert scores["factors"]["class"][0] == pytest.approx(heroes / len(rows), abs=1e-3)
     assert scores["all"][0] <= heroes / len(rows)
     assert scores["legal"][0] == 1
+
+
+def test_the_sets_that_are_made_from_others(program):
+    sets = program.caption_sets(40)
+    assert set(sets) >= {"seen", "swapped", "unknown", "left out", "avoided"}
+    for row in sets["unknown"]:
+        assert program.UNKNOWN_WORD in row["text"]
+    pairs = zip(sets["negation"], sets["left out"], sets["avoided"])
+    for denied, left_out, avoided in pairs:
+        assert denied["unwanted"] == left_out["unwanted"]
+        assert len(left_out["text"]) < len(denied["text"])
+        assert not {"no", "without"} & set(left_out["text"].split())
+        assert " with " in avoided["avoid"]
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("a hero: orange vest, no sword", "a hero: orange vest"),
+        ("no blade, red hair, a hero", "red hair, a hero"),
+        ("a hero: no sword, red hair", "a hero: red hair"),
+        ("a hero without a blade and in a robe", "a hero and in a robe"),
+        ("a hero without a sword", "a hero"),
+    ],
+)
+def test_a_denial_is_left_out(program, text, left):
+    row = {"text": text, "unwanted": {"item": "sword"}}
+    assert program.without_denial(row)["text"] == left
+
+
+def test_unknown_words_take_the_place_of_a_colour(program):
+    row = {
+        "text": "a hero in a crimson robe",
+        "wanted": {"class": "hero", "outfit": "robe", "outfit_colour": "red"},
+        "rest": {"item": "bow"},
+    }
+    new = program.with_unknown_word(row)
+    assert new["text"] == f"a hero in a {program.UNKNOWN_WORD} robe"
+    assert new["wanted"] == {"class": "hero", "outfit": "robe"}
+    assert new["rest"] == {"item": "bow", "outfit_colour": "red"}
+
+
+def test_exchanged_colours_and_denied_things_are_counted(program):
+    every = program.test_captions()
+    swapped = [row for row in every if row["set"] == "swapped"][:20]
+    denied = [row for row in every if row["set"] == "negation"][:20]
+    assert program.ceiling_row(swapped)["exchanged"][0] == 0
+    assert program.ceiling_row(denied)["unwanted"][0] == 0
+    other_way = [swapped[place ^ 1] for place in range(len(swapped))]
+    factory = du.sprite_factory()
+    found = []
+    for row in other_way:
+        values = {**row["wanted"], **row["rest"]}
+        found.append(factory.specify(values.pop("class"), **values))
+    assert all(program.are_exchanged(found, swapped))
+
+
+def test_avoiding_goes_away_from_its_own_context(program):
+    def model(x, t, c):
+        return c.sum(1).view(-1, 1, 1, 1).expand_as(x)
+
+    x = torch.zeros(2, 3, 4, 4)
+    asked = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
+    avoid = torch.tensor([[1.0, 0.0], [4.0, 0.0]])
+    both = torch.cat((asked, avoid), 1)
+    noise = program.avoiding(model, 2.0)(x, torch.tensor(0.5), both)
+    assert noise[:, 0, 0, 0].tolist() == [1 + 2 * 2, 4 + 2 * -3]
