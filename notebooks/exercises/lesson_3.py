@@ -1,7 +1,6 @@
 """The judges of lesson 3's exercises (they spoil them)."""
 
 import json
-from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch.nn as nn
 from diffusion_utilities import (
     WEIGHTS,
     NoiseSchedule,
-    ResidualConvBlock,
     perturb_input,
     predict_x0,
 )
@@ -30,66 +28,64 @@ from exercises import (
 
 # ---- 3.1 -----------------------------------------------------------------------------
 
-FIRST = 3 * 64 * 9  # weights of the first convolution, 3 to 64 channels
-SECOND = 64 * 64 * 9  # weights of the second one, 64 to 64 channels
-NORMS = 2 * 2 * 64  # two batch norms, two numbers a channel each
-ALL = FIRST + 64 + SECOND + 64 + NORMS
+LAYERS = ("enter", "down", "embed_time", "middle", "up", "out")
 
 
-def count_mistakes():
-    yield (
-        "128 are missing. Are there 64 biases in each convolution, "
-        "and two numbers a channel in each batch norm?",
-        ALL - 128,
-    )
-    yield (
-        "are the two batch norms missing? They have two numbers a channel each.",
-        ALL - NORMS,
-    )
-    yield (
-        "the convolutions' biases and the batch norms are missing.",
-        FIRST + SECOND,
-    )
-    yield (
-        "a batch norm's running mean and variance are counted too, "
-        "but no training adjusts them.",
-        ALL + NORMS,
-    )
-    without_window = 3 * 64 + 64 * 64
-    yield (
-        "is the window missing? "
-        "A 3 x 3 convolution has 9 weights for each pair of channels.",
-        without_window + 128 + NORMS,
-    )
-    yield (
-        "the second convolution goes from 64 channels to 64, not from 3.",
-        2 * (FIRST + 64) + NORMS,
-    )
-    yield (
-        "this is the first convolution alone, with its batch norm.",
-        FIRST + 64 + 2 * 64,
-    )
-    yield "this counts the first convolution alone.", FIRST + 64
+def small_unet(net, x, t, fault=""):
+    """The forward pass of the lesson's small U-Net, with at most one usual fault."""
+    time = net.embed_time(t)[..., None, None]
+    full = net.enter(x)
+    half = net.down(full)
+    before = half + time if fault == "time before" else half
+    middle = half if fault == "no middle" else net.middle(before)
+    if fault == "time multiplied":
+        middle = middle * time
+    elif fault not in ("no time", "time before"):
+        middle = middle + time
+    skip = half + time if fault == "time in skip" else half
+    up = net.up(skip, middle) if fault == "up swapped" else net.up(middle, skip)
+    parts = (full, up) if fault == "out swapped" else (up, full)
+    return net.out(torch.cat(parts, 1))
+
+
+UNET_FAULTS = {
+    "no time": "the time is missing: add `embed_time(t)` to what `middle` returns.",
+    "time before": "the time is added before `middle`; add it to what `middle` "
+    "returns.",
+    "time multiplied": "the time is multiplied; add it.",
+    "time in skip": "the time is in the skip connection, too; add it to what `middle` "
+    "returns only.",
+    "no middle": "is `middle` missing? It comes after `down`.",
+    "up swapped": "`up` takes what comes from below first, then the skip connection.",
+    "out swapped": "`out` gets what comes from below first, then `enter`'s output.",
+}
 
 
 @exercise(
     "3.1",
-    "And `ResidualConvBlock(64, 64)`, in the same way: why is it nearly twice as many?",
+    "Give `out` zeros in place of `enter`'s output: what would the network lose?",
 )
-def count(attempt):
-    mine = as_numbers(attempt)
-    if mine.ndim or not mine.isfinite():
-        raise Wrong(f"You have {attempt!r:.60}; expected one number, the sum.")
-    mine = float(mine)
-    for sentence, wrong in count_mistakes():
-        if mine == wrong:
-            raise Wrong(sentence)
-    if mine != ALL:
-        fault = "few" if mine < ALL else "many"
+def forward_pass(attempt):
+    torch.manual_seed(0)
+    net = tried(attempt)
+    if not isinstance(net, nn.Module):
         raise Wrong(
-            f"{mine:,g} is too {fault}: "
-            "two convolutions with their biases, and two batch norms."
+            f"This makes {type(net).__name__}; expected the class of your network."
         )
+    missing = [name for name in LAYERS if not hasattr(net, name)]
+    if missing:
+        raise Wrong(f"The layer {missing[0]!r} is gone; keep `__init__` as it was.")
+    x = torch.randn(3, 3, 16, 16, generator=seeded(0))
+    t = torch.tensor([0.1, 0.5, 1.0])
+    axes = "`embed_time(t)` is (B, 32): give it two more axes, `[..., None, None]`."
+    mine = with_a_hint("size of tensor", axes, net, x, t)
+    with torch.no_grad():
+        right = small_unet(net, x, t)
+        mistakes = {
+            sentence: small_unet(net, x, t, fault)
+            for fault, sentence in UNET_FAULTS.items()
+        }
+    compare(mine, right, mistakes, where="three pictures at three times")
 
 
 # ---- 3.2 -----------------------------------------------------------------------------
@@ -333,7 +329,7 @@ def fresh_noise_was_drawn(attempt, x, steps, schedule):
 
 @exercise(
     "3.4",
-    "Give it only five steps, then one: what happens to the sprites of section 7?",
+    "Give it only five steps, then one: what happens to the sprites of section 6?",
 )
 def my_sampler(attempt):
     schedule = NoiseSchedule.linear()
@@ -381,138 +377,3 @@ def half_way(attempt):
             f"Half of the way is done earlier: at epoch {right}, {legal[right]} of 64 "
             "are legal."
         )
-
-
-# ---- 3.6 -----------------------------------------------------------------------------
-
-
-def _decay(n, decay, fault):
-    warm_up = (1 + n) / (10 + n)
-    if fault == "no warm-up":
-        return decay
-    if fault == "max":
-        return max(decay, warm_up)
-    if fault == "warm-up only":
-        return warm_up
-    return min(decay, warm_up)
-
-
-def _average(ema, model, n, decay, fault=""):
-    """One update of an average, with at most one of the usual faults."""
-    d = _decay(n, decay, fault)
-    if fault == "swapped":
-        d = 1 - d
-    parameters = {name for name, _ in model.named_parameters()}
-    for name, new in model.state_dict().items():
-        is_buffer = name not in parameters
-        if fault == "parameters only" and is_buffer:
-            continue
-        copied = fault == "buffers copied" and is_buffer
-        if copied or not new.is_floating_point():
-            ema[name].copy_(new)
-        else:
-            ema[name].lerp_(new, 1 - d)
-    return ema
-
-
-AVERAGE_FAULTS = {
-    "no warm-up": "the decay is not warmed up: d = min(decay, (1 + n) / (10 + n)), "
-    "or the random first weights stay too long.",
-    "swapped": "the decay is swapped: "
-    "d belongs to the old average, 1 - d to the new weights.",
-    "max": "the larger of the two decays was taken; "
-    "the warm-up is the smaller one at first.",
-    "warm-up only": "the warm-up never ends: it must stop at `decay` (`min`).",
-    "parameters only": "batch norm's buffers were left as they were: "
-    "go through state_dict(), not parameters().",
-    "buffers copied": "batch norm's running mean and variance were copied; "
-    "they are averaged as well.",
-}
-DECAY = 0.6
-
-
-def after_updates(update, updates):
-    """The average of a small network that changes before each update."""
-    torch.manual_seed(0)
-    small = ResidualConvBlock(3, 4)
-    ema = None
-    for n in range(updates + 1):
-        small(torch.randn(8, 3, 4, 4))  # moves batch norm's buffers
-        for p in small.parameters():
-            p.data += 0.1 * torch.randn_like(p)
-        if ema is None:
-            weights = small.state_dict().items()
-            ema = {name: tensor.clone() for name, tensor in weights}
-        else:
-            ema = update(ema, small, n, DECAY)
-    return {**ema}
-
-
-def updated(attempt, ema, model, n, decay):
-    """What the attempt makes of `ema`: it must be `ema` itself, and changed."""
-    hint = "Batch norm's counter is a whole number: copy it."
-    answer = with_a_hint("Long", hint, attempt, ema, model, n, decay)
-    weights = model.state_dict()
-    if not isinstance(answer, Mapping) or set(answer) != set(weights):
-        raise Wrong(
-            f"You returned {type(answer).__name__}; "
-            "expected `ema` itself, with all its names."
-        )
-    for name, average in answer.items():
-        if torch.is_tensor(average) and shares_memory(average, weights[name]):
-            raise Wrong(
-                f"ema[{name!r}] has become the model's own tensor, "
-                "which changes with every training step: copy its values."
-            )
-    for name, average in answer.items():
-        if not torch.equal(as_numbers(ema[name]), as_numbers(average)):
-            raise Wrong(
-                "You returned a new average, and `ema` itself is as it was: "
-                "update it in place (`copy_`, `lerp_`, ema[name] = ...)."
-            )
-    return answer
-
-
-def shares_memory(a, b):
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
-
-
-def average_mistakes(name, mine, right, wrong):
-    """For one entry of the average; `wrong` has the averages of all faults."""
-    if "tracked" in name:  # whatever was done to it
-        yield (
-            "batch norm's counter is a whole number: copy it, do not average it.",
-            mine,
-        )
-        return
-    for sentence, average in wrong.items():
-        if not torch.equal(average[name], right):
-            yield sentence, average[name]
-
-
-def counters_last(name):
-    """A sorting key: first the parameters, then running statistics, then counters."""
-    return "tracked" in name, "running" in name
-
-
-@exercise(
-    "3.6",
-    "Leave the buffers out on purpose and sample: "
-    "what does batch norm do with statistics of another network?",
-)
-def update_average(attempt):
-    for updates in (1, 2, 30):
-        mine = after_updates(partial(updated, attempt), updates)
-        right = after_updates(_average, updates)
-        wrong = {}
-        for fault, sentence in AVERAGE_FAULTS.items():
-            faulty = partial(_average, fault=fault)
-            wrong[sentence] = after_updates(faulty, updates)
-        for name in sorted(right, key=counters_last):
-            mistakes = average_mistakes(name, mine[name], right[name], wrong)
-            compare(
-                mine[name],
-                right[name],
-                mistakes,
-                where=f"after {updates} of your updates with decay {DECAY}, {name}",
-            )

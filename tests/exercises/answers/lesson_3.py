@@ -25,15 +25,24 @@ def my_train_step(model, optimiser, x_0, t, noise, schedule):
     return loss.item()
 """
 
-AVERAGE = """
-def my_update_average(ema, model, n, decay):
-    d = {d}
-    for name, new in {what}:
-        if new.is_floating_point():
-            {update}
-        else:
-            {copy}
-    return ema
+UNET = """
+class SmallUnet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enter = ResidualConvBlock(3, 16)
+        self.down = UnetDown(16, 32)
+        self.embed_time = EmbedFC(1, 32)
+        self.middle = ResidualConvBlock(32, 32)
+        self.up = UnetUp(32 + 32, 16)
+        self.out = nn.Conv2d(16 + 16, 3, 3, padding=1)
+
+    def forward(self, x, t):
+        time = self.embed_time(t){axes}
+        full = self.enter(x)
+        half = self.down(full)
+        middle = {middle}
+        up = {up}
+        return {out}
 """
 
 PAIR = """
@@ -62,13 +71,13 @@ def sampler(
     return SAMPLER.format(time=time, clamp=clamp, move=move, answer=answer)
 
 
-def average(
-    update="ema[name].lerp_(new, 1 - d)",
-    copy="ema[name].copy_(new)",
-    d="min(decay, (1 + n) / (10 + n))",
-    what="model.state_dict().items()",
+def unet(
+    middle="self.middle(half) + time",
+    up="self.up(middle, half)",
+    out="self.out(torch.cat((up, full), 1))",
+    axes="[..., None, None]",
 ):
-    return AVERAGE.format(d=d, what=what, update=update, copy=copy)
+    return UNET.format(middle=middle, up=up, out=out, axes=axes)
 
 
 def pair(x_t, target="noise", view=".view(-1, 1, 1, 1)"):
@@ -80,10 +89,18 @@ def training_pair(answer):
 
 
 WRONG = [
-    ("3.1", "my_count = 3 * 64 * 9 + 64 * 64 * 9 + 2 * 2 * 64", "128 are missing"),
-    ("3.1", "my_count = 3 * 64 * 9 + 64 + 64 * 64 * 9 + 64", "batch norms missing"),
-    ("3.1", "my_count = 3 * 64 + 64 + 64 * 64 + 64 + 4 * 64", "window missing"),
-    ("3.1", "my_count = 1000", "too few"),
+    ("3.1", unet("self.middle(half)"), "time is missing"),
+    ("3.1", unet("self.middle(half + time)"), "before `middle`"),
+    ("3.1", unet("self.middle(half) * time"), "multiplied; add it"),
+    ("3.1", unet("half + time"), "`middle` missing"),
+    ("3.1", unet(up="self.up(half, middle)"), "from below first, then the skip"),
+    ("3.1", unet(up="self.up(middle, half + time)"), "in the skip connection, too"),
+    ("3.1", unet(out="self.out(torch.cat((full, up), 1))"), "`enter`'s output"),
+    ("3.1", unet(out="self.out(up)"), "RuntimeError"),
+    ("3.1", unet(axes=""), "two more axes"),
+    ("3.1", unet(out="None"), "returned None"),
+    ("3.1", unet().replace("enter", "first"), "'enter' is gone"),
+    ("3.1", "def SmallUnet():\n    return 3", "expected the class"),
     # a fault of published code: the root on the noise
     (
         "3.2",
@@ -129,32 +146,6 @@ WRONG = [
         "On the sheet of epoch 12, 1 of 64 is legal, and at last 19",
     ),
     ("3.5", "my_guess = 4", "On the sheet of epoch 4, 0 of 64 are legal"),
-    ("3.6", average(d="decay"), "not warmed up"),
-    ("3.6", average("ema[name].lerp_(new, d)"), "swapped"),
-    ("3.6", average(what="model.named_parameters()"), "buffers were left"),
-    (
-        "3.6",
-        average(copy="ema[name].lerp_(new, 1 - d)"),
-        "whole number: copy it",
-    ),
-    (
-        "3.6",
-        average(copy="ema[name].copy_(d * ema[name] + (1 - d) * new)"),
-        "num_batches_tracked: .*whole number: copy it, do not average it",
-    ),
-    (
-        "3.6",
-        average(
-            "ema = {**ema, name: d * ema[name] + (1 - d) * new}",
-            "ema = {**ema, name: new.clone()}",
-        ),
-        "update it in place",
-    ),
-    (
-        "3.6",
-        average("ema[name] = d * ema[name] + (1 - d) * new", "ema[name] = new"),
-        "num_batches_tracked'. has become the model's own tensor",
-    ),
 ]
 
 
@@ -165,7 +156,14 @@ RIGHT = [
             move="x = perturb_input(x_0, t_next, noise, schedule); y = x_0", answer="y"
         ),
     ),
-    ("3.1", "my_count = torch.tensor(38976)"),
+    (
+        "3.1",
+        unet(
+            "self.middle(half) + time.view(-1, 32, 1, 1)",
+            out="self.out(torch.cat([up, full], dim=1))",
+            axes="",
+        ),
+    ),
     (
         "3.2",
         training_pair("torch.stack([perturb_input(x_0, t, noise, schedule), noise])"),
@@ -173,12 +171,4 @@ RIGHT = [
     ("3.2", training_pair("[perturb_input(x_0, t, noise, schedule), noise]")),
     ("3.5", "my_guess = 31.0"),
     ("3.5", "my_guess = torch.tensor(31)"),
-    (
-        "3.6",
-        average("ema[name].copy_(d * ema[name] + (1 - d) * new)"),
-    ),
-    (
-        "3.6",
-        average("ema[name] = d * ema[name] + (1 - d) * new", "ema[name] = new.clone()"),
-    ),
 ]
