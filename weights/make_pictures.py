@@ -110,6 +110,14 @@ def lesson_6() -> Image.Image:
     return du.show_images(pictures, columns=len(shares), zoom=3)
 
 
+def lesson_7() -> Image.Image:
+    """Eight stored edits that are right: the sprites before, and after."""
+    with np.load(RESULTS / "editing.npz") as file:
+        right = np.flatnonzero(file["right"])[:8]
+        pictures = np.concatenate((file["real"][right], file["edited"][right]))
+    return du.show_images(pictures, columns=8, zoom=3)
+
+
 def lesson_10() -> Image.Image:
     """The same noise, drawn by five networks that were trained for the same seconds."""
     names = (
@@ -314,6 +322,7 @@ PICTURES = (
     lesson_4,
     lesson_5,
     lesson_6,
+    lesson_7,
     lesson_10,
     lesson_12,
     lesson_15,
