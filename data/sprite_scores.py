@@ -324,17 +324,20 @@ def context_columns() -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(columns))
 
 
-def as_context(asked: Sequence[Factors]) -> np.ndarray:
+def as_context(
+    asked: Sequence[Factors], columns: Sequence[tuple[str, str]] | None = None
+) -> np.ndarray:
     """Dictionaries of factors as contexts: (N, columns) float32.
 
     A dictionary such as {"class": "hero", "hair_colour": "red"} has 1 in the column of
-    each value that it asks for and 0 elsewhere. A factor that has no columns
-    (`context_columns`) is left out. Raises ValueError for a factor or a value that no
-    class has.
+    each value that it asks for and 0 elsewhere. A factor that has no columns is left
+    out. `columns`: `context_columns()` unless others are given, such as
+    `factor_columns()`. Raises ValueError for a factor or a value that no class has.
     Lesson 6.
     """
     asked = as_factors(asked, len(asked))
-    columns = context_columns()
+    if columns is None:
+        columns = context_columns()
     place = {column: i for i, column in enumerate(columns)}
     contexts = np.zeros((len(asked), len(columns)), np.float32)
     for context, row in zip(contexts, asked):

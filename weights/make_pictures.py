@@ -117,6 +117,14 @@ def lesson_6() -> Image.Image:
     return du.show_images(pictures, columns=len(shares), zoom=3)
 
 
+def lesson_7() -> Image.Image:
+    """Eight stored edits that are right: the sprites before, and after."""
+    with np.load(RESULTS / "editing.npz") as file:
+        right = np.flatnonzero(file["right"])[:8]
+        pictures = np.concatenate((file["real"][right], file["edited"][right]))
+    return du.show_images(pictures, columns=8, zoom=3)
+
+
 def lesson_8() -> Image.Image:
     """Six sprites for each of three captions."""
     captions = ("wizard hat, purple robe, hero", "angry blue slime", "pink cupcake")
@@ -362,6 +370,7 @@ PICTURES = (
     lesson_4,
     lesson_5,
     lesson_6,
+    lesson_7,
     lesson_8,
     lesson_10,
     lesson_11,

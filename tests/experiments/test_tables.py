@@ -61,6 +61,7 @@ def test_an_option_that_is_no_setting_is_free(parser, tmp_path):
         "experiments/sheets",
         "experiments/scores",
         "experiments/guidance",
+        "experiments/editing",
         "experiments/ablation",
         "experiments/flow",
         "experiments/blind_sheet",
