@@ -424,7 +424,11 @@ BEFORE = {
 
 @pytest.mark.parametrize(
     "run, file",
-    [("model", "model_history.json"), ("context", "context_model_history.json")],
+    [
+        ("model", "model_history.json"),
+        ("context", "context_model_history.json"),
+        ("sprite", "sprite_unet_history.json"),
+    ],
 )
 def test_the_shipped_weights_came_from_these_stages(train, run, file):
     history = read(du.WEIGHTS / file)

@@ -22,7 +22,7 @@ PUBLISHED = (
     "context_model_trained",
 )
 SPRITE_WEIGHTS = (*PUBLISHED, "model_12")
-RUNS = ("model", "context_model")
+RUNS = ("model", "context_model", "sprite_unet")
 
 
 def seeded(seed: int) -> torch.Generator:
