@@ -114,6 +114,27 @@ def test_a_row_of_the_class_alone_is_filled_up():
     assert torch.equal(model(x, 0.5, row[:, :5]), model(x, 0.5, row))
 
 
+@torch.no_grad()
+def test_a_rows_columns_become_words_and_their_sum_fills_the_other_places():
+    model = network()
+    row = torch.zeros(1, 175)
+    row[0, 3] = 1
+    row[0, 90] = 0.5
+    vectors = model.columns.weight.T
+    read = model.read(row)
+    assert read.shape == (1, 16, 32)
+    torch.testing.assert_close(read[0, 0], vectors[3])
+    torch.testing.assert_close(read[0, 1], 0.5 * vectors[90])
+    whole = vectors[3] + 0.5 * vectors[90]
+    for place in read[0, 2:]:
+        torch.testing.assert_close(place, whole)
+
+
+@torch.no_grad()
+def test_an_empty_row_has_no_words():
+    assert not network().read(torch.zeros(2, 175)).any()
+
+
 def test_a_context_that_is_too_long_is_refused():
     with pytest.raises(ValueError, match="at most 175 numbers, or captions of 40"):
         network()(pictures(), 0.5, torch.zeros(4, 176))
