@@ -3633,7 +3633,7 @@ def precision_recall_density_coverage(
 
     Sources: [PR] eq. 2, [PRDC] eq. 3 and 4.
 
-    Lesson 4.
+    Lesson 9.
     """
     real, fake = _features(real, fake)
     if not _is_whole(k) or not 1 <= k < min(len(real), len(fake)):
@@ -3673,7 +3673,7 @@ def memorised(
 
     Source: [Memo].
 
-    Lesson 4.
+    Lesson 9.
     """
     different = np.unique(to_pictures(training), axis=0)
     if len(different) < 2:
@@ -3744,7 +3744,7 @@ def sprite_scores(pictures, asked=None) -> dict[str, tuple[float, float, float]]
     `train`, then "FD", the `frechet_distance` to all of `train`. Raises ValueError as
     `summary` does.
 
-    Lesson 4.
+    Lesson 9.
     """
     scoring = sprite_scoring()
     train = load_sprites("train")
@@ -3800,7 +3800,7 @@ def sprite_report(samples, asked=None, n: int = 1000, seed: int = 0) -> str:
 
     Returns text to print. Raises ValueError for an n outside this range.
 
-    Lesson 4.
+    Lesson 9.
     """
     factory = sprite_factory()
     scoring = sprite_scoring()

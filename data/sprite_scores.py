@@ -112,7 +112,7 @@ def near_misses(
     LEGAL_ERROR refuses 91 of 100 mixed colours and practically every half part. It
     accepts 99 of 100 real sprites with Gaussian noise of standard deviation 0.05
     (tests/data/test_judging.py).
-    Lesson 4.
+    Lesson 9.
     """
     if kind not in ("colour", "part"):
         raise ValueError(f"kind={kind!r} does not exist; expected 'colour' or 'part'")
@@ -161,7 +161,7 @@ def are_new(
     """Whether each specification is missing among `known`: (N,) bool.
 
     `known`: dictionaries of factors, such as `load_sprites("train").factors`.
-    Lesson 4.
+    Lesson 9.
     """
     seen = {frozenset(factors.items()) for factors in known}
     ours = [frozenset(each.as_dict().items()) for each in specifications]
@@ -178,7 +178,7 @@ def total_variation(ours: Sequence[Factors], theirs: Sequence[Factors]) -> float
 
     Small sets differ by chance: compare equal numbers, and show the score of real test
     sprites beside it.
-    Lesson 4.
+    Lesson 9.
     """
     distances = [_histogram_distance(ours, theirs, "class")]
     for name in CLASS_NAMES:
@@ -406,7 +406,7 @@ def interval(values: np.ndarray) -> Interval:
     For booleans it is Wilson's interval (1927), which stays inside 0 to 1 and has a
     width even where all values agree. For other values it is the mean -+ 1.96 standard
     errors. All three are NaN for no values, and the ends are NaN for a single number.
-    Lesson 4.
+    Lesson 9.
     """
     n = len(values)
     if n == 0:
@@ -456,7 +456,7 @@ def jackknife(
     (so that their order does not matter), each is left out in turn, and half the width
     is 2.093 sqrt(19/20 sum (s_i - mean s)^2). The interval is about the expected score
     of n pictures: it does not correct for a score that falls with n, as FD does.
-    Lesson 4.
+    Lesson 9.
     """
     check_number(n)
     group = np.random.default_rng(0).permutation(n) % GROUPS

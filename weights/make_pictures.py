@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "experiments"))
-from shipped import ddpm, shipped_network
+from shipped import blurred, ddpm, shipped_network
 
 import diffusion_utilities as du  # found beside this folder
 
@@ -130,6 +130,20 @@ def lesson_8() -> Image.Image:
     captions = ("wizard hat, purple robe, hero", "angry blue slime", "pink cupcake")
     rows = [du.draw(caption, 6, seed=1) for caption in captions]
     return du.show_images(np.concatenate(rows), columns=6, zoom=3, rows=captions)
+
+
+def lesson_9() -> Image.Image:
+    """Real sprites, with one wrong pixel each, with half parts, blurred, and few kinds."""
+    factory = du.sprite_factory()
+    images = du.load_sprites("test").images[::97][:8]
+    descriptions, _ = factory.decode(images)
+    pixel = images.copy()
+    row, column = np.random.default_rng(3).integers(16, size=(2, len(images)))
+    pixel[np.arange(len(images)), row, column] += 128
+    halves = du.sprite_scoring().near_misses(descriptions, "part")
+    few = images[np.arange(8) % 2]
+    rows = (images, pixel, halves, blurred(images), few)
+    return du.show_images(np.concatenate(rows), columns=8, zoom=3)
 
 
 def lesson_10() -> Image.Image:
@@ -372,6 +386,7 @@ PICTURES = (
     lesson_6,
     lesson_7,
     lesson_8,
+    lesson_9,
     lesson_10,
     lesson_11,
     lesson_12,
