@@ -178,18 +178,43 @@ def lesson_11() -> Image.Image:
 
 
 def lesson_12() -> Image.Image:
-    """The density of a mixture of three Gaussians at every step, as a heat map."""
-    x = np.linspace(3, -3, 120)[:, None]
-    ab = SCHEDULE.ab.numpy()[::2]
-    density = np.zeros((len(x), len(ab)))
-    for weight, mean, std in ((0.3, -1.2, 0.15), (0.5, 0.1, 0.25), (0.2, 1.1, 0.1)):
-        variance = ab * std**2 + 1 - ab
-        apart = x - ab**0.5 * mean
-        bell = np.exp(-(apart**2) / (2 * variance))
-        density += weight * bell / variance**0.5
+    """The density of three bells at every step, and paths back from the noise.
+
+    White paths follow the probability-flow ODE, blue ones the reverse SDE.
+    """
+    weights = np.array((0.5, 0.2, 0.3))
+    means = np.array((-1.2, 0.1, 1.1))
+    height = 200
+    ab = SCHEDULE.ab.numpy()
+    beta = SCHEDULE.b.numpy()
+    variance = ab * 0.15**2 + 1 - ab
+    x = np.linspace(2.8, -2.8, height)[:, None, None]
+    apart = x - ab[:, None] ** 0.5 * means
+    density = np.exp(-(apart**2) / (2 * variance[:, None])) @ weights  # (200, 501)
     colour_map = matplotlib.colormaps["magma"]
-    colours = colour_map(density / density.max(0))[..., :3]
-    return Image.fromarray((colours * 255).astype(np.uint8))
+    picture = colour_map(0.85 * density / density.max(0))[..., :3]
+    generator = np.random.default_rng(4)
+    for shaking, count, colour in ((0, 9, (1, 1, 1)), (1, 3, (0.35, 0.85, 1))):
+        x = np.linspace(-1.9, 1.9, count)
+        row = ((2.8 - x) / 5.6 * height).astype(int)
+        for t in range(SCHEDULE.T, 0, -1):
+            apart = ab[t] ** 0.5 * means - x[:, None]
+            share = weights * np.exp(-(apart**2) / (2 * variance[t]))
+            score = (share * apart).sum(1) / share.sum(1) / variance[t]
+            dice = (shaking * beta[t]) ** 0.5 * generator.standard_normal(count)
+            x = x + beta[t] / 2 * (x + (1 + shaking) * score) + dice
+            before = row
+            row = ((2.8 - x) / 5.6 * height).astype(int).clip(1, height - 2)
+            for low, high in np.sort(np.stack((before, row), 1)):
+                picture[low - 1 : high + 1, t] = colour
+    return Image.fromarray((picture * 255).astype(np.uint8))
+
+
+def lesson_13() -> Image.Image:
+    """The same noise in 50 calls: a noise network with DDIM, and a flow."""
+    with np.load(RESULTS / "flow.npz") as file:
+        rows = [file["DDIM, 50"], file["flow, Euler, 50"]]
+    return du.show_images(np.concatenate(rows), columns=10, zoom=3)
 
 
 def lesson_15() -> Image.Image:
@@ -390,6 +415,7 @@ PICTURES = (
     lesson_10,
     lesson_11,
     lesson_12,
+    lesson_13,
     lesson_15,
     lesson_16,
     lesson_17,

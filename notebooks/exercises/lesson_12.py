@@ -57,182 +57,193 @@ def ideal(mixture):
 # ---- 12.1 ----------------------------------------------------------------------------
 
 
-def noise_by_bells(mixture, x, t):
-    """The ideal noise by another way than the formula.
-
-    It is each bell's own noise, averaged by the probability that x comes from it.
-    """
-    noised = mixture.noised(t)
-    std = (1 - SCHEDULE.ab[t]).sqrt()
-    own_noises = std * (x[:, None] - noised.means) / noised.stds[:, None] ** 2
-    share = noised._logs(x).softmax(1)
-    return (share[..., None] * own_noises).sum(1)
+def slope(x, weights, means, std):
+    """The score by automatic differentiation of the log-density."""
+    x = x.clone().requires_grad_()
+    mixture = Mixture(weights, means, [std] * len(weights))
+    (gradient,) = torch.autograd.grad(mixture.log_density(x).sum(), x)
+    return gradient
 
 
-def noise_mistakes(mixture, x, t):
-    ab = SCHEDULE.ab[t]
-    std = (1 - ab).sqrt()
-    score = mixture.noised(t).score(x)
+def score_mistakes(x, weights, means, std):
+    squares = (x[:, None] - means).square().sum(2)
+    logs = weights.log() - squares / (2 * std**2)
+    r = logs.softmax(1)
+    pull = r @ means - x
     yield (
-        "the sign: the score points to where the data are, the noise away from there.",
-        std * score,
+        "the sign: the arrows point to the bells, from x to the means.",
+        -pull / std**2,
     )
     yield (
-        "is the square root missing? 1 - alpha-bar is the noise's variance, "
-        "and the factor is its standard deviation.",
-        -(1 - ab) * score,
+        "you divide by the standard deviation; the bell's score has its variance.",
+        pull / std,
+    )
+    yield "this leads to the mean of the bells; divide by the variance.", pull
+    no_weights = (-squares / (2 * std**2)).softmax(1)
+    yield (
+        "the weights of the bells are missing: r_k also contains w_k.",
+        (no_weights @ means - x) / std**2,
     )
     yield (
-        "alpha-bar is the picture's share; "
-        "the noise's factor is the root of 1 - alpha-bar.",
-        -ab.sqrt() * score,
+        "every bell counts by its weight alone; near bells must count more.",
+        (weights @ means - x) / std**2,
     )
+    added = (weights + (-squares / (2 * std**2))).softmax(1)
     yield (
-        "a product, not a quotient: "
-        "the noise is the score times the root of 1 - alpha-bar.",
-        -score / std,
+        "inside the softmax stands the logarithm of the weights.",
+        (added @ means - x) / std**2,
     )
+    for sentence, power in (
+        ("is the 2 under the square missing?", -squares / std**2),
+        (
+            "is std squared in the exponent? A bell has the variance.",
+            -squares / (2 * std),
+        ),
+    ):
+        wrong = (weights.log() + power).softmax(1)
+        yield sentence, (wrong @ means - x) / std**2
+    far = (weights.log() + squares / (2 * std**2)).softmax(1)
     yield (
-        "this is the score of the clean mixture; "
-        "at step t the points are those of `mixture.noised(t)`.",
-        -std * mixture.score(x),
+        "the sign in the exponent: far bells must count less.",
+        (far @ means - x) / std**2,
     )
-    yield "this is the score itself; the noise is a multiple of it.", score
+    density = logs.exp()
+    density = density / (2 * math.pi * std**2) ** (x.shape[1] / 2)
     yield (
-        "the sign is right and the factor is missing: the root of 1 - alpha-bar.",
-        -score,
-    )
-    yield (
-        "this is the ideal x_0; the noise is asked for.",
-        (x + (1 - ab) * score) / ab.sqrt(),
+        "this is the gradient of the density; divide by the density "
+        "for that of its logarithm.",
+        (density[..., None] * (means - x[:, None])).sum(1) / std**2,
     )
 
 
 @exercise(
     "12.1",
-    "Ask it at t = 500: how does the answer differ from x itself, "
-    "and which leak is that?",
+    "Far from all bells, how long is the arrow? Which bell does it point to?",
 )
-def ideal_noise(attempt):
-    line = Mixture([0.3, 0.5, 0.2], [[-1.2], [0.1], [1.1]], [0.15, 0.25, 0.1])
-    plane = Mixture([0.6, 0.4], [[0.5, 1.0], [-0.8, 0.2]], [0.3, 0.1])
-    one = torch.tensor([[1.6]], dtype=torch.float64)
-    nine = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
-    cases = (
-        ("at t = 200, x = 1.6", line, one, 200),
-        ("at t = 50, points in 1 dimension", line, nine, 50),
-        ("at t = 350, points in 2 dimensions", plane, drawn(7, 2, seed=0), 350),
-    )
-    for where, mixture, x, t in cases:
-        mine = tried(attempt, mixture, x, t, SCHEDULE)
-        right = noise_by_bells(mixture, x, t)
-        compare(mine, right, noise_mistakes(mixture, x, t), where)
+def score(attempt):
+    line = ([0.3, 0.5, 0.2], [[-1.2], [0.1], [1.1]], 0.4)
+    plane = ([0.6, 0.4], [[0.5, 1.0], [-0.8, 0.2]], 0.7)
+    for d, (weights, means, std) in enumerate((line, plane), start=1):
+        weights = torch.tensor(weights, dtype=torch.float64)
+        means = torch.tensor(means, dtype=torch.float64)
+        x = drawn(7, d, seed=d)
+        mine = tried(attempt, x, weights, means, std)
+        right = slope(x, weights, means, std)
+        mistakes = score_mistakes(x, weights, means, std)
+        compare(mine, right, mistakes, f"{len(weights)} bells in {d} dimensions")
 
 
 # ---- 12.2 ----------------------------------------------------------------------------
 
 
-def quantiles(mixture, share):
-    """The points (N, 1) below which this share (N, 1) of a mixture on a line lies."""
-    low = torch.full_like(share, -4)
-    high = torch.full_like(share, 4)
-    for _ in range(50):
-        middle = (low + high) / 2
-        bells = torch.special.ndtr((middle - mixture.means.T) / mixture.stds)
-        below = (mixture.weights * bells).sum(1, keepdim=True)
-        too_low = below < share
-        low = torch.where(too_low, middle, low)
-        high = torch.where(too_low, high, middle)
-    return middle
-
-
-def ddim_error(steps):
-    """The mean distance of DDIM's ends from the exact ones.
-
-    The exact ends are known because quantiles keep their order.
-    """
-    soft = Mixture([0.3, 0.5, 0.2], [[-1.0], [0.0], [1.0]], [0.3, 0.35, 0.25])
-    share = (torch.arange(100, dtype=torch.float64)[:, None] + 0.5) / 100
-    start = quantiles(soft.noised(500), share)
-    ends, _ = sample_ddim(ideal(soft), SCHEDULE, x_T=start, steps=steps, keep=0)
-    return float((ends - quantiles(soft, share)).abs().mean())
+def picture_mistakes(x_t, score, ab):
+    root = ab**0.5
+    yield (
+        "the sign: the score points away from the noise, so add it.",
+        (x_t - (1 - ab) * score) / root,
+    )
+    yield (
+        "you multiply with the root of 1 - alpha-bar. The noise is that root times "
+        "minus the score, and x_t contains the root times the noise: so it is squared.",
+        (x_t + (1 - ab) ** 0.5 * score) / root,
+    )
+    yield (
+        "the score itself is added; how far should you follow it?",
+        (x_t + score) / root,
+    )
+    yield (
+        "divide by the root of alpha-bar: the picture in x_t is scaled.",
+        (x_t + (1 - ab) * score),
+    )
+    yield "you divide by alpha-bar; is the root missing?", (x_t + (1 - ab) * score) / ab
+    yield (
+        "alpha-bar is the picture's share; the noise's is 1 - alpha-bar.",
+        (x_t + ab * score) / root,
+    )
+    yield (
+        "this is the noise; the task asks for the clean picture.",
+        (-((1 - ab) ** 0.5) * score),
+    )
+    yield (
+        "you treat the score as noise; the factor between them is missing.",
+        (x_t - (1 - ab) ** 0.5 * score) / root,
+    )
 
 
 @exercise(
     "12.2",
-    "Run the cell: which of the other two methods shrinks its error faster, "
-    "and from which number of steps to which?",
+    "Near t = 0 the step becomes tiny. Which error of the score does that forgive?",
 )
-def order_of_ddim(guess):
-    factor = guessed(
-        guess, "a number: how many times smaller the error becomes, 1 for no change"
-    )
-    if factor < 1:
-        raise Wrong(
-            f"With {factor:g} the error would grow. "
-            "Give how many times *smaller* it becomes, a number above 1."
-        )
-    truth = ddim_error(50) / ddim_error(500)
-    if factor > 40:
-        raise Wrong(
-            "Less than that: a method of second order would divide the error by a "
-            "hundred. DDIM takes the network's answer at the start of each step for "
-            "the whole step."
-        )
-    if factor < truth / 1.5:
-        raise Wrong(
-            "More than that. (The error of a mean over ten times as many dice shrinks "
-            "by 3.2. But DDIM has no dice, and the network is perfect: all error comes "
-            "from the length of the steps.)"
-        )
-    if factor > 1.5 * truth:
-        raise Wrong(
-            "Less than that. Suppose that each step's own error grows with the square "
-            "of its length: what do ten times as many of them add up to?"
-        )
+def picture_of_score(attempt):
+    for t in (50, 200, 400):
+        ab = float(SCHEDULE.ab[t])
+        x_t = drawn(2, 3, 4, 4, seed=t)
+        arrow = drawn(2, 3, 4, 4, seed=t + 1)
+        mine = tried(attempt, x_t, arrow, t, SCHEDULE)
+        right = (x_t + (1 - ab) * arrow) / ab**0.5
+        compare(mine, right, picture_mistakes(x_t, arrow, ab), f"at t = {t}")
 
 
 # ---- 12.3 ----------------------------------------------------------------------------
 
 
-def number_mistakes(n):
-    first = 10 * n
-    root = 10**0.5 * n
+def step_back_mistakes(x, score, B, lam, z):
+    ode = B / 2 * (x + score)
+    uphill = lam * B / 2 * score
+    noise = (lam * B) ** 0.5 * z
     yield (
-        "they are swapped: the first number is the first-order method's.",
-        (math.ceil(root), first),
+        "the noise needs a standard deviation: is the root missing?",
+        (x + ode + uphill + lam * B * z),
+    )
+    yield "lambda stands under the root, too.", x + ode + uphill + lam * B**0.5 * z
+    yield (
+        "the root holds only B; lambda belongs there, too.",
+        (x + ode + uphill + B**0.5 * z),
+    )
+    yield "the uphill part of Langevin is missing.", x + ode + noise
+    yield "the noise of Langevin is missing.", x + ode + uphill
+    yield (
+        "is lambda missing in front of the uphill term?",
+        (x + ode + B / 2 * score + noise),
     )
     yield (
-        "round up: a number of steps is whole, and one too few misses the goal.",
-        (first, root),
+        "you add B times where it is half of B.",
+        (x + B * (x + score) + lam * B * score + noise),
+    )
+    yield "is the half missing in the ODE's part?", (x + 2 * ode + uphill + noise)
+    yield (
+        "is the half missing in Langevin's uphill part?",
+        (x + ode + 2 * uphill + noise),
     )
     yield (
-        "it is rounded, and should be rounded up, or the goal is just missed.",
-        (first, round(root)),
+        "you walk forward, towards noise: going back, the ODE's part is added.",
+        (x - ode + uphill + noise),
     )
     yield (
-        "it is cut off, and should be rounded up, or the goal is just missed.",
-        (first, int(root)),
+        "the ODE's part holds x + s, not s alone.",
+        (x + B / 2 * score + uphill + noise),
     )
     yield (
-        "second order means that the error goes with 1 / steps^2, "
-        "so that fewer steps are needed, not more.",
-        (first, 100 * n),
+        "the ODE's part holds x + s: going back, x grows.",
+        (x + B / 2 * (score - x) + uphill + noise),
     )
-    yield (
-        "twice the order is not half of the steps: "
-        "steps^2 must grow tenfold, so the steps grow by the root of 10.",
-        (first, 5 * n),
-    )
-    yield "both are the first-order method's.", (first, first)
+    yield "this is how far the points move; add x.", ode + uphill + noise
 
 
-@exercise("12.3", "And to halve the error: how many steps more does each of them need?")
-def how_many_steps(attempt):
-    for n in (5, 50, 7):  # 15.8, 158.1, 22.1: cut off first, then rounded
-        right = (10 * n, math.ceil(10**0.5 * n))
-        mine = tried(attempt, n)
-        compare(mine, right, number_mistakes(n), where=f"for n = {n}", tolerance=1e-9)
+@exercise(
+    "12.3",
+    "Set lambda to -1 and drop the noise. Which equation's first term remains?",
+)
+def step_back(attempt):
+    x = drawn(6, 2, seed=3)
+    arrow = drawn(6, 2, seed=4)
+    z = drawn(6, 2, seed=5)
+    for B, lam in ((0.3, 2.0), (0.05, 0.5), (0.4, 1.0), (0.2, 0.0)):
+        mine = tried(attempt, x, arrow, B, lam, z)
+        ode = B / 2 * (x + arrow)
+        right = x + ode + lam * B / 2 * arrow + (lam * B) ** 0.5 * z
+        mistakes = step_back_mistakes(x, arrow, B, lam, z)
+        compare(mine, right, mistakes, f"for B = {B}, lam = {lam:g}")
 
 
 # ---- 12.4 ----------------------------------------------------------------------------
@@ -376,88 +387,3 @@ def closeness(attempt):
             closeness_mistakes(x_t, X, a, s),
             where=f"at alpha-bar = {a:.2f}, s = {s}, less the largest of the eight",
         )
-
-
-# ---- 12.6 ----------------------------------------------------------------------------
-
-
-def velocity(x, a):
-    """A made-up field of velocities."""
-    return torch.sin(2 * x) * (1 + a) - a**2 * x
-
-
-def direction_mistakes(x, a, lower):
-    """Steps along other velocities than the mean of the right two."""
-    h = lower - a
-    first = velocity(x, a)
-    euler = x + h * first
-    yield (
-        "this is Euler's step, of first order: look at the velocity where it leads, "
-        "too, and go along the mean of the two.",
-        euler,
-    )
-    backwards = velocity(x - h * first, lower)
-    yield (
-        "the step goes the wrong way: "
-        "lower - a is below 0, and the velocity points towards more noise.",
-        x - h * (first + backwards) / 2,
-    )
-    yield (
-        "the second velocity belongs to the amount `lower`, "
-        "where Euler's step has come, not to `a`.",
-        x + h * (first + velocity(euler, a)) / 2,
-    )
-    yield (
-        "the second velocity is asked at the old points; ask where Euler's step leads.",
-        x + h * (first + velocity(x, lower)) / 2,
-    )
-    yield (
-        "this goes along the second velocity alone; the step needs the mean of both.",
-        x + h * velocity(euler, lower),
-    )
-    half_way = velocity(x + h / 2 * first, a + h / 2)
-    yield (
-        "this is the midpoint method, also of second order: it asks half-way. "
-        "Heun's asks at the end and takes the mean.",
-        x + h * half_way,
-    )
-
-
-def step_mistakes(x, h, first, mean):
-    """Steps along the right mean of two velocities, but not from x to x + h mean."""
-    yield (
-        "the second velocity is right, "
-        "and the step itself goes the wrong way: lower - a is below 0.",
-        x - h * mean,
-    )
-    yield (
-        "you add the two velocities; the step goes along their mean, so divide by 2.",
-        x + 2 * h * mean,
-    )
-    yield (
-        "the second half starts from Euler's point; "
-        "both velocities are for one step from x.",
-        x + h * first + h * mean,
-    )
-    yield "this is how far the points move; add x.", h * mean
-
-
-@exercise(
-    "12.6",
-    "Put it into section 8's loop with half as many steps, "
-    "and compare its error with Euler's at the same number of calls.",
-)
-def heun(attempt):
-    x = drawn(6, 2, seed=3)
-    for a, lower in ((0.8, 0.6), (1.0, 0.5), (0.25, 0.0)):
-        h = lower - a
-        first = velocity(x, a)
-        second = velocity(x + h * first, lower)
-        mean = (first + second) / 2
-        mistakes = [
-            *direction_mistakes(x, a, lower),
-            *step_mistakes(x, h, first, mean),
-        ]
-        mine = tried(attempt, velocity, x, a, lower)
-        right = x + h * mean
-        compare(mine, right, mistakes, where=f"from a = {a} to {lower}")

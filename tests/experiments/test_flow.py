@@ -1,4 +1,4 @@
-"""The program behind lesson 12's flow.
+"""The program behind lesson 13's flow.
 
 Its loss and its sampler stand against closed forms and the helper's noise; the rest
 runs with small numbers.
@@ -15,7 +15,7 @@ import torch
 import diffusion_utilities as du
 
 SCHEDULE = du.NoiseSchedule.linear()
-LESSON = du.COURSE / "notebooks" / "12_a_laboratory.ipynb"
+LESSON = du.COURSE / "notebooks" / "13_flow_matching.ipynb"
 SMALL_SETTINGS = {"features": 8, "pictures": 100, "samples": 20, "calls": [1, 2]}
 
 

@@ -2,7 +2,7 @@
 
 Trains the same small ContextUnet (32 features, no labels) on as many pictures, in
 batches drawn alike, in float32: with three seeds for the noise of the course's
-schedule, and three for the velocity of the straight path (lesson 12). Draws from each
+schedule, and three for the velocity of the straight path (lesson 13). Draws from each
 in 5 to 50 calls, and writes weights/flow.json and weights/results/flow.npz (the first
 pictures of seed 1). It takes about 20 minutes on two cores. Each run has one thread;
 as many runs as the machine has cores are made side by side (`--workers`). A run that
@@ -79,7 +79,7 @@ def flow_loss(
     x0: clean pictures (B, ...). The model is called with x and the amount (B,).
     [RF] eq. 1, with the time reversed.
 
-    Lesson 12.
+    Lesson 13.
     """
     n = torch.randn(x0.shape, generator=generator).to(x0)
     a = torch.rand(len(x0), generator=generator).to(x0)
@@ -92,7 +92,7 @@ def flow_loss(
 def euler(model: Callable, x: Tensor, calls: int) -> Tensor:
     """From noise (amount 1) to pictures (amount 0) in equal steps of the velocity.
 
-    x: (N, ...), normal noise. Lesson 12.
+    x: (N, ...), normal noise. Lesson 13.
     """
     for i in range(calls, 0, -1):
         x = x - model(x, x.new_full((len(x),), i / calls)) / calls
@@ -104,7 +104,7 @@ def flow_clock(schedule: du.NoiseSchedule, calls: int) -> list[int]:
 
     At amount a the root of the signal-to-noise ratio is (1 - a) / a.
 
-    Lesson 12.
+    Lesson 13.
     """
     first = 1 / (1 + float(schedule.snr[schedule.T]) ** 0.5)
     a = torch.linspace(first, 0, calls + 1, dtype=torch.float64)[1:-1]

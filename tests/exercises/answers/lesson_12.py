@@ -5,67 +5,87 @@ what the check must say, a regular expression). RIGHT: correct answers that diff
 the solution, as (exercise, code).
 """
 
-NOISE = """
-def my_ideal_noise(mixture, x, t, schedule):
+SCORE = """
+def my_score(x, weights, means, std):
+    squares = (x[:, None] - means).square().sum(2)
+    r = ({logs}).softmax(1)
+    return {answer}
+"""
+
+PICTURE = """
+def my_picture(x_t, score, t, schedule):
     ab = schedule.ab[t]
     return {answer}
 """
 
-HEUN = """
-def my_heun(velocity, x, a, lower):
-    h = {h}
-    first = velocity(x, a)
+STEP = """
+def my_step_back(x, score, B, lam, z):
+    ode = {ode}
     return {answer}
 """
 
 
-def noise(answer):
-    return NOISE.format(answer=answer)
+def score(logs="weights.log() - squares / (2 * std**2)", answer=None):
+    return SCORE.format(logs=logs, answer=answer or "(r @ means - x) / std**2")
+
+
+def picture(answer):
+    return PICTURE.format(answer=answer)
+
+
+def step(answer, ode="B / 2 * (x + score)"):
+    return STEP.format(answer=answer, ode=ode)
 
 
 def closeness(answer):
     return f"def my_closeness(x_t, X, a, s):\n    return {answer}"
 
 
-def step(answer, h="lower - a"):
-    return HEUN.format(answer=answer, h=h)
-
-
-def steps(answer):
-    return f"def my_steps(n):\n    return {answer}"
-
-
 WRONG = [
+    ("12.1", score(answer="(x - r @ means) / std**2"), "the sign: the arrows point"),
+    ("12.1", score(answer="(r @ means - x) / std"), "divide by the standard deviation"),
+    ("12.1", score(answer="r @ means - x"), "divide by the variance"),
+    ("12.1", score("-squares / (2 * std**2)"), "weights of the bells are missing"),
+    ("12.1", score("weights - squares / (2 * std**2)"), "logarithm of the weights"),
+    ("12.1", score("weights.log() - squares / std**2"), "is the 2 under the square"),
+    ("12.1", score("weights.log() + squares / (2 * std**2)"), "far bells must count"),
+    ("12.1", score(answer="(weights @ means - x) / std**2"), "near bells must count"),
+    ("12.2", picture("(x_t - (1 - ab) * score) / ab.sqrt()"), "the sign: the score"),
+    ("12.2", picture("(x_t + (1 - ab).sqrt() * score) / ab.sqrt()"), "it is squared"),
+    ("12.2", picture("(x_t + score) / ab.sqrt()"), "how far should you follow"),
+    ("12.2", picture("x_t + (1 - ab) * score"), "the picture in x_t is scaled"),
+    ("12.2", picture("(x_t + (1 - ab) * score) / ab"), "is the root missing"),
     (
-        "12.1",
-        noise("(1 - ab).sqrt() * mixture.noised(t).score(x)"),
-        r"t = 200, x = 1\.6: you have -1\.48\d*.*, expected 1\.48\d*: the sign",
-    ),
-    # a variance where the standard deviation belongs
-    (
-        "12.1",
-        noise("-(1 - ab) * mixture.noised(t).score(x)"),
-        "is the square root missing",
+        "12.2",
+        picture("(x_t - (1 - ab).sqrt() * score) / ab.sqrt()"),
+        "you treat the score as noise",
     ),
     (
-        "12.1",
-        noise("-ab.sqrt() * mixture.noised(t).score(x)"),
-        "alpha-bar is the picture's share",
+        "12.3",
+        step("x + ode + lam * B / 2 * score + lam * B * z"),
+        "is the root missing",
     ),
     (
-        "12.1",
-        noise("-(1 - ab).sqrt() * mixture.score(x)"),
-        "score of the clean mixture",
+        "12.3",
+        step("x + ode + lam * B / 2 * score + lam * B**0.5 * z"),
+        "lambda stands under the root",
     ),
-    ("12.1", noise("-mixture.noised(t).score(x) / (1 - ab).sqrt()"), "not a quotient"),
-    ("12.2", "my_guess = 100", "second order would divide the error by a hundred"),
-    ("12.2", "my_guess = 10 ** 0.5", "DDIM has no dice"),
-    ("12.2", "my_guess = 0.1", "the error would grow"),
-    ("12.2", "my_guess = True", "expected a number"),
-    ("12.3", steps("10 * n, 100 * n"), "fewer steps are needed"),
-    ("12.3", steps("10 * n, int(10**0.5 * n)"), "cut off"),
-    ("12.3", steps("10 * n, 5 * n"), "root of 10"),
-    ("12.3", steps("math.ceil(10**0.5 * n), 10 * n"), "swapped"),
+    ("12.3", step("x + ode + (lam * B) ** 0.5 * z"), "uphill part of Langevin"),
+    (
+        "12.3",
+        step("x - ode + lam * B / 2 * score + (lam * B) ** 0.5 * z"),
+        "you walk forward",
+    ),
+    (
+        "12.3",
+        step("x + ode + lam * B / 2 * score + (lam * B) ** 0.5 * z", "B / 2 * score"),
+        "not s alone",
+    ),
+    (
+        "12.3",
+        step("ode + lam * B / 2 * score + (lam * B) ** 0.5 * z"),
+        "how far the points move",
+    ),
     ("12.4", "my_guess = 3", "Bell 3 is the nearest of the three to the other class"),
     ("12.4", "my_guess = 1", "Bell 1 is not the furthest"),
     (
@@ -111,50 +131,40 @@ WRONG = [
         ),
         "these are the weights themselves; the task asks for their logarithms",
     ),
-    ("12.6", step("x + h * first"), "Euler's step, of first order"),
-    (
-        "12.6",
-        step("x - h * (first + velocity(x - h * first, lower)) / 2"),
-        "the step goes the wrong way",
-    ),
-    (
-        "12.6",
-        step("x + h * (first + velocity(x + h * first, a)) / 2"),
-        "belongs to the amount `lower`",
-    ),
-    (
-        "12.6",
-        step("x + h * (first + velocity(x, lower)) / 2"),
-        "asked at the old points",
-    ),
-    ("12.6", step("x + h * (first + velocity(x + h * first, lower))"), "divide by 2"),
-    ("12.6", step("x + h * velocity(x + h / 2 * first, a + h / 2)"), "midpoint method"),
 ]
 
 
 RIGHT = [
     (
         "12.1",
-        noise("-(1 - ab).sqrt() * mixture.noised(t).score(x)").replace(
-            "schedule.ab[t]", "schedule.ab[t].float()"
-        ),
+        """
+        def my_score(x, weights, means, std):
+            bells = torch.exp(-torch.cdist(x, means) ** 2 / (2 * std**2)) * weights
+            r = bells / bells.sum(1, keepdim=True)
+            return (r[..., None] * (means - x[:, None])).sum(1) / std**2
+        """,
     ),
-    ("12.2", "my_guess = torch.tensor(10.0)"),
-    ("12.2", "my_guess = np.float32(10)"),
-    ("12.3", steps("np.ceil([10 * n, 10**0.5 * n])")),
+    (
+        "12.2",
+        """
+        def my_picture(x_t, score, t, schedule):
+            noise = -(1 - schedule.ab[t]).sqrt() * score
+            return predict_x0(x_t, t, noise, schedule)
+        """,
+    ),
+    (
+        "12.3",
+        """
+        def my_step_back(x, score, B, lam, z):
+            return x + B / 2 * x + (1 + lam) * B / 2 * score + math.sqrt(lam * B) * z
+        """,
+    ),
     ("12.4", "my_guess = torch.tensor(2)"),
     ("12.4", "my_guess = 2.0"),
     (
         "12.5",
         closeness(
             "-(x_t - a**0.5 * X).float().square().sum(1) / (2 * (a * s**2 + 1 - a))"
-        ),
-    ),
-    (
-        "12.6",
-        step(
-            "x + h * (first + velocity(x + h * first, lower)) / 2",
-            h="torch.tensor(lower - a)",
         ),
     ),
 ]
