@@ -133,7 +133,7 @@ def lesson_8() -> Image.Image:
 
 
 def lesson_9() -> Image.Image:
-    """Real sprites, with a wrong pixel, with half parts, blurred, and few kinds."""
+    """Real sprites; with one wrong pixel, half parts, blurred; and a few repeated."""
     factory = du.sprite_factory()
     images = du.load_sprites("test").images[::97][:8]
     descriptions, _ = factory.decode(images)
