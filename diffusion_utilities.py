@@ -888,6 +888,8 @@ class ContextUnet(nn.Module):
     Raises ValueError for sizes that do not work, and for other pictures, times and
     contexts than the network was built for.
 
+    Source: T. Pearce, github.com/TeaPearce/Conditional_Diffusion_MNIST, `script.py`.
+
     Lesson 3.
     """
 
