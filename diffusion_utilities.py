@@ -2516,7 +2516,7 @@ def draw(
     avoid: str = "",
     steps: int = 20,
 ) -> np.ndarray:
-    """Draw sprites for a caption, such as "a hero with long red hair in a green robe".
+    """Draw sprites for a caption, such as "a hero with long pink hair in a blue robe".
 
     caption: at most 40 words; None draws anything.
     n: how many. seed: the same seed draws the same sprites.

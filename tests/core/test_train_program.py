@@ -456,7 +456,7 @@ def test_a_shorter_run_has_the_first_stages_and_its_rate_falls_to_zero(
 
 @pytest.mark.parametrize(
     "epochs, expected",
-    [(None, (80, 44, 80)), (40, (40, 22, 40)), (20, (20, 11, 20)), (1, (1, 0, 1))],
+    [(None, (31, 24, 31)), (20, (20, 15, 20)), (10, (10, 7, 10)), (1, (1, 0, 1))],
 )
 def test_a_shorter_sprite_run_has_fewer_steady_epochs(train, epochs, expected):
     """(end, steady epochs, epochs until the rate is 0)."""
