@@ -133,6 +133,8 @@ CONTEXT_STAGES = (
         "ema_decay": 0.998,
     },
 )
+# The shipped weights departed from these settings before epoch 25: see the diary,
+# experiments/LOG.md, 2026-11-29.
 SPRITE_STAGES = (
     {
         "network": "SpriteUnet",
