@@ -108,3 +108,16 @@ def test_avoiding_goes_away_from_its_own_context(program):
     both = torch.cat((asked, avoid), 1)
     noise = program.avoiding(model, 2.0)(x, torch.tensor(0.5), both)
     assert noise[:, 0, 0, 0].tolist() == [1 + 2 * 2, 4 + 2 * -3]
+
+
+def test_a_sprite_with_the_denied_thing_is_wrong(program, rows):
+    """Otherwise it is as its caption says."""
+    factory = du.sprite_factory()
+    denials = [row for row in rows if row["unwanted"]]
+    sprites = []
+    for row in denials:
+        values = {**row["wanted"], **row["rest"], **row["unwanted"]}
+        sprites.append(factory.specify(values.pop("class"), **values))
+    scores = program.caption_scores(factory.render_many(sprites), denials)
+    assert scores["all"][0] == 0
+    assert scores["unwanted"][0] == 1
