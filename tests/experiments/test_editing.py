@@ -103,6 +103,22 @@ def test_an_edit_that_does_nothing_keeps_everything(edits):
     assert scores["changed"][0] == scores["right"][0] == 0
 
 
+def test_an_edit_that_changes_something_else_is_not_right(edits):
+    """The factor comes as asked, but another one changes with it."""
+    sprites = []
+    for factor, wanted in zip(edits.factors, edits.wanted):
+        values = dict(wanted)
+        name = values.pop("class")
+        legal = FACTORY.factors_of(name)
+        other = next(each for each in legal if each != factor)
+        values[other] = next(value for value in legal[other] if value != values[other])
+        sprites.append(FACTORY.specify(name, **values))
+    scores = editing.edit_scores(FACTORY.render_many(sprites), edits)
+    assert scores["changed"][0] == 1
+    assert scores["kept"][0] == 0
+    assert scores["right"][0] == 0
+
+
 def test_kept_pictures_say_what_was_asked_and_whether_it_came(edits, tmp_path):
     path = tmp_path / "editing.npz"
     pictures = editing.by_specification(edits)
