@@ -2602,16 +2602,19 @@ def _reading(path: Path, kind: str, remedy: str = "copy it again") -> Iterator[N
     except UnusableFile:
         raise
     except Exception as error:
-        why = _reason(error).replace(f" {str(path)!r}", "")
+        why = _reason(error, path)
         # `from None`, because torch's own message advises to load the file unsafely
         raise UnusableFile(
             f"{path} is damaged, or is not {kind} ({why}); {remedy}"
         ) from None
 
 
-def _reason(error: Exception) -> str:
-    """An error in a few words, without advice on how to load the file all the same."""
-    words = str(error).partition("\n")[0]
+def _reason(error: Exception, path: Path) -> str:
+    """An error in a few words, without the path.
+
+    Nor with advice on how to load the file all the same.
+    """
+    words = str(error).partition("\n")[0].replace(f" {str(path)!r}", "")
     if words == "" or "load" in words:
         return type(error).__name__
     return words[:120]
@@ -2804,7 +2807,9 @@ def fitting_state(
 def _unwrapped(model: nn.Module) -> nn.Module:
     """The network inside an average, parallel copies and torch.compile."""
     if not isinstance(model, nn.Module):
-        raise ValueError(f"expected a network, then a path; got {model!r:.80}")
+        is_path = isinstance(model, (str, os.PathLike))
+        given = str(model) if is_path else f"{model!r:.80}"
+        raise ValueError(f"expected a network, then a path; got {given}")
     wrappers = (
         nn.DataParallel,
         nn.parallel.DistributedDataParallel,

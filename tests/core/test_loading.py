@@ -965,3 +965,18 @@ def test_attack_13_every_torch_load_is_safe():
             text = file.read_text(encoding="utf8")
             for call in text.split("torch.load(")[1:]:
                 assert "weights_only=True" in call[:200], file
+
+
+# ---- Paths ---------------------------------------------------------------------------
+
+
+def test_messages_do_not_depend_on_how_long_a_path_is(tmp_path):
+    """As in a Mac's temporary folders, or below one that is called Downloads."""
+    folder = tmp_path / "Downloads" / ("a" * 120)
+    folder.mkdir(parents=True)
+    picture = folder / "text.png"
+    picture.write_bytes(b"a shopping list")
+    with pytest.raises(ValueError, match=r"\(cannot identify image file\)"):
+        du.load_picture(picture)
+    with pytest.raises(ValueError, match="expected a network, then a path.*w.pth"):
+        du.save_weights(folder / "w.pth", Wide())
