@@ -3350,8 +3350,8 @@ def load_digits(
         folder = Path(root) / sets[name].__name__
         if _is_complete(folder):
             raise UnusableFile(
-                f"{folder} is damaged ({_reason(error)}); remove it, and try again "
-                "with download=True"
+                f"{folder} is damaged ({_reason(error, folder)}); remove it, and try "
+                "again with download=True"
             ) from None
         why = ""
         if root != DATA:
