@@ -7,6 +7,7 @@ import json
 import os
 import sys
 
+import contexts
 import numpy as np
 import pytest
 import torch
@@ -500,8 +501,8 @@ def test_batches_pair_each_picture_with_its_context(train):
     x = torch.arange(205.0)
     g = torch.Generator().manual_seed(1)
     sizes = []
-    for pictures, contexts in train.batches(x, x.long(), 100, 1, g):
-        assert torch.equal(pictures.long(), contexts)
+    for pictures, rows in train.batches(x, x.long(), 100, 1, g):
+        assert torch.equal(pictures.long(), rows)
         sizes.append(len(pictures))
     assert sizes == [100, 100, 5]
 
@@ -516,20 +517,20 @@ def some_sprites(rows) -> du.Sprites:
 # ---- Sprites in new colours ---------------------------------------------------------
 
 
-def rows_and_new_colours(train) -> list[tuple]:
+def rows_and_new_colours() -> list[tuple]:
     """(factors of a sprite, its specification in new colours), five for each of 60."""
     rng = np.random.default_rng(1)
     found = []
     for row in real_sprites("train").factors[:60]:
         for _ in range(5):
-            found.append((row, train.in_new_colours(row, set(), rng)))
+            found.append((row, contexts.in_new_colours(row, set(), rng)))
     return found
 
 
-def test_in_new_colours_a_sprite_keeps_its_class_and_drawing(train_really):
+def test_in_new_colours_a_sprite_keeps_its_class_and_drawing():
     """Only colours change, and which way a side-facing sprite looks."""
     changed = {name: set() for name in FACTORY.CLASS_NAMES}
-    for row, sprite in rows_and_new_colours(train_really):
+    for row, sprite in rows_and_new_colours():
         new = sprite.as_dict()
         assert new.keys() == row.keys()
         differing = {factor for factor in row if new[factor] != row[factor]}
@@ -539,8 +540,8 @@ def test_in_new_colours_a_sprite_keeps_its_class_and_drawing(train_really):
     assert changed == free
 
 
-def test_in_new_colours_a_sprite_never_has_a_held_out_pair(train_really):
-    for row, sprite in rows_and_new_colours(train_really):
+def test_in_new_colours_a_sprite_never_has_a_held_out_pair():
+    for row, sprite in rows_and_new_colours():
         assert not FACTORY.held_out_pairs(row["class"]).hold(sprite)
 
 
@@ -550,15 +551,15 @@ def drawing(row: dict[str, str]) -> tuple:
     return tuple(sorted(item for item in row.items() if item[0] not in free))
 
 
-def epoch_of(train, sprites, size: int, passes: int, seed: int) -> list[tuple]:
+def epoch_of(sprites, size: int, passes: int, seed: int) -> list[tuple]:
     """The batches of an epoch in new colours."""
     order = torch.Generator().manual_seed(seed)
-    return list(train.drawn_anew(sprites, size, passes, order, seed))
+    return list(contexts.drawn_anew(sprites, size, passes, order, seed))
 
 
 def test_every_pass_draws_every_sprite_once(train_really):
     sprites = some_sprites(list(range(40)))
-    epoch = epoch_of(train_really, sprites, 16, 2, seed=1)
+    epoch = epoch_of(sprites, 16, 2, seed=1)
     assert [len(x) for x, _ in epoch] == 2 * [16, 16, 8]
     expected = sorted(drawing(row) for row in sprites.factors)
     for batches in (epoch[:3], epoch[3:]):
@@ -580,7 +581,7 @@ def test_a_sprite_of_the_test_is_never_drawn(train_really, monkeypatch):
             others.append({**own, "colour": colour})
     parts = {"test": du.Sprites(None, None, others)}
     monkeypatch.setattr(du, "load_sprites", parts.get)
-    epoch = epoch_of(train_really, food, 1, 20, seed=0)
+    epoch = epoch_of(food, 1, 20, seed=0)
     x = torch.cat([x for x, _ in epoch])
     assert torch.equal(x, food.x.expand_as(x))
 
@@ -597,10 +598,10 @@ def asked_for(row: np.ndarray) -> dict[str, str]:
 
 
 @pytest.fixture
-def rows_of_numbers(train_really) -> list[tuple]:
+def rows_of_numbers() -> list[tuple]:
     """(specification, what its row of numbers asks for), 2,000 times."""
     drawn = FACTORY.draw_specifications(2000, seed=0)
-    rows = train_really.factor_rows(drawn, np.random.default_rng(0))
+    rows = contexts.factor_rows(drawn, np.random.default_rng(0))
     assert rows.shape == (2000, len(SCORING.factor_columns()))
     assert rows.dtype == np.float32
     assert set(np.unique(rows)) == {0, 1}
@@ -646,7 +647,7 @@ def test_both_kinds_of_contexts_are_true_of_their_pictures(train_really, caption
     sprites = some_sprites(list(range(40)))
     captions = iter(captioned)
     kinds = []
-    for x, c in epoch_of(train_really, sprites, 8, 4, seed=2):
+    for x, c in epoch_of(sprites, 8, 4, seed=2):
         kinds.append(c.shape[1])
         found, _ = FACTORY.decode(du.to_pictures(x))
         for sprite, row in zip(found, c.numpy(), strict=True):
