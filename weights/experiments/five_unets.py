@@ -173,7 +173,6 @@ def row(run: dict, samples: int, folder: Path) -> tuple[dict, np.ndarray]:
     build, schedule = EVERY[run["design"]]
     training, held_out = digits()
     network = build(1).to(memory_format=torch.channels_last)
-    started = time.perf_counter()
     model, losses = train_for(
         run["seconds"],
         network,
@@ -183,7 +182,6 @@ def row(run: dict, samples: int, folder: Path) -> tuple[dict, np.ndarray]:
         run["optimiser"],
         clock=time.process_time,
     )
-    wall = time.perf_counter() - started
     if run["seed"] == SEEDS[0] and run["design"] in SHIPPED:
         path = folder / file_of(run["design"])
         du.save_weights(model, path)
@@ -193,9 +191,7 @@ def row(run: dict, samples: int, folder: Path) -> tuple[dict, np.ndarray]:
     levels = mean_losses(model, held_out, schedule, steps_at_levels(schedule))
     answer = {
         "run": run,
-        "wall_seconds": round(wall),
         "steps": len(losses),
-        "pictures_a_second": round(len(losses) * 16 / run["seconds"]),
         "loss": round(float(loss), 4),
         "loss_at_levels": [round(value, 4) for value in levels.tolist()],
         "FD": distance_to_training(pictures, training, folder),
