@@ -176,6 +176,25 @@ def test_training_ends_with_the_clock_and_a_learning_rate_of_nearly_nothing(
 
 
 @pytest.mark.parametrize("name", DESIGNS)
+def test_muon_leaves_the_layers_that_touch_pictures_to_adam(name):
+    network = built(name)
+    by_muon, by_adam = five_networks.muon(network).param_groups
+    for weight in by_muon["params"]:
+        assert weight.ndim > 1
+        assert min(weight.shape[:2]) > 4
+    matrices = [weight for weight in by_adam["params"] if weight.ndim > 1]
+    assert len(matrices) >= 2  # the first layer and the last
+    assert all(min(weight.shape[:2]) <= 4 for weight in matrices)
+
+
+def test_an_unknown_optimiser_is_named():
+    with pytest.raises(ValueError, match="optimiser='SGD'; expected one of Adam, Muon"):
+        five_networks.train_for(
+            1, built("no time"), None, torch.zeros(1), optimiser="SGD"
+        )
+
+
+@pytest.mark.parametrize("name", DESIGNS)
 def test_levels_are_met_by_every_schedule(name):
     _, schedule = DESIGNS[name]
     met = schedule.ab[five_networks.steps_at_levels(schedule)]

@@ -100,7 +100,12 @@ def train_for(
     """Train for so many seconds; returns (averaged network, the loss of each step).
 
     The learning rates rise over 50 steps and fall to 0 as the time runs out.
+    optimiser: "Adam" or "Muon"; raises ValueError for another name.
     """
+    if optimiser not in OPTIMISERS:
+        raise ValueError(
+            f"optimiser={optimiser!r}; expected one of {', '.join(OPTIMISERS)}"
+        )
     generator = torch.Generator().manual_seed(seed)
     batches = random_batches(pictures, batch, generator)
     optimiser = OPTIMISERS[optimiser](network)
