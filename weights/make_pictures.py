@@ -217,6 +217,27 @@ def lesson_13() -> Image.Image:
     return du.show_images(np.concatenate(rows), columns=10, zoom=3)
 
 
+def lesson_14() -> Image.Image:
+    """The strong network in 20 and 2 calls, and its student in 4, 2 and 1."""
+    student = du.sprite_network(du.WEIGHTS / "sprite_unet_student.pth")
+    rows = {"20 calls": du.sprite_network(), "2 calls": du.sprite_network()}
+    rows |= {"student, 4": student, "student, 2": student, "student, 1": student}
+    pictures = {}
+    for (label, network), calls in zip(rows.items(), (20, 2, 4, 2, 1)):
+        drawn, _ = du.sample_ddpm(
+            network,
+            SCHEDULE,
+            x_T=normal(10, 3, 16, 16, seed=14),
+            context=torch.eye(5)[torch.arange(10) % 5],
+            steps=du.straight_steps(SCHEDULE, calls),
+            generator=torch.Generator().manual_seed(14),
+            variance="beta_tilde",
+            keep=0,
+        )
+        pictures[label] = drawn
+    return du.filmstrip(pictures, zoom=4)
+
+
 def lesson_15() -> Image.Image:
     """The same network and noise in 10 steps with three samplers of diffusers."""
     import diffusers
@@ -416,6 +437,7 @@ PICTURES = (
     lesson_11,
     lesson_12,
     lesson_13,
+    lesson_14,
     lesson_15,
     lesson_16,
     lesson_17,

@@ -9,7 +9,7 @@ import torch
 import diffusion_utilities as du
 
 SCHEDULE = du.NoiseSchedule.linear()
-SMALL = {"calls": (1, 2), "blocks": 2, "steps": 2, "batch": 3}
+SMALL = {"calls": (1, 2), "cycles": (1, 1), "steps": 2, "batch": 3}
 
 
 @pytest.fixture
@@ -117,9 +117,24 @@ def test_an_interrupted_training_ends_as_one_that_was_not(distill, tmp_path):
     assert [row["block"] for row in second.history["blocks"]] == [0, 1]
 
 
+def test_the_learning_rates_fall_in_each_cycle(distill, tmp_path):
+    settings = distill.Settings(cycles=(4, 8), steps=2)
+    work = distill.Distillation(settings, tmp_path / "run.pt")
+    rates = []
+    for block in range(12):
+        for place in range(2):
+            work.set_rates(block, place)
+            rates.append(work.optimisers["student"].param_groups[0]["lr"])
+    first, second = rates[:8], rates[8:]
+    for cycle in (first, second):
+        assert cycle[0] == settings.learning_rate
+        assert cycle == sorted(cycle, reverse=True)
+        assert cycle[-1] < settings.learning_rate / 4
+
+
 def test_other_settings_are_refused(distill, work, tmp_path):
     work.save()
-    other = distill.Distillation(distill.Settings(blocks=9), work.file)
+    other = distill.Distillation(distill.Settings(steps=9), work.file)
     with pytest.raises(du.UnusableFile, match="has other settings"):
         other.resume()
 
@@ -201,3 +216,44 @@ def test_rows_are_made_anew_for_other_weights(distill, scored):
     assert made == []
     _, made = scored(b"another")
     assert {way for way, _, _ in made} == {"student"}
+
+
+def test_what_is_stored_was_drawn_by_the_shipped_weights(shipped):
+    stored = json.loads((du.WEIGHTS / "distill.json").read_text(encoding="utf8"))
+    student = du.WEIGHTS / "sprite_unet_student.pth"
+    whose = {
+        "student": shipped.sha256(student),
+        "teacher": shipped.sha256(shipped.TEACHER),
+        "ideal": "ideal",
+    }
+    planned = shipped.planned_rows()
+    assert set(stored["rows"]) == set(planned)
+    for name, row in stored["rows"].items():
+        way, _, _ = planned[name]
+        assert row["drawn_by"] == whose[shipped.WAYS[way][0]]
+    record = du.WEIGHTS / "sprite_unet_student_history.json"
+    history = json.loads(record.read_text(encoding="utf8"))
+    assert history["teacher"] == whose["teacher"]
+    assert student.stat().st_size <= 4 * 2**20
+
+
+def test_the_student_draws_sprites_in_two_calls():
+    """Its mean distance to legal sprites is below that of its teacher."""
+    distances = {}
+    asked = torch.eye(5)[torch.arange(20) % 5]
+    for name in ("trained", "student"):
+        network = du.sprite_network(du.WEIGHTS / f"sprite_unet_{name}.pth")
+        x, _ = du.sample_ddpm(
+            network,
+            SCHEDULE,
+            shape=(20, 3, 16, 16),
+            context=asked,
+            steps=du.straight_steps(SCHEDULE, 2),
+            generator=generator(),
+            variance="beta_tilde",
+            keep=0,
+        )
+        _, far = du.sprite_factory().decode(du.to_pictures(x))
+        distances[name] = far
+    gain = distances["trained"] - distances["student"]
+    assert gain.mean() > 2 * gain.std(ddof=1) / len(gain) ** 0.5

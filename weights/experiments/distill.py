@@ -1,7 +1,7 @@
 """Distil the strong network into a student: `python weights/experiments/distill.py`.
 
-It trains the student (about 50 minutes of one core), writes sprite_unet_student.pth and
-sprite_unet_student_history.json, and then the scores of student, teacher and ideal
+It trains the student (a quarter of an hour of one core), writes sprite_unet_student.pth
+and sprite_unet_student_history.json, and then the scores of student, teacher and ideal
 denoiser, in 1 to 50 calls, to distill.json. Both continue where they were interrupted.
 After training a new teacher (`train.py --only sprite`), run it again: what belongs to
 other weights is made anew.
@@ -60,11 +60,11 @@ class Settings:
 
     # the student practises drawing in so many calls, each as often
     calls: tuple[int, ...] = (1, 2, 4)
-    # the training ends after so many blocks, each of so many steps
-    blocks: int = 20
+    # blocks of so many steps; in each cycle of blocks the learning rates fall to 0
+    cycles: tuple[int, ...] = (20,)
     steps: int = 50
     batch: int = 48
-    # of the student and of the fake network; both fall linearly to 0
+    # of the student and of the fake network
     learning_rate: float = 3e-3
     fake_rate: float = 8e-3
     # how much Adam's learning rate is smaller
@@ -205,7 +205,7 @@ class Distillation:
         losses = []
         started = time.process_time()
         for place, c in enumerate(contexts(settings, generator, seed)):
-            self.set_rates(block * settings.steps + place)
+            self.set_rates(block, place)
             losses.append(self.take_step(c, generator))
         student, fake = np.mean(losses, 0)
         row = {
@@ -216,12 +216,15 @@ class Distillation:
         }
         self.history["blocks"].append(row)
 
-    def set_rates(self, step: int) -> None:
-        """Let the learning rates fall linearly, after the first quarter."""
-        share = step / (self.settings.blocks * self.settings.steps)
-        left = min(1, (1 - share) / 0.75)
+    def set_rates(self, block: int, place: int) -> None:
+        """Let the learning rates fall linearly, after the first quarter of a cycle."""
+        ends = np.cumsum(self.settings.cycles)
+        cycle = int(np.searchsorted(ends, block, side="right"))
+        length = self.settings.cycles[cycle]
+        since = block - (ends[cycle] - length) + place / self.settings.steps
+        left = min(1, (1 - since / length) / 0.75)
         for name, optimiser in self.optimisers.items():
-            rate = self.first_rates[name] * left
+            rate = float(self.first_rates[name] * left)
             for group in optimiser.param_groups:
                 own = 1 if group["of_matrices"] else self.settings.adam_share
                 group["lr"] = rate * own
@@ -265,7 +268,7 @@ class Distillation:
     def train(self) -> None:
         """Train the blocks that are left."""
         self.resume()
-        for block in range(len(self.history["blocks"]), self.settings.blocks):
+        for block in range(len(self.history["blocks"]), sum(self.settings.cycles)):
             self.train_block(block)
             self.save()
             print(self.history["blocks"][-1], flush=True)
@@ -375,7 +378,7 @@ WAYS = {
     "DDPM": ("teacher", ddpm_tilde, straight, (1, 2, 4, 8, 20, 50), 1),
     "DDIM": ("teacher", ddim, straight, (2, 4, 8, 20), 1),
     "2M": ("teacher", multistep(du.SecondOrder), straight, (2, 4, 8, 20), 1),
-    "iPNDM": ("teacher", multistep(du.AdamsBashforth), straight, (4, 8, 20), 1),
+    "iPNDM, even in t": ("teacher", multistep(du.AdamsBashforth), even, (4, 8, 20), 1),
     "DDPM, even in t": ("teacher", ddpm_tilde, even, (4, 8, 20, 50), 1),
     "DDPM, restarts": ("teacher", ddpm_tilde, restarting, (20, 50), 1),
     "ideal": ("ideal", ddpm_tilde, straight, (1, 2, 4, 8, 20), 1),
@@ -448,11 +451,10 @@ def score(student: Path, options, parser) -> None:
 def main() -> None:
     parser = command_line(__doc__, du.WEIGHTS / "distill.json")
     parser.add_argument("--weights", type=Path, default=du.WEIGHTS)
-    parser.add_argument("--blocks", type=int, default=Settings.blocks)
     parser.add_argument("--samples", type=int, default=SAMPLES)
     options = parsed(parser)
     torch.set_num_threads(1)
-    student = train(Settings(blocks=options.blocks), options.weights)
+    student = train(Settings(), options.weights)
     score(student, options, parser)
 
 
