@@ -75,22 +75,29 @@ def _copy_lesson(path: Path, run: str) -> None:
     notebook = json.loads(path.read_text(encoding="utf8"))
     cells = []
     for cell in notebook["cells"]:
-        cells.append(cell)
         source = "".join(cell["source"])
-        title = re.match(r"# @title (.+)", source)
-        if title:  # the line that stays when the code is hidden
-            prompts = ("code_prompt_show", "code_prompt_hide")
-            cell["metadata"]["mystnb"] = dict.fromkeys(prompts, title[1])
-        if cell["cell_type"] == "code" and "explore(" in source:
+        cells.append(cell)
+        if cell["cell_type"] == "markdown":
+            _copy_linked("notebooks", source)
+            continue
+        _prepare_code(cell, source)
+        if "explore(" in source:
             words = f"*This picture has knobs where it runs: [run this lesson]({run}).*"
             link = {"id": f"run-{len(cells)}", "cell_type": "markdown"}
             cells.append({**link, "metadata": {}, "source": words})
-        if cell["cell_type"] == "markdown":
-            _copy_linked("notebooks", source)
     notebook["cells"] = cells
     target = DOCS / "notebooks" / path.name
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(notebook), encoding="utf8")
+
+
+def _prepare_code(cell: dict, source: str) -> None:
+    """Leave out the tests' mark, and show a hidden cell's title where its code was."""
+    cell["source"] = source.replace("# NBVAL_CHECK_OUTPUT\n", "", 1)
+    title = re.match(r"# @title (.+)", cell["source"])
+    if title:
+        prompts = ("code_prompt_show", "code_prompt_hide")
+        cell["metadata"]["mystnb"] = dict.fromkeys(prompts, title[1])
 
 
 def _copy_page(name: str, text: str) -> None:

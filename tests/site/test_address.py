@@ -73,7 +73,7 @@ def test_every_file_has_the_address_of_pyproject(tmp_path):
 def test_an_address_goes_to_pyproject_readme_and_citation(copy):
     assert copy.set_address(f"{ADDRESS}.git/").returncode == 0
     assert f'repository = "{ADDRESS}"\n' in copy.text("pyproject.toml")
-    assert "**The book**: <https://you.github.io/course/> " in copy.text("README.md")
+    assert " It is at <https://you.github.io/course/>.\n" in copy.text("README.md")
     citation = yaml.safe_load(copy.text("CITATION.cff"))
     assert citation["repository-code"] == ADDRESS
 

@@ -130,8 +130,8 @@ def rewritten(root: Path = ROOT, address: str | None = None) -> dict[Path, str]:
         )
     book = book_address(address)
     texts[readme] = substituted(
-        r"(^\*\*The book\*\*: )(?:<\S+> )?",
-        f"<{book}> " if book else "",
+        r"(^\*\*The book\*\*: .*?\)\)\.)(?: It is at <\S+>\.)?$",
+        f" It is at <{book}>." if book else "",
         with_badges(read(readme), address, branch),
         readme,
     )
