@@ -63,11 +63,10 @@ html_theme_options = {
     "home_page_in_toc": True,
     "navbar_persistent": [],
 }
-if REPOSITORY:
-    html_theme_options["repository_url"] = REPOSITORY
-    html_theme_options["use_source_button"] = True
 if REPOSITORY.startswith("https://github.com/"):
     colab = "https://colab.research.google.com"
+    html_theme_options["repository_url"] = REPOSITORY
+    html_theme_options["use_source_button"] = True
     html_theme_options["launch_buttons"] = {"colab_url": colab}
 
 logger = logging.getLogger(__name__)
@@ -95,7 +94,14 @@ def warn_of_pictures_without_words(app, doctree):
             logger.warning("a picture has no alternative text", location=image)
 
 
+def leave_out_source(app, pagename, templatename, context, doctree):
+    """No source button on the pages of docs/, which are not where the theme looks."""
+    if "/" not in pagename and not (pages.ROOT / f"{pagename}.md").exists():
+        context["page_source_suffix"] = ""
+
+
 def setup(app):
     NbElementRenderer.render_image = render_image_with_words
     app.connect("doctree-read", warn_of_pictures_without_words)
+    app.connect("html-page-context", leave_out_source, priority=100)
     app.connect("build-finished", pages.finish)

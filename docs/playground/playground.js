@@ -17,6 +17,7 @@ let settings; // what export.py wrote
 let frames = []; // the walk so far: {t, x, picture}
 let request = { id: 0 }; // what is being drawn
 let started; // when
+let loaded; // the files that the worker has loaded
 
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 
@@ -96,7 +97,7 @@ function drawSoon(milliseconds) {
 function receive({ data }) {
   if (data.ready) {
     settings = data.settings;
-    window.keepForOffline?.(data.loaded);
+    loaded = data.loaded;
     readAddress();
     draw();
     return;
@@ -119,6 +120,7 @@ function finish() {
   playground.dataset.drawn = request.id;
   const count = `${request.n} sprites in ${request.steps} steps`;
   part("status").textContent = `${count}, ${seconds} s`;
+  window.keepForOffline?.(loaded.splice(0)); // once, and not before there are sprites
 }
 
 /** Show one step of the walk in both pictures. */
