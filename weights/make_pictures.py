@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "experiments"))
-from shipped import blurred, ddpm, shipped_network
+from shipped import blurred, ddpm
 
 import diffusion_utilities as du  # found beside this folder
 
@@ -218,15 +218,15 @@ def lesson_13() -> Image.Image:
 
 
 def lesson_15() -> Image.Image:
-    """The same network and noise in 10 steps with three samplers of diffusers."""
+    """The strong network in 10 steps with three schedulers of diffusers."""
     import diffusers
 
     samplers = {
+        "DDPM": diffusers.DDPMScheduler,
         "DDIM": diffusers.DDIMScheduler,
-        "DPM++ 2M": diffusers.DPMSolverMultistepScheduler,
-        "UniPC": diffusers.UniPCMultistepScheduler,
+        "2M": diffusers.DPMSolverMultistepScheduler,
     }
-    model = shipped_network("model_trained")
+    model = du.sprite_network()
     rows = {label: by_diffusers(model, kind) for label, kind in samplers.items()}
     return du.filmstrip(rows, zoom=3)
 
@@ -234,13 +234,14 @@ def lesson_15() -> Image.Image:
 @torch.no_grad()
 def by_diffusers(model: torch.nn.Module, kind: type) -> torch.Tensor:
     """Eight pictures in 10 steps with one of the schedulers of diffusers."""
-    betas = SCHEDULE.b[1:].numpy()
+    betas = SCHEDULE.b[1:].tolist()
     solver = kind(SCHEDULE.T, trained_betas=betas, timestep_spacing="trailing")
     solver.set_timesteps(10)
-    x = normal(8, 3, 16, 16, seed=4)
+    generator = torch.Generator().manual_seed(7)
+    x = torch.randn(8, 3, 16, 16, generator=generator)
     for k in solver.timesteps:
         pred_noise = model(x, (k + 1) / SCHEDULE.T)
-        x = solver.step(pred_noise, k, x).prev_sample
+        x = solver.step(pred_noise, k, x, generator=generator).prev_sample
     return x
 
 
