@@ -182,7 +182,7 @@ def test_the_flow_of_a_bell_ends_where_the_closed_form_says(shipped):
 
 def test_the_lesson_shows_the_program_s_loss_and_sampler(shipped):
     cells = json.loads(LESSON.read_text(encoding="utf8"))["cells"]
-    lesson = vars(du).copy()
+    lesson = {**vars(du), "seeded": generator}
     for name in ("flow_loss", "euler"):
         sources = ["".join(cell["source"]) for cell in cells]
         [source] = [source for source in sources if f"\ndef {name}(" in f"\n{source}"]
