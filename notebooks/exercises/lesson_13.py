@@ -110,7 +110,7 @@ class Asked(torch.nn.Module):
 
     def forward(self, x, s):
         self.asked.append((x.detach(), s))
-        return self.rule(x, s.view(-1, 1))
+        return self.rule(x, torch.as_tensor(s).view(-1, 1))
 
 
 def loss_with(attempt, rule):

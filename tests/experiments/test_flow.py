@@ -191,8 +191,8 @@ def test_the_lesson_shows_the_program_s_loss_and_sampler(shipped):
     def model(x, s):
         return torch.tanh(2 * x) * s[:, None]
 
-    x = normal(6, 2)
-    noise = torch.randn(x.shape, generator=generator(1)).to(x)
+    x = normal(6, 2).float()
+    noise = torch.randn(x.shape, generator=generator(1))
     torch.manual_seed(2)
     s = torch.rand(6)
     torch.manual_seed(2)
@@ -306,6 +306,27 @@ def test_a_strong_network_is_told_the_class_and_sometimes_not(flow, monkeypatch)
     told = c.sum(1)
     assert set(told.tolist()) == {0.0, 1.0}
     assert float(told.mean()) == pytest.approx(1 - flow.P_DROP, abs=0.12)
+
+
+@pytest.mark.parametrize(
+    "target, clock", [("noise", "at_step"), ("velocity", "at_share")]
+)
+def test_each_target_has_its_own_clock(flow, target, clock):
+    model = flow.train_strong(flow.Run("strong", target, 1), 1e-9)
+    assert model.alpha_bar is getattr(flow, clock)
+
+
+def test_a_strong_network_draws_with_guidance(flow, monkeypatch):
+    seen = []
+
+    def noted(model, weight):
+        seen.append(weight)
+        return guided(model, weight)
+
+    guided = flow.du.guided
+    monkeypatch.setattr(flow.du, "guided", noted)
+    flow.row(flow.Run("strong", "velocity", 1), 1e-9, 5)
+    assert seen == [flow.GUIDANCE]
 
 
 def test_the_body_is_told_the_noise_level(shipped):

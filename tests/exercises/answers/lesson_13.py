@@ -83,6 +83,11 @@ WRONG = [
     ("13.2", loss(noise="torch.rand_like(x_0)"), "never below 0"),
     (
         "13.2",
+        loss(error="F.mse_loss(network(x_s, 0.5), x_0 - noise)"),
+        "expected one number for each",
+    ),
+    (
+        "13.2",
         loss(error="F.mse_loss(network(x_s, s), x_0 - noise, reduction='sum')"),
         "take the mean",
     ),
