@@ -156,7 +156,7 @@ def lesson_10() -> Image.Image:
         "ContextUnet",
     )
     with np.load(RESULTS / "five_unets.npz") as file:
-        rows = [file[f"mnist: {name}"] for name in names]
+        rows = [file[name] for name in names]
     grey = np.concatenate(rows)[..., None]
     pictures = np.repeat(grey, 3, axis=3)
     return du.show_images(pictures, columns=len(rows[0]), zoom=2)
