@@ -184,7 +184,7 @@ def test_a_picture_of_another_size_in_a_folder_is_named_and_not_cut_up(
 ):
     """It is an error where the picture is alone, else the picture is left out.
 
-    (A whole folder: tests/experiments/test_fine_tuning.py.)
+    (A whole folder: test_reading_sprites.py.)
     """
     width, height = size
     png(tmp_path / "b.png", size)

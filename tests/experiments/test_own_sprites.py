@@ -61,202 +61,7 @@ def as_sheet(tiles, columns, margin=0, spacing=0, ground=(0, 0, 0, 0)):
     return sheet
 
 
-# ---- Reading: alpha ------------------------------------------------------------------
-
-
-def test_alpha_is_kept_with_its_holes(tmp_path):
-    tile = np.zeros((16, 16, 4), np.uint8)
-    tile[2:14, 2:14] = (90, 0, 0, 255)
-    tile[5:11, 5:11] = 0
-    path = save(tmp_path / "hole.png", tile)
-    [read] = du.load_sprite_pictures(path, alpha=True)
-    assert (read[..., 3] == tile[..., 3]).all()
-    assert (read[tile[..., 3] == 255] == (90, 0, 0, 255)).all()
-
-
-def test_nearly_white_paint_is_no_background(tmp_path):
-    snowball = np.zeros((16, 16, 4), np.uint8)
-    snowball[3:13, 3:13] = (240, 240, 250, 255)
-    path = save(tmp_path / "snowball.png", snowball)
-    for background in (None, "auto"):
-        [read] = du.load_sprite_pictures(path, alpha=True, background=background)
-        assert (read[..., 3] == snowball[..., 3]).all()
-
-
-def test_white_on_transparent_is_a_drawing(tmp_path):
-    sheet = np.zeros((32, 64, 4), np.uint8)
-    sheet[4:12, 4:12] = 255
-    path = save(tmp_path / "white.png", sheet)
-    assert len(du.load_sprite_pictures(path)) == 1
-    [read] = du.load_sprite_pictures(path, alpha=True)
-    assert read[..., 3].sum() == 64 * 255
-
-
-def test_half_transparent_pixels_stay_so(tmp_path):
-    shadow = np.zeros((16, 16, 4), np.uint8)
-    shadow[8:, 2:14] = (0, 0, 0, 90)
-    shadow[2:8, 4:12] = (200, 0, 0, 255)
-    [read] = du.load_sprite_pictures(save(tmp_path / "a.png", shadow), alpha=True)
-    assert set(np.unique(read[..., 3])) == {0, 90, 255}
-
-
-# ---- Reading: backgrounds ------------------------------------------------------------
-
-TEAL = (71, 108, 108)
-
-
-def keyed_sheet(ground):
-    tiles = random_sprites(12)
-    tiles[tiles[..., 3] == 0] = (*ground, 255)
-    return as_sheet(tiles, 4)[..., :3], (tiles[..., :3] == ground).all(3)
-
-
-@pytest.mark.parametrize("background", ["auto", TEAL])
-@pytest.mark.parametrize("ground", [TEAL, (255, 0, 255)])
-def test_a_colour_key_becomes_transparent(ground, background, tmp_path):
-    sheet, is_ground = keyed_sheet(ground)
-    path = save(tmp_path / "keyed.png", sheet)
-    key = background if background == "auto" else ground
-    tiles = du.load_sprite_pictures(path, alpha=True, background=key)
-    assert ((tiles[..., 3] == 0) == is_ground).all()
-
-
-def test_without_background_a_colour_key_stays(tmp_path):
-    sheet, _ = keyed_sheet(TEAL)
-    tiles = du.load_sprite_pictures(save(tmp_path / "keyed.png", sheet), alpha=True)
-    assert (tiles[..., 3] == 255).all()
-
-
-def test_a_white_background_ends_at_the_outline(tmp_path):
-    """A white eye stays, and so does what touches it diagonally only."""
-    face = np.full((16, 16, 3), 255, np.uint8)
-    face[3:13, 3:13] = (200, 150, 110)
-    face[6:8, 5:7] = 255
-    path = save(tmp_path / "face.png", face)
-    [tile] = du.load_sprite_pictures(path, alpha=True, background="auto")
-    assert (tile[3:13, 3:13, 3] == 255).all()
-    assert (tile[:3, :, 3] == 0).all()
-    [tile] = du.load_sprite_pictures(path, alpha=True, background=(255, 255, 255))
-    assert (tile[6:8, 5:7, 3] == 0).all()
-
-
-def test_no_background_is_guessed_from_different_corners(tmp_path):
-    rng = np.random.default_rng(0)
-    floor = rng.integers(0, 255, (64, 64, 3))
-    path = save(tmp_path / "floor.png", floor)
-    tiles = du.load_sprite_pictures(path, alpha=True, background="auto")
-    assert (tiles[..., 3] == 255).all()
-
-
-@pytest.mark.parametrize("background", ["corner", (1, 2), (1, 2, 300), 7, (1.5, 2, 3)])
-def test_another_background_is_refused(background, tmp_path):
-    path = save(tmp_path / "a.png", np.zeros((16, 16, 3)))
-    with pytest.raises(ValueError, match='background=.*expected three whole .* "auto"'):
-        du.load_sprite_pictures(path, background=background)
-
-
-# ---- Reading: sizes and gaps ---------------------------------------------------------
-
-
-@pytest.mark.parametrize("tile, size", [(8, (8, 8)), ((16, 32), (16, 32))])
-def test_tiles_of_any_sides(tile, size, tmp_path):
-    width, height = size
-    rng = np.random.default_rng(0)
-    sheet = rng.integers(0, 255, (2 * height, 3 * width, 3))
-    tiles = du.load_sprite_pictures(save(tmp_path / "a.png", sheet), tile)
-    assert tiles.shape == (6, height, width, 3)
-    assert (tiles[4] == sheet[height:, width : 2 * width]).all()
-
-
-@pytest.mark.parametrize("margin, spacing", [(0, 1), (1, 1), (2, 3), (5, 0)])
-def test_margin_and_spacing(margin, spacing, tmp_path):
-    tiles = random_sprites(20)
-    sheet = as_sheet(tiles, 5, margin, spacing, ground=(9, 9, 9, 255))
-    path = save(tmp_path / "gaps.png", sheet)
-    read = du.load_sprite_pictures(path, alpha=True, margin=margin, spacing=spacing)
-    assert (read[..., 3] == tiles[..., 3]).all()
-    drawn = tiles[..., 3] == 255
-    assert (read[drawn] == tiles[drawn]).all()
-
-
-def test_gaps_that_do_not_show_in_the_size_are_hinted_at(tmp_path, capsys):
-    """272 pixels are 17 tiles of 16, or 16 tiles with gaps of one."""
-    sheet = np.full((272, 272, 4), (0, 0, 0, 255), np.uint8)
-    tiles = random_sprites(256)
-    sheet[:271, :271] = as_sheet(tiles, 16, spacing=1, ground=(0, 0, 0, 255))
-    path = save(tmp_path / "gaps.png", sheet)
-    du.load_sprite_pictures(path)
-    assert "try spacing=1" in capsys.readouterr().out
-    read = du.load_sprite_pictures(path, alpha=True, spacing=1)
-    assert (read[..., 3] == tiles[..., 3]).all()
-    assert "try" not in capsys.readouterr().out
-
-
-def test_a_sheet_without_gaps_gets_no_hint(tmp_path, capsys):
-    sheet = as_sheet(random_sprites(17 * 17), 17)
-    du.load_sprite_pictures(save(tmp_path / "whole.png", sheet))
-    assert not capsys.readouterr().out
-
-
-def test_a_size_that_does_not_fit_names_the_gaps(tmp_path):
-    path = save(tmp_path / "gaps.png", np.zeros((67, 67, 3)))
-    with pytest.raises(ValueError, match="67x67 .* with spacing=1 it would fit"):
-        du.load_sprite_pictures(path)
-
-
-@pytest.mark.parametrize("tile", ["16", 1.5, (16,), (16, 16, 16), (16, "a")])
-def test_another_tile_is_refused(tile, tmp_path):
-    path = save(tmp_path / "a.png", np.zeros((16, 16, 3)))
-    with pytest.raises(ValueError, match=r"tile=.*expected .*\(width, height\)"):
-        du.load_sprite_pictures(path, tile)
-
-
-@pytest.mark.parametrize("name", ["margin", "spacing"])
-def test_a_negative_gap_is_refused(name, tmp_path):
-    path = save(tmp_path / "a.png", np.zeros((16, 16, 3)))
-    with pytest.raises(ValueError, match=f"{name}=-1"):
-        du.load_sprite_pictures(path, **{name: -1})
-
-
-# ---- Reading: folders ----------------------------------------------------------------
-
-
-def test_every_format_is_read_and_subfolders_too(tmp_path, capsys):
-    picture = Image.new("RGB", (16, 16), (200, 30, 30))
-    endings = ("png", "jpg", "gif", "bmp", "webp", "tga", "PNG")
-    for place, ending in enumerate(endings):
-        folder = tmp_path / f"sub{place}" / "deeper"
-        folder.mkdir(parents=True)
-        picture.save(folder / f"a.{ending}")
-    (tmp_path / "notes.txt").write_text("no picture")
-    tiles, files = du.load_tiles(tmp_path)
-    assert len(tiles) == len(files) == len(endings)
-    assert files == sorted(files)
-    assert abs(tiles[..., :3].astype(int) - (200, 30, 30)).max() < 12  # JPEG
-    assert "1 files that are no pictures (.txt)" in capsys.readouterr().out
-
-
-def test_many_files_with_the_same_fault_get_one_line(tmp_path, capsys):
-    for n in range(50):
-        save(tmp_path / f"small_{n:02d}.png", np.zeros((19, 19, 3)))
-    for n in range(40):
-        save(tmp_path / f"large_{n:02d}.png", np.zeros((40, 40, 3)))
-    save(tmp_path / "right.png", np.zeros((16, 16, 3)))
-    assert len(du.load_sprite_pictures(tmp_path)) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
-    assert "50 files, such as small_00.png: each is 19x19 pixels" in lines[1]
-    (tmp_path / "right.png").unlink()
-    with pytest.raises(ValueError) as error:
-        du.load_sprite_pictures(tmp_path)
-    assert len(str(error.value)) < 700
-
-
-def test_many_different_faults_do_not_fill_the_screen(tmp_path):
-    for n in range(17, 80):
-        save(tmp_path / f"{n}.png", np.zeros((n, n, 3)))
-    with pytest.raises(ValueError, match="43 more with other faults"):
-        du.load_sprite_pictures(tmp_path)
+# ---- What is understood --------------------------------------------------------------
 
 
 def test_labels_are_the_names_of_folders(own, tmp_path):
@@ -271,9 +76,6 @@ def test_labels_are_the_names_of_folders(own, tmp_path):
     contexts = found.contexts()
     assert contexts.sum(1).eq(1).all()
     assert contexts[:, 1].sum() == 10
-
-
-# ---- What is understood --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tile", [7, 33, (16, 40)])
@@ -708,8 +510,8 @@ def test_sizes(own, text, value):
     [
         ("auto", "auto"),
         ("none", None),
-        ("#476c6c", TEAL),
-        ("71,108,108", TEAL),
+        ("#476c6c", (71, 108, 108)),
+        ("71,108,108", (71, 108, 108)),
         ("magenta", (255, 0, 255)),
     ],
 )
