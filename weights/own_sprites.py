@@ -167,14 +167,20 @@ def labels_of(path: str | Path, files: list[Path]) -> list[str]:
 
 
 def split(family: np.ndarray, share: float = 0.1, seed: int = 0) -> np.ndarray:
-    """True for held-out tiles (N,): whole families, about that share of them.
+    """True for held-out tiles (N,): whole families, about that share of the tiles.
 
     With fewer than twelve families nothing can be spared.
     """
     names = np.random.default_rng(seed).permutation(np.unique(family))
+    held = np.zeros(len(family), bool)
     if len(names) < 12:
-        return np.zeros(len(family), bool)
-    return np.isin(family, names[: max(2, round(share * len(names)))])
+        return held
+    wanted = max(2, round(share * len(family)))
+    for name in names:
+        more = held | (family == name)
+        if more.sum() <= wanted:
+            held = more
+    return held
 
 
 def contact_sheet(collection: Collection, most: int = 400) -> Image.Image:
@@ -213,6 +219,11 @@ def find_palette(tiles: np.ndarray, most: int = MOST_COLOURS) -> np.ndarray:
     colours = packed.view(np.uint8).reshape(-1, 4)
     if len(colours) <= most:
         return colours
+    is_clear = colours[:, 3] == 0
+    clear = colours[is_clear][:1]  # kept, whatever else is nearly transparent
+    colours = colours[~is_clear]
+    counts = counts[~is_clear]
+    most -= len(clear)
     points = torch.from_numpy(premultiplied(colours))
     weights = torch.from_numpy(counts).float().sqrt()
     centres = farthest_first(points, weights, most)
@@ -222,7 +233,7 @@ def find_palette(tiles: np.ndarray, most: int = MOST_COLOURS) -> np.ndarray:
         sums = torch.zeros(most, 4).index_add_(0, nearest, weights[:, None] * points)
         centres = torch.where(total[:, None] > 0, sums / total[:, None], centres)
     own = torch.cdist(centres, points).argmin(1).unique()  # colours that are there
-    return colours[own.numpy()]
+    return np.concatenate([clear, colours[own.numpy()]])
 
 
 def farthest_first(points: Tensor, weights: Tensor, count: int) -> Tensor:
@@ -256,7 +267,7 @@ def in_colours(pictures: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 # ---- Relatives -----------------------------------------------------------------------
 
-NEAR = 0.1  # RMS of the colours over the drawn pixels
+NEAR = 0.07  # RMS of the colours over the drawn pixels
 NEAR_SHADES = 0.35  # of the shades, in standard deviations
 
 

@@ -128,8 +128,21 @@ def test_few_colours_are_kept_as_they_are(own):
     assert (own.in_colours(tiles, palette) == tiles).all()
 
 
+def test_transparent_stays_transparent_beside_faint_colours(own):
+    """Anti-aliased edges have many colours that are nearly transparent."""
+    rng = np.random.default_rng(0)
+    tiles = rng.integers(0, 256, (40, 16, 16, 4), np.uint8)
+    tiles[..., 3] = rng.integers(1, 20, (40, 16, 16))
+    tiles[:, 3:13, 3:13, 3] = 255
+    tiles[:, 0] = CLEAR
+    palette = own.find_palette(tiles, most=32)
+    assert len(palette) <= 32
+    assert (own.in_colours(tiles, palette)[:, 0] == CLEAR).all()
+
+
 def test_a_palette_has_colours_of_the_collection(own):
     tiles = random_sprites(40, colours=400)
+    tiles[tiles[..., 3] == 0] = CLEAR
     palette = own.find_palette(tiles, most=32)
     known = set(map(tuple, tiles.reshape(-1, 4).tolist()))
     assert set(map(tuple, palette.tolist())) <= known
@@ -215,6 +228,14 @@ def test_families_by_way_of_a_third_stay_on_one_side(own):
 def test_a_few_families_are_not_split(own):
     assert not own.split(np.arange(11)).any()
     assert own.split(np.arange(12)).sum() == 2
+
+
+def test_a_large_family_is_not_held_out(own):
+    family = np.array([0] * 80 + [*range(1, 41)])
+    for seed in range(5):
+        held = own.split(family, seed=seed)
+        assert held.sum() == 12
+        assert not held[:80].any()
 
 
 # ---- The network ---------------------------------------------------------------------
@@ -327,6 +348,35 @@ def test_training_asks_for_labels(own, monkeypatch):
     assert drawn.shape == (3, 8, 8, 4)
     with pytest.raises(ValueError, match="ask='c'; expected one of the folders"):
         own.draw(network, collection, 3, ask="c")
+
+
+def test_the_doubt_is_chosen_by_the_detail_of_the_tiles(own, small, monkeypatch):
+    flat = np.full((4, 8, 8, 4), 255, np.uint8)
+    made_with = {0.3: small.tiles}
+    monkeypatch.setattr(own, "draw", lambda *_, doubt, **__: made_with.get(doubt, flat))
+    assert own.best_doubt(None, small) == 0.3
+
+
+def test_detail(own):
+    board = np.full((3, 4, 4, 4), 255, np.uint8)
+    board[1, ::2, ::2, :3] = board[1, 1::2, 1::2, :3] = 0
+    board[2, 0, 0, :3] = 0
+    flat, checkered, one_pixel = own.detail(board)
+    assert flat == 0
+    assert checkered == 1
+    assert one_pixel == pytest.approx(2 / 24)
+    board[2, 0, 0] = CLEAR  # what is transparent has no neighbours
+    assert own.detail(board)[2] == 0
+
+
+def test_the_background_starts_transparent_not_white(own):
+    tiles = du_sprites(60)
+    collection = collection_of(own, tiles)
+    network = own.new_network(collection)
+    is_clear = network.palette[:, 3] == -1
+    white = (network.palette[:, :3] > 0.98).all(1) & ~is_clear
+    assert white.any()
+    assert network.out.bias[is_clear].item() > network.out.bias[white].max() + 3
 
 
 # ---- Choosing ------------------------------------------------------------------------
@@ -442,7 +492,7 @@ def test_the_program_writes_everything_and_goes_on(quick, sheet, tmp_path, capsy
 
 def test_noise_is_called_noise(own, tmp_path, capsys):
     samples = {"drawn": 9, "copies": 1, "chosen": 8}
-    for times, is_noise in ((2.5, True), (1.2, False), (None, False)):
+    for times, is_noise in ((2.5, True), (1.05, False), (None, False)):
         own.tell({"samples": {**samples, "times_as_strange_as_yours": times}}, tmp_path)
         assert ("are still noise" in capsys.readouterr().out) == is_noise
 

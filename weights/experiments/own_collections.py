@@ -30,8 +30,8 @@ import own_sprites as own
 import diffusion_utilities as du  # tables.py makes it importable
 
 VERSION = 1  # raise it when the meaning of this code changes
-MINUTES = 1
-SAMPLES = 64
+MINUTES = 10
+SAMPLES = 256
 SHOWN = 128  # tiles of a collection that are stored beside its samples
 
 
