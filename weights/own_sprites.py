@@ -615,7 +615,12 @@ def draw(
     return in_colours(np.concatenate(drawn), collection.palette)
 
 
-def best_doubt(network: du.SpriteUnet, collection: Collection, n: int = 16) -> float:
+def best_doubt(
+    network: du.SpriteUnet,
+    collection: Collection,
+    n: int = 16,
+    steps: int = DRAWING_STEPS,
+) -> float:
     """The one of DOUBTS whose samples have as much detail as the collection's tiles.
 
     A well-trained network draws best with 1, as in lesson 8. One that knows little
@@ -626,7 +631,7 @@ def best_doubt(network: du.SpriteUnet, collection: Collection, n: int = 16) -> f
     wanted = float(np.median(detail(collection.tiles)))
     apart = {}
     for doubt in DOUBTS:
-        drawn = draw(network, collection, n, seed=1, doubt=doubt)
+        drawn = draw(network, collection, n, seed=1, steps=steps, doubt=doubt)
         apart[doubt] = abs(float(np.median(detail(drawn))) - wanted)
     return min(apart, key=apart.get)
 
@@ -895,7 +900,7 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
         ask=options.ask,
         steps=options.steps,
-        doubt=best_doubt(network, collection),
+        doubt=best_doubt(network, collection, steps=options.steps),
     )
     tiles = without_specks(tiles)
     choice = choose(tiles, collection)
@@ -1008,7 +1013,7 @@ def trained(network, collection, options, report: dict) -> nn.Module:
             if look.best and (before is None or not look.held_out > before):
                 best = deepcopy(look.network)
                 du.save_weights(best, out / "weights.pth", half=False)
-            doubt = best_doubt(best, collection)
+            doubt = best_doubt(best, collection, n=8, steps=options.steps)
             samples = draw(
                 best,
                 collection,
