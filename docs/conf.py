@@ -19,13 +19,7 @@ import pages  # noqa: E402
 REPOSITORY = pages.setting("repository")
 BRANCH = pages.setting("branch")
 # Not rewritten yet: lessons whose pictures are still without words
-WITHOUT_WORDS = (
-    "notebooks/10_five_unets",
-    "notebooks/13_flow_matching",
-    "notebooks/15_the_same_in_diffusers",
-    "notebooks/16_your_own_sprites",
-    "notebooks/17_clinic",
-)
+WITHOUT_WORDS = ("notebooks/16_your_own_sprites",)
 
 pages.copy_pages(REPOSITORY, BRANCH)
 export.export()
@@ -100,7 +94,16 @@ def leave_out_source(app, pagename, templatename, context, doctree):
         context["page_source_suffix"] = ""
 
 
+def lead_into_the_copies(app, docname, source):
+    """Links between docs/ and the rest lead to the copies, which lie in docs/."""
+    text = source[0].replace("](../docs/", "](../")
+    if "/" not in docname:
+        text = text.replace("](../README.md", "](index.md").replace("](../", "](")
+    source[0] = text
+
+
 def setup(app):
+    app.connect("source-read", lead_into_the_copies)
     NbElementRenderer.render_image = render_image_with_words
     app.connect("doctree-read", warn_of_pictures_without_words)
     app.connect("html-page-context", leave_out_source, priority=100)

@@ -1,21 +1,14 @@
 """The judges of lesson 10's exercises (they spoil them)."""
 
-import copy
-import json
-
 import numpy as np
-import torch
-import torch.nn as nn
+import torch.nn.functional as F
 
-from diffusion_utilities import WEIGHTS
 from exercises import (
     Wrong,
-    as_numbers,
     compare,
     exercise,
     guessed,
     normal,
-    seeded,
     tried,
 )
 
@@ -82,30 +75,65 @@ def field_of_a_stack(attempt):
 # ---- 10.2 ----------------------------------------------------------------------------
 
 
-def size_after(size, kernel, stride):
-    """The size that a transposed convolution makes of a square of this size."""
-    layer = nn.ConvTranspose2d(1, 1, min(kernel, 50), min(stride, 50))
-    return layer(torch.zeros(1, 1, size, size)).shape[-1]
+def normed(x, dims):
+    """x with mean 0 and variance 1 over these dimensions."""
+    mean = x.mean(dims, keepdim=True)
+    variance = x.var(dims, keepdim=True, correction=0)
+    return (x - mean) / (variance + 1e-5).sqrt()
+
+
+def norm_mistakes(x, groups):
+    B, C = x.shape[:2]
+    apart = x.reshape(B, groups, C // groups, *x.shape[2:])
+    mean = apart.mean((2, 3, 4), keepdim=True)
+    variance = apart.var((2, 3, 4), keepdim=True, correction=0)
+    yield (
+        "this divides by the variance; its square root is the standard deviation.",
+        ((apart - mean) / (variance + 1e-5)).reshape(x.shape),
+    )
+    yield (
+        "the mean is not subtracted.",
+        (apart / (variance + 1e-5).sqrt()).reshape(x.shape),
+    )
+    yield (
+        "the mean is gone, but the variance is not 1.",
+        (apart - mean).reshape(x.shape),
+    )
+    yield (
+        "this is batch norm: its mean and variance mix all pictures of the batch.",
+        normed(x, (0, 2, 3)),
+    )
+    yield (
+        "the groups are mixed: this is one group of all channels.",
+        normed(x, (1, 2, 3)),
+    )
+    yield "this norms each channel on its own, not each group.", normed(x, (2, 3))
+    yield "this norms each pixel over its channels.", normed(x, 1)
+    yield (
+        "the values are right, but the shape is not: back to (B, C, H, W) at the end.",
+        normed(apart, (2, 3, 4)),
+    )
+    woven = x.reshape(B, C // groups, groups, *x.shape[2:])
+    yield (
+        "a group is made of neighbouring channels: (B, groups, C / groups, H, W).",
+        normed(woven, (1, 3, 4)).reshape(x.shape),
+    )
 
 
 @exercise(
     "10.2",
-    "What would `output_padding=1` do to the second one with kernel 3 and padding 1?",
+    "With groups = 1 this is the layer norm of section 4, which cannot see a picture's "
+    "brightness. What would groups = C be unable to see?",
 )
-def shapes_on_the_way_up(attempt):
-    answer = as_numbers(tried(attempt))
-    if answer.shape != (2,) or not (answer == answer.round()).all() or answer.min() < 1:
-        raise Wrong(
-            "expected two whole numbers above 0: "
-            "the stride of the first, and the kernel of the second."
-        )
-    stride, kernel = map(int, answer)
-    first = size_after(3, kernel=3, stride=stride)
-    second = size_after(7, kernel=kernel, stride=2)
-    if (first, second) != (7, 14):
-        raise Wrong(
-            f"with these, 3 becomes {first} (wanted 7), "
-            f"and 7 becomes {second} (wanted 14)."
+def group_norm(attempt):
+    for seed, channels, groups in ((0, 6, 3), (1, 8, 2), (2, 4, 1)):
+        x = 3 * normal(3, channels, 4, 5, seed=seed) + 1
+        compare(
+            tried(attempt, x, groups),
+            F.group_norm(x, groups),
+            norm_mistakes(x, groups),
+            where=f"for {channels} channels in {groups} groups",
+            tolerance=1e-3,
         )
 
 
@@ -160,203 +188,93 @@ def price_of_attention(attempt):
 
 # ---- 10.4 ----------------------------------------------------------------------------
 
-DESIGNS = (
-    "time as a channel",
-    "no time",
-    "time at each level",
-    "residual",
-    "ContextUnet",
-)
+
+def apart_in_errors(a, b):
+    """How many standard errors the means of two sets of runs are apart."""
+    error = np.sqrt(np.var(a, ddof=1) / len(a) + np.var(b, ddof=1) / len(b))
+    return abs(np.mean(a) - np.mean(b)) / error
 
 
-def _losses() -> dict[str, float]:
-    """The loss of each design's stored runs on digits: the mean over seeds."""
-    stored = json.loads((WEIGHTS / "five_unets.json").read_text(encoding="utf8"))
-    runs = [run for run in stored["runs"] if run["data"] == "mnist"]
-    means = {}
-    for name in DESIGNS:
-        losses = [run["loss"] for run in runs if run["design"] == name]
-        means[name] = float(np.mean(losses))
-    return means
+def apart_mistakes(a, b):
+    difference = abs(np.mean(a) - np.mean(b))
+    squares = np.var(a, ddof=1), np.var(b, ddof=1)
+    yield (
+        "this divides by the standard deviation of single runs; a mean of n runs "
+        "scatters less: divide the variance by n.",
+        difference / np.sqrt(sum(squares)),
+    )
+    small = np.var(a) / len(a), np.var(b) / len(b)
+    yield (
+        "the standard deviation of a few runs divides by n - 1: ddof=1.",
+        difference / np.sqrt(sum(small)),
+    )
+    errors = np.sqrt(squares[0] / len(a)), np.sqrt(squares[1] / len(b))
+    yield (
+        "standard errors add up like the sides of a right angle: "
+        "the root of the sum of squares.",
+        difference / sum(errors),
+    )
+    yield (
+        "this is the square; take the root of the variance first.",
+        difference / sum(np.square(errors)),
+    )
+    yield "the standard error is missing: this is the difference alone.", difference
+    yield (
+        "it must not matter which design comes first: take the absolute value.",
+        (np.mean(a) - np.mean(b)) / np.hypot(*errors),
+    )
+    yield (
+        "the sign must not depend on the order: take the absolute value.",
+        (np.mean(b) - np.mean(a)) / np.hypot(*errors),
+    )
+    yield "this is two standard errors, not one.", difference / 2 / np.hypot(*errors)
 
 
 @exercise(
     "10.4",
-    "It also has the highest FD of the five: a low loss of its own proves little. "
-    "Which columns of the table can be compared?",
+    "Fifteen pairs of designs at two standard errors: about one of them is apart by "
+    "chance alone. With three seeds it is even more: their scatter is a guess, too.",
 )
-def lowest_own_loss(attempt):
-    losses = _losses()
-    guess = guessed(attempt, f"one of these names: {', '.join(losses)}", DESIGNS)
-    lowest = min(losses, key=losses.get)
-    if guess != lowest:
-        raise Wrong(
-            f"{guess!r} ends at {losses[guess]:.3f}; the lowest of the five is "
-            f"{losses[lowest]:.3f}. One design has a schedule with many steps that are "
-            "nearly pure noise, and there the noise is easy to tell."
+def standard_errors_apart(attempt):
+    runs = (
+        ([170.0, 224.0, 229.0], [163.0, 177.0, 270.0]),
+        ([50.0, 61.0, 57.0], [81.0, 92.0, 85.0]),
+        ([3.0, 5.0, 4.0, 7.0], [1.0, 1.5, 0.5]),
+    )
+    for a, b in runs:
+        a, b = np.array(a), np.array(b)
+        right = apart_in_errors(a, b)
+        compare(
+            tried(attempt, a, b),
+            right,
+            apart_mistakes(a, b),
+            where=f"for {a.tolist()} and {b.tolist()}",
+            tolerance=1e-3,
         )
 
 
 # ---- 10.5 ----------------------------------------------------------------------------
 
-TIMES = [0.1, 0.4, 0.7, 0.9]
-
-
-def _called(network, x, t):
-    """The network's answer, which must have the shape of x."""
-    answer = tried(network, x, t)
-    if torch.is_tensor(answer) and answer.shape == x.shape:
-        return answer
-    shape = type(answer).__name__
-    if torch.is_tensor(answer):
-        shape = tuple(answer.shape)
-    raise Wrong(
-        f"for x of shape {tuple(x.shape)} your network returned {shape}; "
-        "expected the same shape: the noise in each pixel."
-    )
-
-
-def a_picture_each(network, times):
-    """Random pictures (B, 1, 28, 28) and these times (B,), for this network."""
-    like = next(network.parameters(), torch.empty(0))  # its device and precision
-    x = normal(4, 1, 28, 28, seed=0)[: len(times)].to(like)
-    t = torch.tensor(times).to(like)
-    return x, t
-
-
-def _answer(network, times):
-    x, t = a_picture_each(network, times)
-    return _called(network, x, t)
-
-
-def _one_by_one(network, times):
-    """The answers for the same pictures and times, each in a batch of its own."""
-    x, t = a_picture_each(network, times)
-    answers = [_called(network, x[i : i + 1], t[i : i + 1]) for i in range(len(x))]
-    return torch.cat(answers)
-
-
-def parameters_without_gradient(network):
-    trained = copy.deepcopy(network).train()
-    loss = _answer(trained, [0.5, 0.5, 0.5, 0.5]).square().mean()
-    loss.backward()
-    idle = []
-    for name, parameter in trained.named_parameters():
-        if parameter.requires_grad and parameter.grad is None:
-            idle.append(name)
-    return idle
-
-
-def _shaken(network, scale, generator):
-    """A copy with random numbers of this scale added to all its weights."""
-    shaken = copy.deepcopy(network)
-    for parameter in shaken.parameters():
-        if parameter.is_floating_point():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter += scale * noise.to(parameter)
-    return shaken
-
-
-def _range(network):
-    """The lowest and the highest answer of shaken copies, and one of the copies.
-
-    The random numbers grow until an answer is above 2, so that neither zeros nor small
-    numbers at the start are taken for a bound.
-    """
-    generator = seeded(0)
-    for scale in (0.02, 0.1, 0.3, 1.0):
-        answers = []
-        for _ in range(3):
-            shaken = _shaken(network, scale, generator)
-            answers.append(_answer(shaken, TIMES))
-        answers = torch.stack(answers)
-        if scale == 0.02 or answers.isfinite().all():
-            low, high = map(float, answers.aminmax())
-            kept = shaken
-        if high > 2:
-            break
-    return low, high, kept
-
-
-def check_answers(network):
-    """Finite answers, the same each time, that depend on t and on nothing else."""
-    mixed = _answer(network, TIMES)
-    again = _answer(network, TIMES)
-    early = _answer(network, [0.1, 0.1, 0.1, 0.1])
-    late = _answer(network, [0.9, 0.9, 0.9, 0.9])
-    size = float(mixed.abs().max())
-    if not mixed.isfinite().all():
-        raise Wrong("your network's answers hold numbers that are not finite.")
-    if not torch.equal(mixed, again):
-        raise Wrong(
-            "asked twice in eval mode, your network gives two answers: is something "
-            "drawn at random, or a layer made, in forward?"
-        )
-    if (early - late).abs().max() <= 1e-6 * size:
-        raise Wrong(
-            "your network gives the same answer at t = 0.1 and at t = 0.9: "
-            "is t used at all? (Section 3 shows what that costs.)"
-        )
-    single = _one_by_one(network, TIMES)
-    if (mixed - single).abs().max() > 1e-3 * size:
-        cause = "a picture's answer depends on the others in its batch"
-        if (mixed - early).abs().max() <= 1e-3 * size:
-            cause = "every picture got the first one's t; each has its own"
-        raise Wrong(
-            "asked for four pictures at once, with another t for each, your network "
-            f"answers differently than one by one: {cause}."
-        )
-
-
-def check_ending(low, high):
-    """Answers between `low` and `high` must not show an activation at the end."""
-    end = ""
-    if high > 2 and low >= 0:
-        end = (
-            "a ReLU or the like, which never falls below 0; "
-            "noise does, half of the time"
-        )
-    elif high > 2 and low >= -0.28:
-        end = (
-            "a SiLU or the like, which never falls below -0.28; "
-            "noise does, half of the time"
-        )
-    elif 0 <= low < high <= 1:
-        end = (
-            "a sigmoid or the like, which stays between 0 and 1; "
-            "noise is below 0 half of the time"
-        )
-    elif -1 <= low < -0.5 and 0.5 < high <= 1:
-        end = (
-            "a tanh or the like, which stays between -1 and 1; "
-            "a third of all noise is outside"
-        )
-    if end:
-        raise Wrong(
-            f"with random weights its answers lie between {low:.2f} and {high:.3g}: "
-            f"your network ends in {end}."
-        )
+PARTS = ("attention", "time", "skips", "shortcuts")
 
 
 @exercise(
-    "10.5", "The next cell trains it. Call it better only if it wins with three seeds."
+    "10.5",
+    "So a low loss does not make a good sampler: it was measured on noise that the "
+    "network did not make itself.",
 )
-def own_design(attempt):
-    network = tried(attempt)
-    if not isinstance(network, nn.Module):
+def parts_that_matter(attempt):
+    expected = f"two of these names, ({', '.join(map(repr, PARTS))}): loss, then FD"
+    loss, fd = guessed(attempt, expected, PARTS, n=2)
+    if (loss, fd) == ("time", "skips"):
+        raise Wrong("the other way round: the loss first, then FD.")
+    if loss != "skips":
         raise Wrong(
-            f"my_network returned {type(network).__name__}; expected a torch.nn.Module."
+            f"for the loss it is not {loss}. Which way would fine detail have to take "
+            "without this part?"
         )
-    network = copy.deepcopy(network)  # the learner may want it unchanged afterwards
-    idle = parameters_without_gradient(network)
-    network.eval()
-    with torch.no_grad():
-        _answer(network, [0.1, 0.1, 0.1, 0.1])
-        low, high, shaken = _range(network)
-        check_answers(shaken)
-    check_ending(low, high)
-    if idle:
+    if fd != "time":
         raise Wrong(
-            f"{len(idle)} of its parameters get no gradient, such as {idle[0]}: "
-            "are they used in forward?"
+            f"for FD it is not {fd}. In sampling, an error at one step is the next "
+            "step's input. Without which part does the network not notice?"
         )

@@ -144,14 +144,18 @@ def attention_mistakes(query, key, value):
         "the root is that of the number of keys; d is the length of a key.",
         (scores / len(key) ** 0.5).softmax(-1) @ value,
     )
+    yield (
+        "the root is that of the width of a value; d is the length of a key.",
+        (scores / value.shape[-1] ** 0.5).softmax(-1) @ value,
+    )
 
 
 @exercise("8.3", "This function is most of a large language model's work, too.")
 def attention(attempt):
-    for places, words in ((4, 6), (1, 3), (5, 5)):
+    for places, words, width in ((4, 6, 8), (1, 3, 8), (5, 5, 3)):
         query = 2 * normal(places, 8, seed=2, dtype=torch.float64)
         key = normal(words, 8, seed=3, dtype=torch.float64)
-        value = normal(words, 8, seed=4, dtype=torch.float64)
+        value = normal(words, width, seed=4, dtype=torch.float64)
         weights = (query @ key.T / 8**0.5).softmax(-1)
         mine = tried(attempt, query, key, value)
         compare(

@@ -16,7 +16,7 @@ from five_networks import DESIGNS, VARIANTS
 
 import diffusion_utilities as du
 
-NOTEBOOK = du.COURSE / "notebooks" / "10_five_unets.ipynb"
+NOTEBOOK = du.COURSE / "notebooks" / "10_networks_compared.ipynb"
 STORED = json.loads((du.WEIGHTS / "five_unets.json").read_text(encoding="utf8"))
 EVERY = DESIGNS | VARIANTS
 SHIPPED = (
@@ -26,7 +26,7 @@ SHIPPED = (
     "residual",
     "ContextUnet",
 )
-RUNS = [("mnist", "no time", 1), ("mnist", "residual without skips", 1)]
+TWO = ("no time", "residual without skips")
 
 
 @pytest.fixture
@@ -36,14 +36,15 @@ def five_unets(program):
 
 @pytest.fixture
 def few(five_unets, monkeypatch):
-    """The program with two runs, on 60 digits."""
+    """The program with two designs and one seed, on 60 digits."""
 
     def split(rows):
         return rows[:40], rows[40:60]
 
     monkeypatch.setattr(five_unets, "split", split)
-    monkeypatch.setattr(five_unets, "planned_runs", lambda: RUNS)
-    monkeypatch.setattr(five_unets, "floor", lambda *rest: {"FD": [1.0]})
+    monkeypatch.setattr(five_unets, "EVERY", {name: EVERY[name] for name in TWO})
+    monkeypatch.setattr(five_unets, "SEEDS", (1,))
+    monkeypatch.setattr(five_unets, "floor", lambda *rest: [1.0])
     return five_unets
 
 
@@ -99,7 +100,7 @@ def test_a_variant_differs_from_its_design_in_one_part():
 
 
 def test_the_network_that_is_not_residual_has_the_same_parameters():
-    plain = built("residual, not residual")
+    plain = built("residual without shortcuts")
     assert set(plain.state_dict()) == keys_of("residual")
     for block in plain.modules():
         if isinstance(block, five_networks.ResidualBlock):
@@ -175,6 +176,25 @@ def test_training_ends_with_the_clock_and_a_learning_rate_of_nearly_nothing(
 
 
 @pytest.mark.parametrize("name", DESIGNS)
+def test_muon_leaves_the_layers_that_touch_pictures_to_adam(name):
+    network = built(name)
+    by_muon, by_adam = five_networks.muon(network).param_groups
+    for weight in by_muon["params"]:
+        assert weight.ndim > 1
+        assert min(weight.shape[:2]) > 4
+    matrices = [weight for weight in by_adam["params"] if weight.ndim > 1]
+    assert len(matrices) >= 2  # the first layer and the last
+    assert all(min(weight.shape[:2]) <= 4 for weight in matrices)
+
+
+def test_an_unknown_optimiser_is_named():
+    with pytest.raises(ValueError, match="optimiser='SGD'; expected one of Adam, Muon"):
+        five_networks.train_for(
+            1, built("no time"), None, torch.zeros(1), optimiser="SGD"
+        )
+
+
+@pytest.mark.parametrize("name", DESIGNS)
 def test_levels_are_met_by_every_schedule(name):
     _, schedule = DESIGNS[name]
     met = schedule.ab[five_networks.steps_at_levels(schedule)]
@@ -219,41 +239,38 @@ def stored_in(folder):
 def test_the_program_writes_rows_weights_and_samples(few, tmp_path, monkeypatch):
     run(few, monkeypatch, "--out", tmp_path, *BRIEFLY)
     rows = stored_in(tmp_path)["runs"]
-    assert [row["design"] for row in rows] == ["no time", "residual without skips"]
-    for row in rows:
+    assert list(rows) == [f"{name}, seed 1" for name in TWO]
+    for row in rows.values():
         assert row["steps"] >= 1
         assert row["FD"] > 0
         assert len(row["loss_at_levels"]) == 4
     assert {path.name for path in (tmp_path / "five_unets").iterdir()} == {
         "mnist_classifier.pth",
-        "fashion_mnist_classifier.pth",
         "mnist_no_time.pth",
     }
     with np.load(tmp_path / "results" / "five_unets.npz") as samples:
         shapes = {name: samples[name].shape for name in samples}
-    assert shapes == {
-        "mnist: no time": (10, 28, 28),
-        "mnist: residual without skips": (10, 28, 28),
-    }
+    assert shapes == dict.fromkeys(TWO, (10, 28, 28))
 
 
-def test_the_program_continues_where_it_stopped(few, tmp_path, monkeypatch):
-    options = types.SimpleNamespace(seconds=0.1, samples=12)
-    runs = [{"data": data, "design": name, "seed": seed} for data, name, seed in RUNS]
+def test_the_program_makes_what_is_missing_or_has_other_seconds(
+    few, tmp_path, monkeypatch
+):
+    rows = {name: {"run": run} for name, run in few.planned_runs(0.1).items()}
+    rows["residual without skips, seed 1"]["run"]["seconds"] = 100
     before = {
-        "settings": few.settings_of(options),
-        "real": {"mnist": {}, "fashion_mnist": {}},
-        "runs": runs,
+        "settings": few.settings_of(types.SimpleNamespace(samples=12)),
+        "real": {"FD": [1.0]},
+        "runs": rows,
     }
     (tmp_path / "five_unets.json").write_text(json.dumps(before), encoding="utf8")
-    longer = [*RUNS, ("mnist", "ContextUnet", 2)]
-    monkeypatch.setattr(few, "planned_runs", lambda: longer)
     monkeypatch.setattr(few, "distance_to_training", lambda *rest: 1.0)
     run(few, monkeypatch, "--out", tmp_path, *BRIEFLY)
-    *kept, new = stored_in(tmp_path)["runs"]
-    assert kept == runs
-    assert new["design"] == "ContextUnet"
-    assert not (tmp_path / "five_unets").exists()  # no classifier, no second seed
+    kept, new = stored_in(tmp_path)["runs"].values()
+    assert kept == rows["no time, seed 1"]
+    assert new["run"]["seconds"] == 0.1
+    assert new["FD"] == 1
+    assert not (tmp_path / "five_unets").exists()  # no classifier, no shipped design
 
 
 def test_a_file_of_other_settings_is_refused(few, tmp_path, monkeypatch, capsys):
@@ -273,12 +290,10 @@ def test_other_settings_do_not_overwrite_what_ships(few, monkeypatch, capsys):
 
 
 def test_the_shipped_rows_are_of_these_settings_and_all_there(five_unets):
-    options = types.SimpleNamespace(
-        seconds=five_unets.SECONDS, samples=five_unets.SAMPLES
-    )
+    options = types.SimpleNamespace(samples=five_unets.SAMPLES)
     assert STORED["settings"] == five_unets.settings_of(options)
-    rows = [(row["data"], row["design"], row["seed"]) for row in STORED["runs"]]
-    assert rows == five_unets.planned_runs()
+    runs = {name: row["run"] for name, row in STORED["runs"].items()}
+    assert runs == five_unets.planned_runs(five_unets.SECONDS)
 
 
 @pytest.mark.slow
@@ -286,23 +301,32 @@ def test_the_shipped_rows_are_of_these_settings_and_all_there(five_unets):
 def test_shipped_weights_have_the_stored_losses(five_unets, name):
     """On all held-out digits, at each of the four levels, to the stored digits."""
     build, schedule = DESIGNS[name]
-    path = du.WEIGHTS / "five_unets" / five_unets.file_of("mnist", name)
+    path = du.WEIGHTS / "five_unets" / five_unets.file_of(name)
     model = du.load_weights(build(1), path)
-    _, held_out = five_unets.pictures_of("mnist")
+    _, held_out = five_unets.digits()
     steps = five_networks.steps_at_levels(schedule)
     losses = five_unets.mean_losses(model, held_out, schedule, steps)
-    [row] = [row for row in STORED["runs"] if is_first_seed(row, name)]
+    row = STORED["runs"][f"{name}, seed 1"]
     assert losses.tolist() == pytest.approx(row["loss_at_levels"], abs=5e-4)
 
 
-def is_first_seed(row, name):
-    return (row["data"], row["design"], row["seed"]) == ("mnist", name, 1)
-
-
 def test_the_floor_is_that_of_held_out_digits(five_unets):
-    floor = five_unets.floor("mnist", 500, du.WEIGHTS / "five_unets")
-    stored = STORED["real"]["mnist"]["FD"]
-    assert floor["FD"] == pytest.approx(stored, abs=0.01)
+    floor = five_unets.floor(500, du.WEIGHTS / "five_unets")
+    assert floor == pytest.approx(STORED["real"]["FD"], abs=0.01)
+
+
+def mean_of(design, key):
+    seeds = [STORED["runs"][f"{design}, seed {seed}"][key] for seed in (1, 2, 3)]
+    return np.mean(seeds)
+
+
+def test_exercise_5_is_answered_by_the_stored_runs():
+    """Without skips the loss is highest, without the time FD is."""
+    without = [name for name in VARIANTS if name.startswith("residual")]
+    highest = []
+    for key in ("loss", "FD"):
+        highest.append(max(without, key=lambda name: mean_of(name, key)))
+    assert highest == ["residual without skips", "residual without time"]
 
 
 # ---- The lesson ---------------------------------------------------------------------
@@ -318,12 +342,11 @@ class TestCifar:
         sources = ["".join(cell["source"]) for cell in cells]
         off = "CIFAR, DOWNLOAD = False, False"
         [source] = [source for source in sources if off in source]
-        names = vars(du) | vars(five_networks)
-        names |= {
+        names = vars(du) | {
+            "nets": five_networks,
             "device": torch.device("cpu"),
             "SECONDS": 0.1,
-            "schedule": du.NoiseSchedule.linear(500),
-            "display": lambda picture: None,
+            "cosine": du.NoiseSchedule.cosine(500),
         }
         return source.replace(off, "CIFAR, DOWNLOAD = True, False"), names
 
@@ -346,5 +369,5 @@ class TestCifar:
         monkeypatch.setattr(torchvision.datasets, "CIFAR10", found)
         exec(*cell)
         out = capsys.readouterr().out
-        assert "32x32 in colour: (2, 3, 32, 32)" in out
+        assert "32 x 32 in colour: (2, 3, 32, 32)" in out
         assert "steps; loss of the last 20" in out

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from diffusion_utilities import (
     BasicUNet,
     ContextUnet,
+    Muon,
     NoiseSchedule,
     ResidualConvBlock,
     average_weights,
@@ -69,23 +70,46 @@ def random_batches(pictures, batch, generator):
         yield pictures[rows], None
 
 
+def adam(network):
+    """Adam with the learning rate of lesson 3."""
+    return torch.optim.Adam(network.parameters(), 2e-3)
+
+
+def muon(network):
+    """Muon, but Adam for the layers that read or write pictures of few channels."""
+    outer = []
+    for name, weight in network.named_parameters():
+        if weight.ndim > 1 and min(weight.shape[:2]) <= 4:
+            outer.append(name)
+    return Muon(network.named_parameters(), adam=outer)
+
+
+OPTIMISERS = {"Adam": adam, "Muon": muon}
+
+
 def train_for(
     seconds,
     network,
     schedule,
     pictures,
     seed=0,
+    optimiser="Adam",
     batch=16,
-    learning_rate=2e-3,
     clock=time.perf_counter,
 ):
     """Train for so many seconds; returns (averaged network, the loss of each step).
 
-    The learning rate rises over 50 steps and falls to 0 as the time runs out.
+    The learning rates rise over 50 steps and fall to 0 as the time runs out.
+    optimiser: "Adam" or "Muon"; raises ValueError for another name.
     """
+    if optimiser not in OPTIMISERS:
+        raise ValueError(
+            f"optimiser={optimiser!r}; expected one of {', '.join(OPTIMISERS)}"
+        )
     generator = torch.Generator().manual_seed(seed)
     batches = random_batches(pictures, batch, generator)
-    optimiser = torch.optim.Adam(network.parameters(), learning_rate)
+    optimiser = OPTIMISERS[optimiser](network)
+    rates = [group["lr"] for group in optimiser.param_groups]
     average = average_weights(network)
     losses = []
     start = clock()
@@ -102,7 +126,8 @@ def train_for(
         if share >= 1:
             break
         warm_up = min(1, len(losses) / 50)
-        optimiser.param_groups[0]["lr"] = learning_rate * warm_up * (1 - share)
+        for group, rate in zip(optimiser.param_groups, rates):
+            group["lr"] = rate * warm_up * (1 - share)
     return average.module.eval(), losses
 
 
@@ -495,6 +520,6 @@ VARIANTS = {
     "residual without attention": residual_unet(attention=False),
     "residual without time": residual_unet(time=False),
     "residual without skips": residual_unet(skips=False),
-    "residual, not residual": residual_unet(residual=False),
+    "residual without shortcuts": residual_unet(residual=False),
     "ContextUnet, all residual": (all_residual_context_unet, NoiseSchedule.linear(500)),
 }

@@ -1,17 +1,18 @@
-"""Lesson 10's five U-Nets and their variants, each trained for the same seconds.
+"""Lesson 10's networks and their variants, each trained for the same seconds.
 
-`python weights/experiments/five_unets.py` takes 95 minutes of one core. The networks
+`python weights/experiments/five_unets.py` takes 80 minutes of one core. The networks
 and their training loop are in five_networks.py, which the lesson imports and shows.
 
 It writes weights/five_unets.json (a row for each run, with three seeds), the first
-seed's weights for digits in weights/five_unets/ (half precision), the two classifiers
-whose features FD compares, and a few samples of each run of that seed in
-weights/results/five_unets.npz. Seconds are those of one core (`time.process_time`), so
-runs can go on side by side (`--workers`). Rows that are there already are kept.
+seed's weights in weights/five_unets/ (half precision), the classifier whose features FD
+compares, and a few samples of each run of that seed in weights/results/five_unets.npz.
+Seconds are those of one core (`time.process_time`), so runs can go on side by side
+(`--workers`). Rows that are there already are kept.
 """
 
 import argparse
 import hashlib
+import itertools
 import time
 from pathlib import Path
 
@@ -35,12 +36,13 @@ import diffusion_utilities as du  # tables.py makes it importable
 
 WEIGHTS = Path(__file__).resolve().parents[1]
 VERSION = 1  # raise it when the meaning of this code or of five_networks.py changes
-DATA_SETS = ("mnist", "fashion_mnist")
 SECONDS = 100
+OPTIMISER = "Adam"  # or "Muon"; rows of another optimiser are made again
 SEEDS = (1, 2, 3)
 SAMPLES = 500
 SHOWN = 10
 CLASSIFIER_SECONDS = 60
+EVERY = DESIGNS | VARIANTS
 SHIPPED = (  # designs whose weights the lesson loads
     "time as a channel",
     "no time",
@@ -50,41 +52,39 @@ SHIPPED = (  # designs whose weights the lesson loads
 )
 
 
-def planned_runs() -> list[tuple[str, str, int]]:
-    """(data set, design, seed) of each row, in the order of the table."""
-    garments = [name for name in DESIGNS if "cosine" not in name]
-    plans = (
-        ("mnist", list(DESIGNS)),
-        ("mnist", list(VARIANTS)),
-        ("fashion_mnist", garments),
-    )
-    runs = []
-    for data, names in plans:
-        for seed in SEEDS:
-            runs += [(data, name, seed) for name in names]
-    return runs
+def planned_runs(seconds: float) -> dict[str, dict]:
+    """The settings of each row, in the order of the table."""
+    planned = {}
+    for design, seed in itertools.product(EVERY, SEEDS):
+        name = f"{design}, seed {seed}"
+        planned[name] = {
+            "design": design,
+            "seed": seed,
+            "seconds": seconds,
+            "optimiser": OPTIMISER,
+        }
+    return planned
 
 
-def file_of(data: str, name: str) -> str:
-    """The file of a run's weights: mnist_time_as_a_channel.pth."""
-    name = name.replace(",", "").replace(" ", "_")
-    return f"{data}_{name}.pth"
+def file_of(name: str) -> str:
+    """The file of a network's weights: mnist_time_as_a_channel.pth."""
+    return f"mnist_{name.replace(' ', '_')}.pth"
 
 
-def data_digest(data: str) -> str:
-    """SHA-256 of the pictures and labels of a data set as they are loaded."""
-    pictures, labels = du.load_digits(data)
+def data_digest() -> str:
+    """SHA-256 of the digits and their labels as they are loaded."""
+    pictures, labels = du.load_digits("mnist")
     content = pictures.numpy().tobytes() + labels.numpy().tobytes()
     return hashlib.sha256(content).hexdigest()
 
 
-def pictures_of(data: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures (N, 1, 28, 28) in [-1, 1]: (training, held out)."""
-    pictures, _ = du.load_digits(data)
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """Digits (N, 1, 28, 28) in [-1, 1]: (training, held out)."""
+    pictures, _ = du.load_digits("mnist")
     return split(pictures * 2 - 1)
 
 
-# ---- The classifiers, and the floor of FD -------------------------------------------
+# ---- The classifier, and the floor of FD --------------------------------------------
 
 
 def shifted(x: torch.Tensor, generator: torch.Generator, far: int = 2) -> torch.Tensor:
@@ -95,17 +95,16 @@ def shifted(x: torch.Tensor, generator: torch.Generator, far: int = 2) -> torch.
     return wider[:, :, far:-far, far:-far]
 
 
-def train_classifier(data: str, seconds: float, folder: Path) -> float:
-    """Train a classifier and write its weights.
+def train_classifier(seconds: float, folder: Path) -> float:
+    """Train the classifier and write its weights.
 
     Returns the share of held-out pictures whose class it names.
     """
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     network = classifier()
-    pictures, labels = du.load_digits(data)
-    training, held_out = split(pictures * 2 - 1)
-    labels, held_out_labels = split(labels)
+    training, held_out = digits()
+    labels, held_out_labels = split(du.load_digits("mnist")[1])
     optimiser = torch.optim.Adam(network.parameters(), 2e-3)
     start = time.process_time()
     share = 0.0  # of the time that is gone
@@ -118,7 +117,7 @@ def train_classifier(data: str, seconds: float, folder: Path) -> float:
         loss.backward()
         optimiser.step()
         share = (time.process_time() - start) / seconds
-    path = folder / file_of(data, "classifier")
+    path = folder / file_of("classifier")
     du.save_weights(network, path)
     shipped = du.load_weights(classifier(), path)  # half precision
     with torch.no_grad():
@@ -128,24 +127,23 @@ def train_classifier(data: str, seconds: float, folder: Path) -> float:
 
 
 def distance_to_training(
-    pictures: torch.Tensor, training: torch.Tensor, data: str, folder: Path
+    pictures: torch.Tensor, training: torch.Tensor, folder: Path
 ) -> float:
-    """The FD of pictures, by the features of the data set's classifier."""
-    path = folder / file_of(data, "classifier")
-    judge = du.load_weights(classifier(), path)
+    """The FD of pictures, by the features of the classifier."""
+    judge = du.load_weights(classifier(), folder / file_of("classifier"))
     ours = features(judge, pictures)
     theirs = features(judge, training)
     return round(du.frechet_distance(ours, theirs), 3)
 
 
-def floor(data: str, samples: int, folder: Path) -> dict:
+def floor(samples: int, folder: Path) -> list[float]:
     """The FD of held-out real pictures, in sets as large as the samples."""
-    training, held_out = pictures_of(data)
+    training, held_out = digits()
     distances = []
     for part in held_out.split(samples):
         if len(part) == samples:
-            distances.append(distance_to_training(part, training, data, folder))
-    return {"FD": distances}
+            distances.append(distance_to_training(part, training, folder))
+    return distances
 
 
 # ---- A row --------------------------------------------------------------------------
@@ -165,42 +163,38 @@ def mean_losses(model, x, schedule, steps) -> torch.Tensor:
     return du.denoising_losses(model, x, schedule, steps=steps).mean(1)
 
 
-def row(
-    run: tuple[str, str, int], seconds: float, samples: int, folder: Path
-) -> tuple[dict, np.ndarray]:
+def row(run: dict, samples: int, folder: Path) -> tuple[dict, np.ndarray]:
     """Train one network and measure it, in a process of its own, on one core.
 
-    Returns its row, and its first samples as uint8.
+    run: one of `planned_runs`. Returns its row, and its first samples as uint8.
     """
-    data, name, seed = run
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    build, schedule = (DESIGNS | VARIANTS)[name]
-    training, held_out = pictures_of(data)
+    torch.manual_seed(run["seed"])
+    build, schedule = EVERY[run["design"]]
+    training, held_out = digits()
     network = build(1).to(memory_format=torch.channels_last)
-    started = time.perf_counter()
     model, losses = train_for(
-        seconds, network, schedule, training, seed, clock=time.process_time
+        run["seconds"],
+        network,
+        schedule,
+        training,
+        run["seed"],
+        run["optimiser"],
+        clock=time.process_time,
     )
-    wall = time.perf_counter() - started
-    if seed == SEEDS[0] and data == "mnist" and name in SHIPPED:
-        path = folder / file_of(data, name)
+    if run["seed"] == SEEDS[0] and run["design"] in SHIPPED:
+        path = folder / file_of(run["design"])
         du.save_weights(model, path)
         model = du.load_weights(build(1), path)  # half precision, as it ships
     pictures = drawn(model, schedule, samples)
     loss = mean_losses(model, held_out, schedule, steps_throughout(schedule)).mean()
     levels = mean_losses(model, held_out, schedule, steps_at_levels(schedule))
     answer = {
-        "data": data,
-        "design": name,
-        "seed": seed,
-        "seconds": seconds,
-        "wall_seconds": round(wall),
+        "run": run,
         "steps": len(losses),
-        "pictures_a_second": round(len(losses) * 16 / seconds),
         "loss": round(float(loss), 4),
         "loss_at_levels": [round(value, 4) for value in levels.tolist()],
-        "FD": distance_to_training(pictures, training, data, folder),
+        "FD": distance_to_training(pictures, training, folder),
     }
     return answer, du.to_pictures(pictures[:SHOWN])[..., 0]
 
@@ -209,48 +203,45 @@ def row(
 
 
 def settings_of(options: argparse.Namespace) -> dict:
-    """What every row depends on: other settings or data need another file."""
+    """What the whole table depends on: other settings or data need another file."""
     return {
-        "seconds": options.seconds,
         "samples": options.samples,
         "threads": 1,
         "version": VERSION,
-        "data": {data: data_digest(data) for data in DATA_SETS},
+        "data": data_digest(),
     }
 
 
 def make_real(content: dict, options: argparse.Namespace, folder: Path) -> None:
-    """Train the classifiers that are missing, and measure real pictures with them."""
+    """Train the classifier if it is missing, and measure real digits with it."""
+    if content["real"]:
+        return
     torch.set_num_threads(1)
-    seconds = min(CLASSIFIER_SECONDS, options.seconds)
-    for data in DATA_SETS:
-        if data not in content["real"]:
-            right = train_classifier(data, seconds, folder)
-            real = floor(data, options.samples, folder)
-            content["real"][data] = {"classifier_right": right} | real
-            tables.write_json(options.out / "five_unets.json", content)
+    right = train_classifier(min(CLASSIFIER_SECONDS, options.seconds), folder)
+    content["real"] = {
+        "classifier_right": right,
+        "FD": floor(options.samples, folder),
+    }
+    tables.write_json(options.out / "five_unets.json", content)
 
 
 def make_runs(content: dict, options: argparse.Namespace, folder: Path) -> None:
-    """Make the rows that are missing, and write each as soon as it is done."""
-    planned = planned_runs()
-    done = {}
-    for known in content["runs"]:
-        done[known["data"], known["design"], known["seed"]] = known
+    """Make the rows that are missing, or are there with other settings.
+
+    Each is written as soon as it is done.
+    """
+    planned = planned_runs(options.seconds)
     jobs = {}
-    for run in planned:
-        if run not in done:
-            jobs[run] = (run, options.seconds, options.samples, folder)
-    samples = options.out / "results" / "five_unets.npz"
-    for run, result in tables.side_by_side(row, jobs, options.workers):
+    for name in tables.missing(content["runs"], planned, "run"):
+        jobs[name] = (planned[name], options.samples, folder)
+    for name, result in tables.side_by_side(row, jobs, options.workers):
         answer, pictures = result
-        data, name, seed = run
-        tables.add_row(done, run, answer, planned)
-        content["runs"] = list(done.values())
-        if seed == SEEDS[0]:
-            tables.add_samples(samples, {f"{data}: {name}": pictures})
+        tables.add_row(content["runs"], name, answer, order=planned)
+        if planned[name]["seed"] == SEEDS[0]:
+            shown = {planned[name]["design"]: pictures}
+            tables.add_samples(options.out / "results" / "five_unets.npz", shown)
         tables.write_json(options.out / "five_unets.json", content)
-        print(answer, flush=True)
+        print(name, answer, flush=True)
 
 
 def main() -> None:
@@ -272,7 +263,7 @@ def main() -> None:
         )
     path = options.out / "five_unets.json"
     folder = options.out / "five_unets"
-    content = tables.so_far(path, settings_of(options), parser, real={}, runs=[])
+    content = tables.so_far(path, settings_of(options), parser, real={}, runs={})
     make_real(content, options, folder)
     make_runs(content, options, folder)
 

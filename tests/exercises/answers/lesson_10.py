@@ -5,49 +5,48 @@ what the check must say, a regular expression). RIGHT: correct answers that diff
 the solution, as (exercise, code).
 """
 
-DEFINED = """
-class ResidualUNet(nn.Module):  # stands for the lesson's: what an answer builds on
-    def __init__(self, width=16):
-        super().__init__()
-        self.net = nn.Conv2d(1, 1, 3, padding=1)
-        self.time = nn.Linear(1, 1)
-
-    def forward(self, x, t):
-        return self.net(x) + self.time(t.view(-1, 1))[..., None, None]
+NORM = """
+def my_group_norm(x, groups):
+    B, C, H, W = x.shape
+    apart = x.reshape(B, groups, C // groups, H, W)
+    mean = apart.mean({dims}, keepdim=True)
+    variance = apart.var({dims}, keepdim=True, correction=0)
+    normed = (apart - mean) / {scale}
+    return normed.reshape(x.shape)
 """
 
-NETWORK = """
-def my_network():
-    class Small(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first = nn.Conv2d(1, 8, 3, padding=1)
-            self.time = nn.Linear(1, 8)
-            self.last = nn.Conv2d(8, 1, 3, padding=1)
-            {made}
-
-        def forward(self, x, t):
-            time = self.time(({t}).view(-1, 1))[..., None, None]
-            y = self.last(nn.functional.silu(self.first(x) + time))
-            return {end}
-    return Small()
+APART = """
+def my_errors_apart(a, b):
+    variance = {variance}
+    return {answer}
 """
-
-
-def network(end="y", t="t", made="pass"):
-    return NETWORK.format(end=end, t=t, made=made)
 
 
 def field(answer):
     return f"def my_field(layers):\n    return {answer}"
 
 
-def answers(answer):
-    return f"def my_answers():\n    return {answer}"
+def norm(dims="(2, 3, 4)", scale="(variance + 1e-5).sqrt()"):
+    return NORM.format(dims=dims, scale=scale)
+
+
+def plain_norm(dims):
+    return f"""
+        def my_group_norm(x, groups):
+            mean = x.mean({dims}, keepdim=True)
+            return (x - mean) / x.std({dims}, keepdim=True, correction=0)
+    """
 
 
 def price(answer):
     return f"def my_price(height, width, channels):\n    return {answer}"
+
+
+def apart(
+    answer="abs(a.mean() - b.mean()) / variance**0.5",
+    variance="a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)",
+):
+    return APART.format(answer=answer, variance=variance)
 
 
 WRONG = [
@@ -69,111 +68,59 @@ WRONG = [
         """,
         "own stride widens only",
     ),
-    ("10.2", answers("2, 3"), "7 becomes 15"),
-    ("10.2", answers("1, 2"), "3 becomes 5"),
+    ("10.2", norm(scale="(variance + 1e-5)"), "divides by the variance"),
+    ("10.2", norm(scale="1"), "the variance is not 1"),
+    ("10.2", norm(dims="(3, 4)"), "each channel on its own"),
+    ("10.2", plain_norm("(0, 2, 3)"), "batch norm"),
+    ("10.2", plain_norm("(1, 2, 3)"), "one group of all channels"),
+    ("10.2", plain_norm("1"), "each pixel over its channels"),
+    ("10.2", norm().replace("reshape(x.shape)", "clone()"), "back to \\(B, C, H, W\\)"),
+    (
+        "10.2",
+        """
+        def my_group_norm(x, groups):
+            B, C, H, W = x.shape
+            apart = x.reshape(B, C // groups, groups, H, W)
+            mean = apart.mean((1, 3, 4), keepdim=True)
+            std = apart.std((1, 3, 4), keepdim=True, correction=0)
+            return ((apart - mean) / std).reshape(x.shape)
+        """,
+        "neighbouring channels",
+    ),
     ("10.3", price("(height * width) ** 2 * channels"), "weighted sum of v"),
     ("10.3", price("2 * height * width * channels"), "squared"),
+    ("10.4", apart(variance="a.var(ddof=1) + b.var(ddof=1)"), "scatters less"),
+    ("10.4", apart(variance="a.var() / len(a) + b.var() / len(b)"), "ddof=1"),
+    ("10.4", apart("abs(a.mean() - b.mean()) / variance"), "this is the square"),
+    ("10.4", apart("abs(a.mean() - b.mean())"), "standard error is missing"),
+    ("10.4", apart("(a.mean() - b.mean()) / variance**0.5"), "absolute value"),
+    ("10.4", apart("(b.mean() - a.mean()) / variance**0.5"), "absolute value"),
     (
         "10.4",
-        "my_guess = 'residual'",
-        r"ends at 0\.045; the lowest of the five is 0\.041",
-    ),
-    (
-        "10.4",
-        "my_guess = 'the first'",
-        "expected one of these names: time as a channel",
-    ),
-    (
-        "10.5",
         """
-        def my_network():
-            class NoTime(nn.Module):
-                def __init__(self):
-                    super().__init__()
-                    self.net = nn.Conv2d(1, 1, 3, padding=1)
-                def forward(self, x, t):
-                    return self.net(x)
-            return NoTime()
+        def my_errors_apart(a, b):
+            errors = [x.std(ddof=1) / len(x) ** 0.5 for x in (a, b)]
+            return abs(a.mean() - b.mean()) / sum(errors)
         """,
-        "is t used at all",
+        "root of the sum of squares",
     ),
-    (
-        "10.5",
-        """
-        def my_network():
-            class Narrow(nn.Module):
-                def __init__(self):
-                    super().__init__()
-                    self.net = nn.Conv2d(1, 4, 3)
-                def forward(self, x, t):
-                    return self.net(x) + t.view(-1, 1, 1, 1)
-            return Narrow()
-        """,
-        r"returned \(4, 4, 26, 26\)",
-    ),
-    (
-        "10.5",
-        """
-        def my_network():
-            return BasicUNet()
-        """,
-        "stopped with TypeError",
-    ),
-    (
-        "10.5",
-        network(end="torch.sigmoid(y)"),
-        "between 0.00 and 1: your network ends in a sigmoid",
-    ),
-    ("10.5", network(end="torch.relu(y)"), "ends in a ReLU"),
-    ("10.5", network(end="nn.functional.silu(y)"), "ends in a SiLU"),
-    (
-        "10.5",
-        network(end="nn.functional.silu(y)", made="self.last.weight.data *= 1e-3"),
-        "ends in a SiLU",
-    ),
-    ("10.5", network(end="y.tanh()"), "ends in a tanh"),
-    ("10.5", network(t="t[:1]"), "every picture got the first one's t"),
-    ("10.5", network(t="0 * t"), "is t used at all"),
-    ("10.5", network(end="y + torch.randn_like(y)"), "gives two answers"),
-    ("10.5", network(end="y - y.mean(0)"), "depends on the others in its batch"),
+    ("10.5", 'my_guess = ("time", "skips")', "other way round"),
+    ("10.5", 'my_guess = ("attention", "time")', "fine detail"),
+    ("10.5", 'my_guess = ("skips", "shortcuts")', "the next step's input"),
+    ("10.5", 'my_guess = "skips"', "expected two of these names"),
 ]
 
 
 RIGHT = [
-    ("10.2", answers("torch.tensor([2, 2])")),
-    ("10.4", "my_guess = 'Time at each LEVEL'"),
-    ("10.5", network()),
-    # a last layer that starts at zero; and one that starts small
+    ("10.2", norm(scale="variance.sqrt()")),
+    ("10.3", price("height * width * height * width * channels * 2")),
     (
-        "10.5",
-        network(
-            made="nn.init.zeros_(self.last.weight); nn.init.zeros_(self.last.bias)"
-        ),
-    ),
-    (
-        "10.5",
-        network(made="self.last.weight.data *= 1e-3; self.last.bias.data *= 1e-3"),
-    ),
-    (
-        "10.5",
-        network(
-            made="nn.init.zeros_(self.time.weight); nn.init.zeros_(self.time.bias)"
-        ),
-    ),
-    # a SiLU that is registered last, and not used last
-    ("10.5", network(made="self.act = nn.SiLU()")),
-    ("10.5", network(made="self.double()")),
-    (
-        "10.5",
+        "10.4",
         """
-        def my_network():
-            class Wrapped(nn.Module):
-                def __init__(self):
-                    super().__init__()
-                    self.net = ContextUnet(1, 8, 5, 28)
-                def forward(self, x, t):
-                    return self.net(x, t)
-            return Wrapped()
+        def my_errors_apart(a, b):
+            errors = [x.std(ddof=1) / len(x) ** 0.5 for x in (a, b)]
+            return abs(a.mean() - b.mean()) / np.hypot(*errors)
         """,
     ),
+    ("10.5", 'my_guess = ["Skips", "TIME"]'),
 ]

@@ -104,6 +104,11 @@ WRONG = [
         attention("(query @ key.T / query.shape[-1] ** 0.5).softmax(-1) @ key"),
         "should gather the values",
     ),
+    (
+        "8.3",
+        attention("(query @ key.T / value.shape[-1] ** 0.5).softmax(-1) @ value"),
+        "width of a value",
+    ),
     ("8.4", maps(size="(heads * query.shape[-1]) ** 0.5"), "a key of one head"),
     ("8.4", maps(size="1"), "division by the root of d is missing"),
     ("8.4", maps(weights="scores.softmax(-2).mean(0)"), "runs over the places"),
