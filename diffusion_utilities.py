@@ -50,7 +50,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from timeit import timeit
@@ -141,6 +141,9 @@ __all__ = [
     "load_sprites",
     "load_digits",
     "load_sprite_pictures",
+    "load_tiles",
+    "on_white",
+    "joined_to_the_edge",
     "to_model_range",
     "sprite_factory",
     "sprite_palette",
@@ -3393,100 +3396,356 @@ def _check_digits(pictures: Tensor, labels: Tensor) -> None:
         raise ValueError("the labels are not all from 0 to 9")
 
 
-def load_sprite_pictures(path: str | os.PathLike, tile: int = 16) -> np.ndarray:
-    """Your own sprites as an array (N, tile, tile, 3) uint8.
+PICTURE_ENDINGS = (".png", ".gif", ".bmp", ".jpg", ".jpeg", ".webp", ".tga")
 
-    path: a sheet, which is cut into tiles row by row, or a folder of PNGs of the size
-        of one tile, which are read in the order of their names.
-    tile: the width and height of a sprite in pixels.
 
-    A transparent background becomes white, empty tiles are left out, and nothing is
-    resized. If a file in a folder cannot be used, it is left out, and a printed line
-    says why. Raises FileNotFoundError for a path that does not exist, and ValueError if
-    no tile is left; the message names each file and what is wrong with it.
+def load_sprite_pictures(
+    path: str | os.PathLike,
+    tile: int | tuple[int, int] = 16,
+    *,
+    alpha: bool = False,
+    margin: int = 0,
+    spacing: int = 0,
+    background: tuple[int, int, int] | str | None = None,
+) -> np.ndarray:
+    """Your own sprites as an array (N, height, width, 3) uint8, or 4 with alpha.
+
+    alpha: keep transparency, as a fourth channel from 0 to 255. Else it becomes white.
+    The other arguments are those of `load_tiles`, and so are the errors.
+
+    Lesson 16.
+    """
+    tiles, _ = load_tiles(
+        path, tile, margin=margin, spacing=spacing, background=background
+    )
+    return tiles if alpha else on_white(tiles)
+
+
+def load_tiles(
+    path: str | os.PathLike,
+    tile: int | tuple[int, int] = 16,
+    *,
+    margin: int = 0,
+    spacing: int = 0,
+    background: tuple[int, int, int] | str | None = None,
+) -> tuple[np.ndarray, list[Path]]:
+    """Your own sprites, and the file that each comes from.
+
+    path: a sheet, which is cut into tiles row by row, or a folder of pictures of the
+        size of one tile. They are read in the order of their paths, subfolders too.
+    tile: the side of a sprite in pixels, or its (width, height).
+    margin: pixels to the left of the first tile and above it.
+    spacing: pixels between two tiles.
+    background: a colour (red, green, blue) that becomes transparent; or "auto" for the
+        colour that most corners of the tiles have. A ground of black or white is
+        then transparent only where it is joined to the edge, because drawings have
+        such colours, too. Nothing is changed where the pictures are transparent.
+
+    Empty tiles are left out, and nothing is resized. If a file in a folder cannot be
+    used, it is left out, and a printed line says why. Another line says if a sheet
+    seems to have gaps between its tiles.
+
+    Returns (N, height, width, 4) uint8, and N paths. Pixels with an alpha of 0 are
+    white. Raises FileNotFoundError for a path that does not exist, and ValueError for
+    other arguments, and if no tile is left; the message says what is wrong with the
+    files.
 
     Lesson 16.
     """
     path = Path(path)
+    grid = _Grid.of(tile, margin, spacing, in_folder=os.path.isdir(path))
+    key = _checked_background(background)
     if not os.path.exists(path):
         raise FileNotFoundError(
-            f"{path} does not exist; expected a folder of PNGs, or a picture file that "
-            f"holds a sheet of {tile}x{tile} tiles"
+            f"{path} does not exist; expected a folder of pictures, or a file that "
+            f"holds a sheet of {grid.width}x{grid.height} tiles"
         )
-    in_folder = path.is_dir()
-    files = _png_files(path) if in_folder else [path]
-    tiles = []
+    files = _picture_files(path) if grid.in_folder else [path]
+    cut, faults = _cut_files(files, grid)
+    tiles, sources, empty = _drawn_tiles(cut, key)
+    base = path if grid.in_folder else path.parent
+    lines = _grouped(faults + empty, base)
+    if not sources:
+        raise ValueError(
+            f"{path} holds no tile with anything drawn on it ({len(files)} "
+            f"pictures found). {'; '.join(lines)}"
+        )
+    for line in lines:
+        print(f"left out: {line}")
+    return np.concatenate(tiles), sources
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """How a sheet is cut: the arguments of `load_tiles`."""
+
+    width: int
+    height: int
+    margin: int
+    spacing: int
+    in_folder: bool
+
+    @classmethod
+    def of(cls, tile, margin: int, spacing: int, in_folder: bool) -> _Grid:
+        pair = tuple(tile) if _is_list(tile) else (tile, tile)
+        if len(pair) != 2 or not all(map(_is_whole, pair)):
+            raise ValueError(
+                f"tile={_shown(tile)}; expected a whole number of pixels, or a pair "
+                "(width, height)"
+            )
+        _whole("margin", margin, least=0)
+        _whole("spacing", spacing, least=0)
+        return cls(*pair, margin, spacing, in_folder)
+
+    def corners(self, size: tuple[int, int]) -> list[tuple[int, int]] | None:
+        """The upper left corners (x, y) of the tiles, row by row.
+
+        size: of a picture (width, height). None if tiles do not fill it.
+        """
+        columns = self._along(size[0], self.width)
+        rows = self._along(size[1], self.height)
+        if self.in_folder and size != (self.width, self.height):
+            return None
+        if not columns or not rows:
+            return None
+        return [(x, y) for y in rows for x in columns]
+
+    def _along(self, length: int, side: int) -> list[int]:
+        """Where tiles begin along one side. The last may have a gap after it."""
+        if side < 1:
+            return []
+        stride = side + self.spacing
+        count = (length - self.margin + self.spacing) // stride
+        end = self.margin + count * stride - self.spacing
+        if length - end > max(self.margin, self.spacing):
+            return []
+        return [self.margin + i * stride for i in range(count)]
+
+    def fault(self, size: tuple[int, int]) -> str:
+        """What is wrong with the size of a picture that this grid does not cut."""
+        tile = f"{self.width}x{self.height}"
+        wanted = f"{tile} (a sheet? give its own path)"
+        if not self.in_folder:
+            side = self.width if self.width == self.height else tile
+            wanted = f"sides that tile={side} divides"
+            with_gaps = self.with_gaps(size)
+            if with_gaps:
+                wanted += f"; with {with_gaps[0].gaps} it would fit"
+        return (
+            f"is {size[0]}x{size[1]} pixels; expected {wanted}: "
+            "tile= is the tile size, in pixels"
+        )
+
+    def with_gaps(self, size: tuple[int, int]) -> list[_Grid]:
+        """Grids of the same tiles with gaps that fit a picture of this size."""
+        grids = []
+        for spacing in range(1, 5):
+            for margin in range(spacing + 1):
+                grid = replace(self, margin=margin, spacing=spacing)
+                if len(grid.corners(size) or []) > 1:
+                    grids.append(grid)
+        return grids
+
+    @property
+    def gaps(self) -> str:
+        if self.margin:
+            return f"margin={self.margin} and spacing={self.spacing}"
+        return f"spacing={self.spacing}"
+
+
+def _picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder and its subfolders; other files get one line."""
+    with _reading(folder, "a folder that may be read"):
+        every = sorted(file for file in folder.rglob("*") if file.is_file())
+    every = [file for file in every if not file.name.startswith(".")]
+    files = [file for file in every if file.suffix.lower() in PICTURE_ENDINGS]
+    endings = {file.suffix or file.name for file in every} - {f.suffix for f in files}
+    if len(files) < len(every):
+        print(
+            f"left out: {len(every) - len(files)} files that are no pictures "
+            f"({', '.join(sorted(endings)[:5])})"
+        )
+    return files
+
+
+def _cut_files(
+    files: Sequence[Path], grid: _Grid
+) -> tuple[list[tuple[Path, np.ndarray]], list[tuple[Path, str]]]:
+    """([(file, its tiles)], [(file, what is wrong with it)])."""
+    cut = []
     faults = []
     for file in files:
-        drawn, fault = _read_tiles(file, tile, in_folder)
-        tiles += drawn
-        if not drawn:
-            faults.append(fault)
-    if not tiles:
-        raise ValueError(
-            f"{path} holds no tile with anything drawn on it ({len(files)} PNGs "
-            f"found). {'; '.join(faults)}"
-        )
-    for fault in faults:
-        print(f"left out: {fault}")
+        try:
+            picture = load_picture(file)
+        except (UnusableFile, FileNotFoundError) as error:
+            faults.append((file, str(error).replace(str(file), "").strip()))
+            continue
+        corners = grid.corners(picture.size)
+        if corners is None:
+            faults.append((file, grid.fault(picture.size)))
+            continue
+        pixels = _as_rgba(picture)
+        _hint_at_gaps(file.name, pixels, grid)
+        cut.append((file, _cut(pixels, corners, grid)))
+    return cut, faults
+
+
+def _drawn_tiles(
+    cut: Sequence[tuple[Path, np.ndarray]], key
+) -> tuple[list[np.ndarray], list[Path], list[tuple[Path, str]]]:
+    """(arrays of tiles, the file of each tile, [(file, that it is empty)])."""
+    only_outside = isinstance(key, str)
+    if only_outside:
+        key = _corner_colour([tiles for _, tiles in cut])
+    arrays = []
+    sources = []
+    empty = []
+    for file, tiles in cut:
+        tiles = _without_background(tiles, key, only_outside)
+        drawn = tiles[_are_drawn(tiles)]
+        arrays.append(drawn)
+        sources += [file] * len(drawn)
+        if not len(drawn):
+            empty.append((file, "is empty: white or transparent all over"))
+    return arrays, sources, empty
+
+
+def _cut(sheet: np.ndarray, corners: Sequence, grid: _Grid) -> np.ndarray:
+    """The tiles (N, height, width, 4) of a sheet (H, W, 4)."""
+    tiles = [sheet[y : y + grid.height, x : x + grid.width] for x, y in corners]
     return np.stack(tiles)
 
 
-def _png_files(folder: Path) -> list[Path]:
-    with _reading(folder, "a folder that may be read"):
-        files = sorted(folder.iterdir())
-    return [file for file in files if file.suffix.lower() == ".png"]
+def _hint_at_gaps(name: str, sheet: np.ndarray, grid: _Grid) -> None:
+    """Say if another grid has nothing but one colour between its tiles."""
+    if grid.in_folder or grid.spacing:
+        return
+    height, width = sheet.shape[:2]
+    for other in grid.with_gaps((width, height)):
+        between = np.ones((height, width), bool)
+        for x, y in other.corners((width, height)):
+            between[y : y + grid.height, x : x + grid.width] = False
+        if len(np.unique(sheet[between], axis=0)) == 1:
+            print(
+                f"hint: {name} seems to have gaps between its tiles; try {other.gaps}"
+            )
+            return
 
 
-def _read_tiles(file: Path, tile: int, in_folder: bool) -> tuple[list, str]:
-    """(the tiles on which something is drawn, what is wrong if there are none)."""
-    try:
-        picture = load_picture(file)
-    except (UnusableFile, FileNotFoundError) as error:
-        return [], str(error).replace(str(file), file.name)
-    if not _has_right_size(picture, tile, in_folder):
-        return [], f"{file.name} {_size_fault(picture, tile, in_folder)}"
-    tiles = _cut(_on_white(picture), tile)
-    drawn = [one for one in tiles if (one < 255).any()]
-    return drawn, f"{file.name} is empty: white or transparent all over"
+def _grouped(
+    faults: Sequence[tuple[Path, str]], base: Path, most: int = 20
+) -> list[str]:
+    """One line for each fault; more than three files with the same one share it.
+
+    base: the folder that files are named from.
+    """
+    same = {}
+    for file, fault in sorted(faults):
+        same.setdefault(fault, []).append(file)
+    lines = []
+    for file, fault in sorted(faults):
+        name = file.relative_to(base).as_posix()
+        count = len(same[fault])
+        if count <= 3:
+            lines.append(f"{name} {fault}")
+        elif file == same[fault][0]:
+            lines.append(f"{count} files, such as {name}: each {fault}")
+    if len(lines) > most:
+        lines[most:] = [f"{len(lines) - most} more with other faults"]
+    return lines
 
 
-def _has_right_size(picture: Image.Image, tile: int, in_folder: bool) -> bool:
-    if tile < 1:
-        return False
-    if in_folder:
-        return picture.size == (tile, tile)
-    return picture.width % tile == 0 and picture.height % tile == 0
-
-
-def _size_fault(picture: Image.Image, tile: int, in_folder: bool) -> str:
-    wanted = f"sides that tile={tile} divides"
-    if in_folder:
-        wanted = f"{tile}x{tile} (a sheet? give its own path)"
-    return (
-        f"is {picture.width}x{picture.height} pixels; expected {wanted}: "
-        "tile= is the tile size, in pixels"
-    )
-
-
-def _on_white(picture: Image.Image) -> np.ndarray:
-    """A picture of any mode on a white background: (H, W, 3) uint8."""
+def _as_rgba(picture: Image.Image) -> np.ndarray:
+    """A picture of any mode: (H, W, 4) uint8, white where it is transparent."""
     if picture.mode in ("I;16", "I;16B", "I"):  # Pillow would clip 16-bit grey
         values = np.asarray(picture, dtype=np.int64) >> 8
         picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if picture.mode == "CMYK":  # a JPEG for print
         picture = picture.convert("RGB")
-    white = Image.new("RGBA", picture.size, "white")
-    flat = Image.alpha_composite(white, picture.convert("RGBA"))
-    return np.asarray(flat.convert("RGB"))
+    pixels = np.array(picture.convert("RGBA"))
+    pixels[pixels[..., 3] == 0, :3] = 255
+    return pixels
 
 
-def _cut(sheet: np.ndarray, tile: int) -> list[np.ndarray]:
-    """The tiles (tile, tile, 3) of a sheet (H, W, 3), row by row."""
-    tiles = []
-    for row in np.vsplit(sheet, len(sheet) // tile):
-        tiles += np.hsplit(row, row.shape[1] // tile)
+def on_white(pictures: np.ndarray) -> np.ndarray:
+    """Pictures (..., 4) uint8 laid on white: (..., 3) uint8.
+
+    Lesson 16.
+    """
+    alpha = pictures[..., 3:].astype(int)
+    mixed = pictures[..., :3] * alpha + 255 * (255 - alpha)
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def _are_drawn(tiles: np.ndarray) -> np.ndarray:
+    """Whether anything is drawn on each tile (N, H, W, 4): (N,) bool.
+
+    Where a tile has transparent pixels, any other pixel is a drawing, even a white one.
+    """
+    opaque = (tiles[..., 3] == 255).all((1, 2))
+    coloured = (tiles[..., :3] < 255).any((1, 2, 3))
+    return np.where(opaque, coloured, (tiles[..., 3] > 0).any((1, 2)))
+
+
+def _checked_background(background):
+    """None, "auto", or a colour as an array (3,) uint8."""
+    if background is None or isinstance(background, str) and background == "auto":
+        return background
+    colour = _listed(background) if _is_list(background) else []
+    if len(colour) != 3 or not all(_is_whole(c) and 0 <= c <= 255 for c in colour):
+        raise ValueError(
+            f"background={_shown(background)}; expected three whole numbers from 0 to "
+            '255, "auto" or None'
+        )
+    return np.array(colour, np.uint8)
+
+
+def _corner_colour(sheets: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The colour of at least half of the tiles' corners, if nothing is transparent."""
+    if not sheets or any((tiles[..., 3] < 255).any() for tiles in sheets):
+        return None
+    corners = [tiles[:, [0, 0, -1, -1], [0, -1, 0, -1], :3] for tiles in sheets]
+    colours, counts = np.unique(
+        np.concatenate(corners).reshape(-1, 3), axis=0, return_counts=True
+    )
+    return colours[counts.argmax()] if counts.max() >= counts.sum() / 2 else None
+
+
+def _without_background(
+    tiles: np.ndarray, colour: np.ndarray | None, only_outside: bool
+) -> np.ndarray:
+    """Tiles (N, H, W, 4) with one colour made transparent.
+
+    only_outside: black and white only where they are joined to the edge of a tile.
+    """
+    if colour is None:
+        return tiles
+    ground = (tiles[..., :3] == colour).all(3)
+    if only_outside and (np.ptp(colour) == 0 and colour[0] in (0, 255)):
+        ground = joined_to_the_edge(ground)
+    tiles = tiles.copy()
+    tiles[ground] = (255, 255, 255, 0)
     return tiles
+
+
+def joined_to_the_edge(marked: np.ndarray) -> np.ndarray:
+    """The marked pixels that other marked ones join to the edge of their picture.
+
+    marked: (N, H, W) bool. Steps go up, down, left and right, not diagonally.
+    Returns (N, H, W) bool.
+
+    Lesson 16.
+    """
+    found = marked.copy()
+    found[:, 1:-1, 1:-1] = False
+    while True:
+        wider = np.pad(found, ((0, 0), (1, 1), (1, 1)))
+        beside = wider[:, :-2, 1:-1] | wider[:, 2:, 1:-1]
+        beside |= wider[:, 1:-1, :-2] | wider[:, 1:-1, 2:]
+        grown = marked & (found | beside)
+        if (grown == found).all():
+            return found
+        found = grown
 
 
 # ---- Measuring -----------------------------------------------------------------------

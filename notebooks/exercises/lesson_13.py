@@ -1,279 +1,357 @@
 """The judges of lesson 13's exercises (they spoil them)."""
 
 import functools
-import math
 
 import torch
 
-from diffusion_utilities import NoiseSchedule, sample_ddim
-from exercises import Wrong, compare, exercise, guessed, normal, tried
-from exercises.lesson_12 import Mixture, ideal
+from exercises import (
+    Wrong,
+    as_numbers,
+    compare,
+    exercise,
+    guessed,
+    normal,
+    tried,
+)
 
-SCHEDULE = NoiseSchedule.linear()
 drawn = functools.partial(normal, dtype=torch.float64)
-
 
 # ---- 13.1 ----------------------------------------------------------------------------
 
 
-def noise_by_bells(mixture, x, t):
-    """The ideal noise by another way than the formula.
-
-    It is each bell's own noise, averaged by the probability that x comes from it.
-    """
-    noised = mixture.noised(t)
-    std = (1 - SCHEDULE.ab[t]).sqrt()
-    own_noises = std * (x[:, None] - noised.means) / noised.stds[:, None] ** 2
-    share = noised._logs(x).softmax(1)
-    return (share[..., None] * own_noises).sum(1)
+def a_pair(answer):
+    """The two parts of a pair: a tuple or a list."""
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        raise Wrong(
+            f"You returned {type(answer).__name__}; "
+            "expected a pair: the mixture and the velocity."
+        )
+    return answer
 
 
-def noise_mistakes(mixture, x, t):
-    ab = SCHEDULE.ab[t]
-    std = (1 - ab).sqrt()
-    score = mixture.noised(t).score(x)
+def mixture_mistakes(x_0, noise, share):
     yield (
-        "the sign: the score points to where the data are, the noise away from there.",
-        std * score,
+        "the shares are swapped: s belongs to the picture.",
+        (1 - share) * x_0 + share * noise,
     )
     yield (
-        "is the square root missing? 1 - alpha-bar is the noise's variance, "
-        "and the factor is its standard deviation.",
-        -(1 - ab) * score,
+        "these are lesson 2's square roots; on the straight path the shares themselves "
+        "are the weights.",
+        share.sqrt() * x_0 + (1 - share).sqrt() * noise,
     )
+    yield "this is the velocity: the two parts of the pair are swapped.", x_0 - noise
+    yield "the noise keeps its full size: its weight is 1 - s.", share * x_0 + noise
+
+
+def velocity_mistakes(x_0, noise, share, x_s):
     yield (
-        "alpha-bar is the picture's share; "
-        "the noise's factor is the root of 1 - alpha-bar.",
-        -ab.sqrt() * score,
+        "the sign: from the noise to the picture the velocity is x_0 - noise.",
+        noise - x_0,
     )
+    yield "this is the clean picture; subtract the noise.", x_0
+    yield "this is the noise; the velocity is the picture minus the noise.", noise
+    yield "this is the mixture again.", x_s
     yield (
-        "a product, not a quotient: "
-        "the noise is the score times the root of 1 - alpha-bar.",
-        -score / std,
-    )
-    yield (
-        "this is the score of the clean mixture; "
-        "at step t the points are those of `mixture.noised(t)`.",
-        -std * mixture.score(x),
-    )
-    yield "this is the score itself; the noise is a multiple of it.", score
-    yield (
-        "the sign is right and the factor is missing: the root of 1 - alpha-bar.",
-        -score,
-    )
-    yield (
-        "this is the ideal x_0; the noise is asked for.",
-        (x + (1 - ab) * score) / ab.sqrt(),
+        "this is the way that is left to the picture; the velocity is that way over "
+        "the time that is left, 1 - s.",
+        x_0 - x_s,
     )
 
 
-@exercise(
-    "13.1",
-    "Ask it at t = 500: how does the answer differ from x itself, "
-    "and which leak is that?",
-)
-def ideal_noise(attempt):
-    line = Mixture([0.3, 0.5, 0.2], [[-1.2], [0.1], [1.1]], [0.15, 0.25, 0.1])
-    plane = Mixture([0.6, 0.4], [[0.5, 1.0], [-0.8, 0.2]], [0.3, 0.1])
-    one = torch.tensor([[1.6]], dtype=torch.float64)
-    nine = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
-    cases = (
-        ("at t = 200, x = 1.6", line, one, 200),
-        ("at t = 50, points in 1 dimension", line, nine, 50),
-        ("at t = 350, points in 2 dimensions", plane, drawn(7, 2, seed=0), 350),
-    )
-    for where, mixture, x, t in cases:
-        mine = tried(attempt, mixture, x, t, SCHEDULE)
-        right = noise_by_bells(mixture, x, t)
-        compare(mine, right, noise_mistakes(mixture, x, t), where)
+@exercise("13.1", "Where is a point of this path after the time 0.1? And at s = 2?")
+def straight_pair(attempt):
+    x_0 = drawn(3, 3, 4, 4, seed=0)
+    noise = drawn(3, 3, 4, 4, seed=1)
+    for shares in ([0.3, 0.3, 0.3], [0.1, 0.5, 0.8]):
+        s = torch.tensor(shares, dtype=torch.float64)
+        share = s.view(-1, 1, 1, 1)
+        x_s = share * x_0 + (1 - share) * noise
+        where = "s = 0.3" if shares[0] == shares[1] else "another s for each picture"
+        mine = a_pair(tried(attempt, x_0, noise, s))
+        mistakes = mixture_mistakes(x_0, noise, share)
+        compare(mine[0], x_s, mistakes, where=f"the mixture with {where}")
+        mistakes = velocity_mistakes(x_0, noise, share, x_s)
+        compare(mine[1], x_0 - noise, mistakes, where=f"the velocity with {where}")
 
 
 # ---- 13.2 ----------------------------------------------------------------------------
 
-
-def quantiles(mixture, share):
-    """The points (N, 1) below which this share (N, 1) of a mixture on a line lies."""
-    low = torch.full_like(share, -4)
-    high = torch.full_like(share, 4)
-    for _ in range(50):
-        middle = (low + high) / 2
-        bells = torch.special.ndtr((middle - mixture.means.T) / mixture.stds)
-        below = (mixture.weights * bells).sum(1, keepdim=True)
-        too_low = below < share
-        low = torch.where(too_low, middle, low)
-        high = torch.where(too_low, high, middle)
-    return middle
+POINT = torch.tensor([0.7, -1.3], dtype=torch.float64)  # all the data there is
 
 
-def ddim_error(steps):
-    """The mean distance of DDIM's ends from the exact ones.
-
-    The exact ends are known because quantiles keep their order.
-    """
-    soft = Mixture([0.3, 0.5, 0.2], [[-1.0], [0.0], [1.0]], [0.3, 0.35, 0.25])
-    share = (torch.arange(100, dtype=torch.float64)[:, None] + 0.5) / 100
-    start = quantiles(soft.noised(500), share)
-    ends, _ = sample_ddim(ideal(soft), SCHEDULE, x_T=start, steps=steps, keep=0)
-    return float((ends - quantiles(soft, share)).abs().mean())
+def away(x, share):
+    """The noise behind x, if the data are POINT."""
+    return (x - share * POINT) / (1 - share)
 
 
-@exercise(
-    "13.2",
-    "Run the cell: which of the other two methods shrinks its error faster, "
-    "and from which number of steps to which?",
-)
-def order_of_ddim(guess):
-    factor = guessed(
-        guess, "a number: how many times smaller the error becomes, 1 for no change"
-    )
-    if factor < 1:
+# What a network must answer to have no loss at all, if the data are POINT.
+ORACLES = {
+    "": lambda x, s: POINT - away(x, s),
+    "the sign: the target is x_0 - noise.": lambda x, s: away(x, s) - POINT,
+    "the target is the noise; ask for the velocity, x_0 - noise.": away,
+    "the target is the clean picture; ask for the velocity, x_0 - noise.": (
+        lambda x, s: POINT.expand_as(x)
+    ),
+    "the shares are swapped: in x_s the weight of the picture is s, and the network is "
+    "told s.": lambda x, s: POINT - away(x, 1 - s),
+    "this mixes with lesson 2's square roots; here s and 1 - s are the weights.": (
+        lambda x, s: POINT - (x - s.sqrt() * POINT) / (1 - s).sqrt()
+    ),
+}
+
+
+class Asked(torch.nn.Module):
+    """A network that answers by a rule and keeps what it was asked."""
+
+    def __init__(self, rule):
+        super().__init__()
+        self.rule = rule
+        self.asked = []
+
+    def forward(self, x, s):
+        self.asked.append((x.detach(), s))
+        return self.rule(x, torch.as_tensor(s).view(-1, 1))
+
+
+def loss_with(attempt, rule):
+    """The loss of a network that answers by this rule, and what it was asked."""
+    torch.manual_seed(0)
+    network = Asked(rule)
+    x_0 = POINT.expand(4000, 2)
+    loss = as_numbers(tried(attempt, network, x_0))
+    if len(network.asked) != 1:
         raise Wrong(
-            f"With {factor:g} the error would grow. "
-            "Give how many times *smaller* it becomes, a number above 1."
+            f"the network is called {len(network.asked)} times; once is enough."
         )
-    truth = ddim_error(50) / ddim_error(500)
-    if factor > 40:
+    x, s = network.asked[0]
+    return loss, x, s
+
+
+def check_times(s, n):
+    """Raise Wrong unless s are n different numbers, even from 0 to 1."""
+    if not torch.is_tensor(s) or tuple(s.shape) != (n,):
+        shape = tuple(s.shape) if torch.is_tensor(s) else type(s).__name__
         raise Wrong(
-            "Less than that: a method of second order would divide the error by a "
-            "hundred. DDIM takes the network's answer at the start of each step for "
-            "the whole step."
+            f"the network gets s as {shape}; expected one number for each picture, "
+            f"({n},)."
         )
-    if factor < truth / 1.5:
+    s = s.double()
+    if s.std() < 1e-6:
+        raise Wrong("all pictures have the same s; draw one for each, (B,).")
+    if not 0 <= s.min() <= s.max() <= 1:
+        raise Wrong(f"s reaches from {s.min():.2f} to {s.max():.2f}; expected 0 to 1.")
+    if abs(s.mean() - 0.5) > 0.03 or abs(s.var() - 1 / 12) > 0.01:
+        raise Wrong("s is not spread evenly from 0 to 1; `torch.rand` does that.")
+
+
+def check_noise(x, s):
+    noise = away(x, s.double().view(-1, 1))
+    if noise.min() >= 0:
+        raise Wrong("the noise is never below 0: `torch.randn`, not `torch.rand`.")
+    if abs(noise.std() - 1) > 0.1:
+        raise Wrong(f"the noise has the std {noise.std():.2f}; expected 1.")
+
+
+@exercise("13.2", "Can this loss reach 0 when there is more than one point of data?")
+def flow_loss(attempt):
+    loss, x, s = loss_with(attempt, ORACLES[""])
+    check_times(s, 4000)
+    if loss.numel() != 1:
         raise Wrong(
-            "More than that. (The error of a mean over ten times as many dice shrinks "
-            "by 3.2. But DDIM has no dice, and the network is perfect: all error comes "
-            "from the length of the steps.)"
+            f"the loss has shape {tuple(loss.shape)}; expected one number, the mean."
         )
-    if factor > 1.5 * truth:
+    if loss > 1e-6:
+        for sentence, rule in ORACLES.items():
+            if loss_with(attempt, rule)[0].abs() < 1e-6:
+                raise Wrong(sentence)
         raise Wrong(
-            "Less than that. Suppose that each step's own error grows with the square "
-            "of its length: what do ten times as many of them add up to?"
+            f"a network that knows the velocity has the loss {float(loss):.3g}; "
+            "expected 0. Is the input s x_0 + (1 - s) noise, and the target "
+            "x_0 - noise, with the same noise in both?"
         )
+    check_noise(x, s)
+    zero, x, s = loss_with(attempt, lambda x, s: 0 * x)
+    right = (POINT - away(x, s.double().view(-1, 1))).square()
+    mistakes = {
+        "this is the mean of the absolute errors; square them.": right.sqrt().mean(),
+        "this is the sum of the squares; take the mean.": right.sum(),
+        "this is the root of the mean; leave the root out.": right.mean().sqrt(),
+        "take the mean over all numbers: this is twice as large.": 2 * right.mean(),
+    }
+    compare(zero.reshape(()), right.mean(), mistakes, where="a network that answers 0")
 
 
 # ---- 13.3 ----------------------------------------------------------------------------
 
-
-def number_mistakes(n):
-    first = 10 * n
-    root = 10**0.5 * n
-    yield (
-        "they are swapped: the first number is the first-order method's.",
-        (math.ceil(root), first),
-    )
-    yield (
-        "round up: a number of steps is whole, and one too few misses the goal.",
-        (first, root),
-    )
-    yield (
-        "it is rounded, and should be rounded up, or the goal is just missed.",
-        (first, round(root)),
-    )
-    yield (
-        "it is cut off, and should be rounded up, or the goal is just missed.",
-        (first, int(root)),
-    )
-    yield (
-        "second order means that the error goes with 1 / steps^2, "
-        "so that fewer steps are needed, not more.",
-        (first, 100 * n),
-    )
-    yield (
-        "twice the order is not half of the steps: "
-        "steps^2 must grow tenfold, so the steps grow by the root of 10.",
-        (first, 5 * n),
-    )
-    yield "both are the first-order method's.", (first, first)
+CENTRES = torch.tensor(
+    [[0.2, 1.0], [0.9, 0.8], [0.4, 0.4], [-0.8, 0.5], [-0.2, -0.3], [0.7, -0.6]]
+)
 
 
-@exercise("13.3", "And to halve the error: how many steps more does each of them need?")
-def how_many_steps(attempt):
-    for n in (5, 50, 7):  # 15.8, 158.1, 22.1: cut off first, then rounded
-        right = (10 * n, math.ceil(10**0.5 * n))
-        mine = tried(attempt, n)
-        compare(mine, right, number_mistakes(n), where=f"for n = {n}", tolerance=1e-9)
+@exercise("13.3", "And with two steps: from where on can the points part?")
+def one_step(guess):
+    place = guessed(guess, "two numbers, such as (0.5, -0.5)", n=2, between=(-5, 5))
+    place = torch.tensor(place)
+    if (place - CENTRES.mean(0)).abs().max() < 0.06:
+        return
+    if place.abs().max() < 0.06:
+        raise Wrong(
+            "that is the mean of the noise. At s = 0 the point x is the noise, so it "
+            "cancels in x plus the velocity. What is left?"
+        )
+    nearest = torch.cdist(place[None], CENTRES)[0]
+    if nearest.min() < 0.1:
+        raise Wrong(
+            "that is a bell. At s = 0 the point is pure noise and says nothing about "
+            "the data. So how could the network know which bell to choose?"
+        )
+    raise Wrong(
+        "not there. At s = 0 the mean velocity is E[x_0] - x, since nothing is known "
+        "about x_0. What is x plus this velocity?"
+    )
 
 
 # ---- 13.4 ----------------------------------------------------------------------------
 
 
-def velocity(x, a):
-    """A made-up field of velocities."""
-    return torch.sin(2 * x) * (1 + a) - a**2 * x
+def field(x, s):
+    """A made-up velocity."""
+    return torch.sin(2 * x) * (1 + s) - s**2 * x
 
 
-def direction_mistakes(x, a, lower):
-    """Steps along other velocities than the mean of the right two."""
-    h = lower - a
-    first = velocity(x, a)
-    euler = x + h * first
-    yield (
-        "this is Euler's step, of first order: look at the velocity where it leads, "
-        "too, and go along the mean of the two.",
-        euler,
-    )
-    backwards = velocity(x - h * first, lower)
-    yield (
-        "the step goes the wrong way: "
-        "lower - a is below 0, and the velocity points towards more noise.",
-        x - h * (first + backwards) / 2,
-    )
-    yield (
-        "the second velocity belongs to the amount `lower`, "
-        "where Euler's step has come, not to `a`.",
-        x + h * (first + velocity(euler, a)) / 2,
-    )
-    yield (
-        "the second velocity is asked at the old points; ask where Euler's step leads.",
-        x + h * (first + velocity(x, lower)) / 2,
-    )
-    yield (
-        "this goes along the second velocity alone; the step needs the mean of both.",
-        x + h * velocity(euler, lower),
-    )
-    half_way = velocity(x + h / 2 * first, a + h / 2)
-    yield (
-        "this is the midpoint method, also of second order: it asks half-way. "
-        "Heun's asks at the end and takes the mean.",
-        x + h * half_way,
-    )
+def walked(x, n, step, times):
+    """Euler steps of this length at these times."""
+    for s in times:
+        x = x + step * field(x, s)
+    return x
 
 
-def step_mistakes(x, h, first, mean):
-    """Steps along the right mean of two velocities, but not from x to x + h mean."""
+def euler_mistakes(x, n):
+    times = [i / n for i in range(n)]
     yield (
-        "the second velocity is right, "
-        "and the step itself goes the wrong way: lower - a is below 0.",
-        x - h * mean,
+        "the step goes the wrong way: the velocity points to the data, so add it.",
+        walked(x, n, -1 / n, times),
     )
     yield (
-        "you add the two velocities; the step goes along their mean, so divide by 2.",
-        x + 2 * h * mean,
+        "the velocity is asked at the end of each step; ask it where the step starts, "
+        "at s = 0, 1/n and so on.",
+        walked(x, n, 1 / n, [(i + 1) / n for i in range(n)]),
     )
     yield (
-        "the second half starts from Euler's point; "
-        "both velocities are for one step from x.",
-        x + h * first + h * mean,
+        "the times run from 1 to 0; the walk starts at s = 0, the noise.",
+        walked(x, n, 1 / n, [1 - i / n for i in range(n)]),
     )
-    yield "this is how far the points move; add x.", h * mean
+    yield "the steps have length 1; each takes 1/n of the time.", walked(x, n, 1, times)
+    yield (
+        "s is always 0; it grows by 1/n in each step.",
+        walked(x, n, 1 / n, [0.0] * n),
+    )
+    yield "one step is missing: there are n.", walked(x, n, 1 / n, times[:-1])
+    yield "one step too many: there are n.", walked(x, n, 1 / n, [*times, 1.0])
+    start = field(x, 0.0)
+    yield "the velocity must be asked again in each step.", x + start
 
 
-@exercise(
-    "13.4",
-    "Put it into section 8's loop with half as many steps, "
-    "and compare its error with Euler's at the same number of calls.",
-)
-def heun(attempt):
+class Velocity:
+    """`field`, called as a network; it counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+        self.fault = ""
+
+    def __call__(self, x, s):
+        if not torch.is_tensor(s) or s.shape != (len(x),):
+            self.fault = (
+                "the velocity needs s as a tensor with one number for each point: "
+                "torch.full((len(x),), s)."
+            )
+            raise ValueError(self.fault)
+        self.calls += 1
+        return field(x, s[:, None].double())
+
+
+@exercise("13.4", "Then try it on `flow` with n = 1. Was your guess right?")
+def euler(attempt):
     x = drawn(6, 2, seed=3)
-    for a, lower in ((0.8, 0.6), (1.0, 0.5), (0.25, 0.0)):
-        h = lower - a
-        first = velocity(x, a)
-        second = velocity(x + h * first, lower)
-        mean = (first + second) / 2
-        mistakes = [
-            *direction_mistakes(x, a, lower),
-            *step_mistakes(x, h, first, mean),
-        ]
-        mine = tried(attempt, velocity, x, a, lower)
-        right = x + h * mean
-        compare(mine, right, mistakes, where=f"from a = {a} to {lower}")
+    for n in (4, 1, 7):
+        velocity = Velocity()
+        try:
+            mine = tried(attempt, velocity, x, n)
+        except Wrong:
+            if velocity.fault:
+                raise Wrong(velocity.fault) from None
+            raise
+        right = walked(x, n, 1 / n, [i / n for i in range(n)])
+        compare(mine, right, euler_mistakes(x, n), where=f"n = {n}", tolerance=1e-4)
+        if velocity.calls != n:
+            raise Wrong(f"you call the velocity {velocity.calls} times in {n} steps.")
+
+
+# ---- 13.5 ----------------------------------------------------------------------------
+
+
+def conversion_mistakes(x_s, noise, s):
+    picture = (x_s - (1 - s) * noise) / s
+    yield "the sign: the velocity is x_0 - noise.", (noise - x_s) / s
+    yield "this is the implied picture; subtract the noise.", picture
+    yield (
+        "you divide by 1 - s. That is right if the picture is known; from the noise, "
+        "divide by s.",
+        (x_s - noise) / (1 - s),
+    )
+    yield (
+        "x_s is not the picture: solve x_s = s x_0 + (1 - s) noise for x_0 first.",
+        x_s - noise,
+    )
+    yield (
+        "the noise in x_s has the weight 1 - s; take it out with this weight.",
+        (x_s - noise) / s - noise,
+    )
+    yield (
+        "these are lesson 2's square roots; on the straight path the weights are s and "
+        "1 - s.",
+        (x_s - (1 - s).sqrt() * noise) / s.sqrt() - noise,
+    )
+    yield "the picture still has to be divided by s.", s * picture - noise
+
+
+@exercise("13.5", "At which s is it dangerous, and what saves our sampler there?")
+def velocity_of_noise(attempt):
+    x_s = drawn(2, 3, 4, 4, seed=5)
+    noise = drawn(2, 3, 4, 4, seed=6)
+    for value in (0.3, 0.8):
+        s = torch.tensor(value, dtype=torch.float64)
+        right = (x_s - noise) / s
+        mine = tried(attempt, x_s, noise, s)
+        compare(mine, right, conversion_mistakes(x_s, noise, s), where=f"s = {value}")
+
+
+# ---- 13.6 ----------------------------------------------------------------------------
+
+
+def shift_mistakes(s, alpha):
+    yield (
+        "this goes the wrong way: with more pixels, the share of the noise must grow.",
+        alpha * s / (alpha * s + 1 - s),
+    )
+    yield (
+        "this is the shifted share of the noise; the picture's is 1 minus it.",
+        alpha * (1 - s) / (s + alpha * (1 - s)),
+    )
+    yield "this is the ratio; the share is ratio / (1 + ratio).", s / (1 - s) / alpha
+    yield "the ratio s / (1 - s) is divided by alpha, not the share.", s / alpha
+    ratio = s / (1 - s) / alpha**0.5
+    yield "alpha is the ratio already, without a root.", ratio / (1 + ratio)
+    ratio = s / (1 - s) / alpha**2
+    yield "alpha is not squared.", ratio / (1 + ratio)
+
+
+@exercise("13.6", "What does alpha = 1/3 do, and when would you want it?")
+def time_shift(attempt):
+    s = torch.linspace(0, 0.95, 8, dtype=torch.float64)
+    for alpha in (3.0, 0.5, 1.0):
+        right = s / (s + alpha * (1 - s))
+        mine = tried(attempt, s, alpha)
+        compare(mine, right, shift_mistakes(s, alpha), where=f"alpha = {alpha:g}")
+    mine = tried(attempt, torch.ones(1, dtype=torch.float64), 3.0)
+    compare(mine, torch.ones(1), (), where="s = 1, the clean picture")

@@ -1,19 +1,12 @@
 """The judges of lesson 15's exercises (they spoil them)."""
 
 import functools
+from types import SimpleNamespace
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from diffusion_utilities import (
-    WEIGHTS,
-    ContextUnet,
-    NoiseSchedule,
-    load_weights,
-    sample_ddim,
-    sample_ddpm,
-    sampling_steps,
-)
+from diffusion_utilities import NoiseSchedule, sprite_network
 from exercises import (
     Wrong,
     at_steps,
@@ -21,7 +14,6 @@ from exercises import (
     exercise,
     guessed,
     normal,
-    seeded,
     shown_mean,
     shown_std,
     tried,
@@ -30,56 +22,12 @@ from exercises import (
 OURS = NoiseSchedule.linear()
 RIGHT = {
     "num_train_timesteps": 500,
-    "trained_betas": OURS.b[1:].numpy(),
+    "trained_betas": OURS.b[1:].tolist(),
     "clip_sample": False,
     "timestep_spacing": "trailing",
 }
 
 # ---- 15.1 ----------------------------------------------------------------------------
-
-
-def leak_mistakes(scheduler):
-    ab = scheduler.alphas_cumprod.double()
-    alpha = scheduler.alphas[-1]
-    yield "is the root missing? alpha-bar is the share of the *variance*.", ab[-1]
-    yield (
-        "that is the cleanest step; their last entry is the noisiest.",
-        ab[0].sqrt(),
-    )
-    yield (
-        "that is alpha-bar at the cleanest step; "
-        "the noisiest is the last one, and a root is missing.",
-        ab[0],
-    )
-    yield (
-        "that is the noise's factor; the picture's is the root of alpha-bar.",
-        (1 - ab[-1]).sqrt(),
-    )
-    yield (
-        "that is one step's alpha; `alphas_cumprod` holds their product.",
-        alpha.sqrt(),
-    )
-    yield (
-        "that is one step's alpha, without its root; "
-        "`alphas_cumprod` holds their product.",
-        alpha,
-    )
-
-
-@exercise(
-    "15.1",
-    "Which `beta_end` would 500 steps need to leave no more than 1,000 do? "
-    "Lesson 2 has the answer.",
-)
-def leak(attempt):
-    for T in (500, 1000):
-        scheduler = DDPMScheduler(T)
-        mine = tried(attempt, scheduler)
-        right = scheduler.alphas_cumprod[-1].double().sqrt()
-        compare(mine, right, leak_mistakes(scheduler), where=f"for {T:,} steps")
-
-
-# ---- 15.2 ----------------------------------------------------------------------------
 
 
 def right_alpha_bar(table, t):
@@ -118,7 +66,7 @@ def picture_mistakes(ab, ones):
 
 
 @exercise(
-    "15.2",
+    "15.1",
     "Ask their own `add_noise` for k = -1: "
     "what does a picture look like that should be clean?",
 )
@@ -153,103 +101,7 @@ def add_noise(attempt):
         )
 
 
-# ---- 15.3 ----------------------------------------------------------------------------
-
-
-def ddim(table, x, k, lower, noise):
-    """DDIM from k to lower; index -1 of `table` is a 1, the clean picture."""
-    x0 = (x - (1 - table[k]).sqrt() * noise) / table[k].sqrt()
-    return table[lower].sqrt() * x0 + (1 - table[lower]).sqrt() * noise
-
-
-def index_mistakes(k, n):
-    """The right formula at wrong indices: sentence, from, to."""
-    stride = 500 // n
-    lower = k - stride
-    yield (
-        "index -1 of `alphas_cumprod` is its *last* entry, the noisiest; "
-        "below 0 alpha-bar is 1.",
-        k,
-        499 if lower < 0 else lower,
-    )
-    yield (
-        "the step goes to the neighbour, k - 1; with n steps it reaches T // n down.",
-        k,
-        k - 1,
-    )
-    yield (
-        "the step reaches n down; with n steps it reaches T // n down.",
-        k,
-        max(k - n, -1),
-    )
-    yield (
-        "the step reaches T / n rounded, where theirs rounds down.",
-        k,
-        max(k - round(500 / n), -1),
-    )
-    yield (
-        "below 0 alpha-bar is 1, the clean picture; you took that of k = 0.",
-        k,
-        max(lower, 0),
-    )
-    yield (
-        "the table was read at k + 1; their k is the index without any change.",
-        k + 1,
-        lower + 1,
-    )
-    yield (
-        "the table was read at k - 1; their k is the index without any change.",
-        k - 1,
-        lower - 1,
-    )
-    yield "the step goes up: k + T // n is noisier.", k, k + stride
-
-
-def step_mistakes(table, x, k, noise, n):
-    for sentence, start, end in index_mistakes(k, n):
-        yield sentence, ddim(table, x, start, end, noise)
-    here = table[k]
-    there = table[k - 500 // n]
-    rootless = (x - (1 - here) * noise) / here
-    yield (
-        "are the roots missing? `alphas_cumprod` holds alpha-bar.",
-        there * rootless + (1 - there) * noise,
-    )
-    undivided = x - (1 - here).sqrt() * noise
-    yield (
-        "this is the implied clean picture; "
-        "it must be noised again, to the lower step.",
-        undivided / here.sqrt(),
-    )
-    yield (
-        "x_0 is not divided by the root of alpha-bar.",
-        there.sqrt() * undivided + (1 - there).sqrt() * noise,
-    )
-
-
-@exercise(
-    "15.3",
-    "Give it n = 30 and their last k, 16: "
-    "where does that step end, and what is left in the picture?",
-)
-def ddim_step(attempt):
-    theirs = DDIMScheduler(**RIGHT)
-    x, noise = normal(2, 2, 3, 16, 16, seed=1)
-    table = torch.cat((theirs.alphas_cumprod, torch.ones(1))).double()
-    for n, k in ((20, 249), (50, 249), (30, 249), (20, 24), (30, 16)):
-        theirs.set_timesteps(n)
-        mine = tried(attempt, theirs, x, k, noise, n)
-        right = theirs.step(noise, k, x).prev_sample
-        compare(
-            mine,
-            right,
-            step_mistakes(table, x, k, noise, n),
-            where=f"from k = {k} with n = {n}",
-            tolerance=1e-3,
-        )
-
-
-# ---- 15.4 ----------------------------------------------------------------------------
+# ---- 15.2 ----------------------------------------------------------------------------
 
 
 def toy(x, t, c=None):
@@ -257,214 +109,273 @@ def toy(x, t, c=None):
 
     Its implied clean picture is always in (-1, 1).
     """
-    steps = (t * OURS.T).round().long()
-    ab = OURS.ab[steps].to(x).view(-1, 1, 1, 1)
+    t = torch.as_tensor(t, dtype=torch.float32)
+    if t.min() < 0 or t.max() > 1:
+        raise ValueError(
+            f"the network was asked at t = {float(t.max()):g}; expected t / T, 0 to 1"
+        )
+    ab = OURS.ab[(t * OURS.T).round().long()].to(x).reshape(-1, 1, 1, 1)
     x0 = torch.tanh(3 * (x + 0.5 * x.roll(1, 3)) * ab.sqrt() + 0.2)
-    return (x - ab.sqrt() * x0) / (1 - ab).sqrt()
+    return (x - ab.sqrt() * x0) / (1 - ab).sqrt().clamp(min=1e-3)
 
 
-def _theirs(x_T, seed):
-    """What the library's DDPM draws from x_T in 50 steps."""
-    scheduler = DDPMScheduler(**RIGHT)
-    scheduler.set_timesteps(50)
-    generator = seeded(seed)
-    x = x_T
-    for k in scheduler.timesteps:
-        t = (k + 1).expand(2) / 500
-        step = scheduler.step(toy(x, t), k, x, generator=generator)
-        x = step.prev_sample
+def walked(scheduler, x, n, *, shift=1, result="prev_sample", order=1):
+    """The loop, right unless an option says otherwise."""
+    scheduler.set_timesteps(n)
+    for k in list(scheduler.timesteps)[::order]:
+        step = scheduler.step(toy(x, (k + shift) / 500), k, x)
+        x = step[result]
     return x
 
 
-def _drawn(sampler, x_T, steps, seed, **options):
-    samples, _ = sampler(
-        toy, OURS, x_T=x_T, steps=steps, generator=seeded(seed), keep=0, **options
+def loop_mistakes(fresh, x, n):
+    yield (
+        "the network was asked at k / T; our t is k + 1.",
+        walked(fresh(), x, n, shift=0),
     )
-    return samples
+    scheduler = fresh()
+    scheduler.set_timesteps(n)
+    first, *_, last = scheduler.timesteps
+    noise = toy(x, (first + 1) / 500)
+    yield (
+        "that is x after the first step: `return` stands behind the loop.",
+        scheduler.step(noise, first, x).prev_sample,
+    )
+    scheduler.set_timesteps(n)
+    for k in scheduler.timesteps:
+        stuck = scheduler.step(toy(x, (k + 1) / 500), k, x).prev_sample
+    yield "each step started from the first noise: the next x must replace x.", stuck
+    yield "that is x as it was given: the next x must replace x.", x
+    if fresh is fresh_ddim:
+        yield (
+            "each step went on from the implied clean picture; take `prev_sample`.",
+            walked(fresh(), x, n, result="pred_original_sample"),
+        )
+        yield (
+            "the steps were taken upwards; `timesteps` has the right order.",
+            walked(fresh(), x, n, order=-1),
+        )
+        swapped = fresh()
+        swapped.set_timesteps(n)
+        y = x
+        for k in swapped.timesteps:
+            y = swapped.step(y, k, toy(y, (k + 1) / 500)).prev_sample
+        yield "`step` takes the noise first, then k, then x.", y
+        yield (
+            f"the loop took 500 steps, not the {n} that were asked for.",
+            walked(fresh(), x, 500),
+        )
 
 
-def sampler_mistakes(x_T, seed):
-    """The quick ones come first: the slow ones are drawn only where they are needed."""
-    yield (
-        "the variance differs: theirs is `fixed_small`, our beta-tilde, "
-        "and ours is beta unless you say otherwise.",
-        _drawn(sample_ddpm, x_T, 50, seed),
-    )
-    yield (
-        "that is DDIM, which adds no fresh noise.",
-        _drawn(sample_ddim, x_T, 50, seed),
-    )
-    yield (
-        "that is DDIM in 20 steps, which adds no fresh noise; theirs is DDPM in 50.",
-        _drawn(sample_ddim, x_T, 20, seed),
-    )
-    yield (
-        "the implied x_0 was clipped; their scheduler here does not.",
-        _drawn(sample_ddpm, x_T, 50, seed, variance="beta_tilde", clip=True),
-    )
-    other_seed = 0 if seed == 5 else 5
-    yield (
-        "the seed is not the one that was given.",
-        _drawn(sample_ddpm, x_T, 50, other_seed, variance="beta_tilde"),
-    )
-    yield (
-        "that is all 500 steps; theirs takes 50.",
-        _drawn(sample_ddpm, x_T, 500, seed, variance="beta_tilde"),
-    )
-    yield (
-        "that is all 500 steps, and the variance is beta; "
-        "theirs takes 50, with beta-tilde.",
-        _drawn(sample_ddpm, x_T, 500, seed),
-    )
+def fresh_ddim():
+    return DDIMScheduler(**RIGHT)
+
+
+def fresh_2m():
+    return DPMSolverMultistepScheduler.from_config(fresh_ddim().config)
 
 
 @exercise(
-    "15.4",
-    'Give their scheduler `variance_type="fixed_large"`: which word makes ours follow?',
+    "15.2",
+    "Give it `DDPMScheduler(**RIGHT)` and call it twice: why do the sprites differ?",
 )
-def same_sprites(attempt):
-    for seed in (5, 11):
-        where = f"with seed {seed}"
-        x_T = normal(2, 3, 16, 16, seed=seed + 1)
-        right = _theirs(x_T, seed)
-        mine = tried(attempt, toy, OURS, x_T, seed)
-        if isinstance(mine, tuple):
+def loop(attempt):
+    x = normal(2, 3, 16, 16, seed=1)
+    for name, fresh, n in (("DDIM", fresh_ddim, 10), ("2M", fresh_2m, 7)):
+        mine = tried(attempt, toy, fresh(), x, n)
+        if isinstance(mine, SimpleNamespace) or hasattr(mine, "prev_sample"):
             raise Wrong(
-                "your function returned a tuple: `sample_ddpm` gives the samples and "
-                "the frames on the way; return the first, `[0]`."
+                "your function returned all that `step` returns; "
+                "x is its `prev_sample`."
             )
-        comparable = torch.is_tensor(mine) and mine.shape == right.shape
-        if not comparable or (mine - right).abs().max() < 0.02:
-            compare(mine, right, where=where, tolerance=0.02)
-            continue
-        if not torch.equal(mine, tried(attempt, toy, OURS, x_T, seed)):
-            raise Wrong(
-                "two calls with the same x_T and seed differ: draw the fresh noise "
-                "from a generator that is seeded in your function."
-            )
-        for sentence, wrong in sampler_mistakes(x_T, seed):
-            if torch.allclose(mine, wrong, rtol=0, atol=1e-4):
-                compare(mine, right, {sentence: wrong}, where, tolerance=0.01)
-        compare(mine, right, where=where, tolerance=0.02)
+        right = walked(fresh(), x, n)
+        compare(
+            mine,
+            right,
+            loop_mistakes(fresh, x, n),
+            where=f"with {name} in {n} steps",
+            tolerance=1e-3,
+        )
 
 
-# ---- 15.5 ----------------------------------------------------------------------------
+# ---- 15.3 ----------------------------------------------------------------------------
 
-# Section 7's first table: the settings of each scheduler, and how far the index is off
+# Section 5's list: the settings of each scheduler, and what is added to k
 CONVENTIONS = {
-    "ask at k, not k + 1": (RIGHT, -1),
-    "timestep_spacing leading": (RIGHT | {"timestep_spacing": "leading"}, 0),
-    "timestep_spacing linspace": (RIGHT | {"timestep_spacing": "linspace"}, 0),
-    "clip_sample": (RIGHT | {"clip_sample": True}, 0),
-    "their betas": (RIGHT | {"trained_betas": None}, 0),
-    "1,000 steps": ({"clip_sample": False, "timestep_spacing": "trailing"}, 0),
+    "index": (RIGHT, 0),
+    "training steps": ({"clip_sample": False, "timestep_spacing": "trailing"}, 1),
+    "spacing": (RIGHT | {"timestep_spacing": "leading"}, 1),
+    "clipping": (RIGHT | {"clip_sample": True}, 1),
+    "variance": (RIGHT | {"variance_type": "fixed_large"}, 1),
+    "prediction": (RIGHT | {"prediction_type": "v_prediction"}, 1),
 }
 
 
 @exercise(
-    "15.5",
-    "Run the table and look at the rows: "
-    "would you have seen any of the others in a picture?",
+    "15.3",
+    "Now guess which two of the other five make the sprites worse. "
+    "The figure has the answer.",
 )
-def costliest(attempt):
+def harmless(attempt):
     names = ", ".join(f'"{name}"' for name in CONVENTIONS)
     expected = f"one of the six names in quotes: {names}"
     guess = guessed(attempt, expected, tuple(CONVENTIONS))
-    moved = sprites_moved()
-    most = max(moved, key=moved.get)
-    if guess != most:
+    moved = sprite_moved()
+    if guess != min(moved, key=moved.get):
         raise Wrong(
-            f"that moves two sprites by {moved[guess]:.3f} on average (RMS, 0 to 1), "
-            f"and another of the six by {moved[most]:.2f}."
+            f"that moves a sprite by {moved[guess]:.3f} (root mean square, colours "
+            "from 0 to 1), and another of the six by nothing."
         )
 
 
 @functools.lru_cache(1)
 @torch.no_grad()
-def sprites_moved():
-    """By how much each convention moves two of section 7's sprites (RMS).
+def sprite_moved():
+    """By how much each convention moves a sprite that is drawn in ten steps (RMS).
 
     In each step the network is asked once, for the sprites of all conventions together.
     """
-    unet = load_weights(ContextUnet(3, 64, 5, 16), WEIGHTS / "model_trained.pth")
-    unet = unet.eval().to(memory_format=torch.channels_last)
-    unet.last_time = 2  # "1,000 steps" tells it so, and it would refuse
+    network = sprite_network()
     schedulers = []
     shifts = []
-    for settings, shift in ((RIGHT, 0), *CONVENTIONS.values()):
-        scheduler = DDIMScheduler(**settings)
-        scheduler.set_timesteps(20)
+    lengths = []
+    for settings, shift in ((RIGHT, 1), *CONVENTIONS.values()):
+        scheduler = DDPMScheduler(**settings)
+        scheduler.set_timesteps(10)
         schedulers.append(scheduler)
         shifts.append(shift)
-    x = normal(2, 3, 16, 16, seed=4).repeat(len(schedulers), 1, 1, 1)
-    for i in range(20):
+        lengths.append(scheduler.config.num_train_timesteps)
+    generators = [torch.Generator().manual_seed(0) for _ in schedulers]
+    x = normal(1, 3, 16, 16, seed=4).repeat(len(schedulers), 1, 1, 1)
+    for i in range(10):
         ks = torch.stack([scheduler.timesteps[i] for scheduler in schedulers])
-        t = (ks + 1 + torch.tensor(shifts)) / 500
-        noises = unet(x, t.repeat_interleave(2)).split(2)
+        t = (ks + torch.tensor(shifts)) / torch.tensor(lengths)
+        noises = network(x, t).split(1)
         following = []
-        for scheduler, k, noise, own in zip(schedulers, ks, noises, x.split(2)):
-            following.append(scheduler.step(noise, k, own).prev_sample)
+        for own in zip(schedulers, noises, ks, x.split(1), generators):
+            scheduler, noise, k, before, generator = own
+            step = scheduler.step(noise, k, before, generator=generator)
+            following.append(step.prev_sample)
         x = torch.cat(following)
-    right, *others = x.split(2)
+    right, *others = x.split(1)
     moved = {}
     for name, other in zip(CONVENTIONS, others):
         difference = (other - right) / 2
-        rms = difference.square().flatten(1).mean(1).sqrt()
-        moved[name] = float(rms.mean())
+        moved[name] = float(difference.square().mean().sqrt())
     return moved
 
 
-# ---- 15.6 ----------------------------------------------------------------------------
+# ---- 15.4 ----------------------------------------------------------------------------
 
 
-def steps_mistakes(visited, n):
-    right = [k + 1 for k in visited] + [0]
-    yield "these are their k; our t is k + 1.", visited + [0]
+def velocity_mistakes(x, noise, sigma):
+    picture = (x - sigma * noise) / (1 - sigma)
+    yield "the sign is wrong: v points from the picture to the noise.", picture - noise
+    yield "that is the picture; v = noise - picture.", picture
     yield (
-        "these are their k, without the clean picture at the end; "
-        "our t is k + 1, and a 0 follows.",
-        visited,
-    )
-    yield "the last 0, the clean picture, is missing.", right[:-1]
-    yield "that is k - 1, and our t is k + 1.", [k - 1 for k in visited] + [0]
-    yield (
-        "a list for our samplers begins at the noisiest step and ends with 0.",
-        right[::-1],
+        "x is not the picture: it still contains sigma times the noise.",
+        noise - x,
     )
     yield (
-        "that is our own list; this scheduler visits other steps.",
-        sampling_steps(n, 500),
-    )
-    all_steps = list(range(500, -1, -1))
-    yield (
-        "these are all 500 steps: it was not told how many, with `set_timesteps(n)`.",
-        all_steps,
+        "the picture's share of x is 1 - sigma: is the division missing?",
+        noise - (x - sigma * noise),
     )
     yield (
-        "these are all 500 steps: "
-        "it was not told how many, with `set_timesteps(n)`, and the 0 is missing.",
-        all_steps[:-1],
+        "the shares are exchanged: the noise has sigma, the picture 1 - sigma.",
+        noise - (x - (1 - sigma) * noise) / sigma,
+    )
+    yield (
+        "is that a division by sigma? The picture's share is 1 - sigma.",
+        noise - (x - sigma * noise) / sigma,
+    )
+    root = (1 - sigma) ** 0.5
+    yield (
+        "on the straight path there are no roots: the shares are 1 - sigma and sigma.",
+        noise - (x - sigma**0.5 * noise) / root,
     )
 
 
 @exercise(
-    "15.6",
-    "Give your list of `linspace` to `sample_ddim(..., steps=...)`: "
-    "do the sprites differ from those of `trailing`?",
+    "15.4",
+    "Simplify it: it is (noise - x) / (1 - sigma). Which sigma would break it?",
 )
-def steps_of(attempt):
-    for spacing, n in (("trailing", 20), ("linspace", 6), ("leading", 20)):
-        settings = RIGHT | {"timestep_spacing": spacing}
-        scheduler = DDIMScheduler(**settings)
-        scheduler.set_timesteps(n)
-        visited = [int(k) for k in scheduler.timesteps]
-        fresh = DDIMScheduler(**settings)
-        mine = tried(attempt, fresh, n)
-        right = [k + 1 for k in visited] + [0]
+def velocity(attempt):
+    x, noise = normal(2, 2, 3, 16, 16, seed=1)
+    for sigma in (0.25, 0.7, 0.9):
+        mine = tried(attempt, x, noise, sigma)
+        right = noise - (x - sigma * noise) / (1 - sigma)
         compare(
             mine,
             right,
-            steps_mistakes(visited, n),
-            where=f"for {spacing} in {n} steps",
-            tolerance=1e-9,
+            velocity_mistakes(x, noise, sigma),
+            where=f"at sigma = {sigma}",
+            tolerance=1e-4,
+        )
+
+
+# ---- 15.5 ----------------------------------------------------------------------------
+
+
+def latent_toy(latents, k, words):
+    """A made-up conditional U-Net that insists on a caption for each of the latents."""
+    if len(latents) != len(words):
+        raise ValueError(
+            f"{len(latents)} latents came with {len(words)} captions; each caption "
+            "needs latents of its own"
+        )
+    wish = words.mean((1, 2)).view(-1, 1, 1, 1)
+    sample = torch.tanh(latents.roll(1, 3) + 5 * wish + float(k) / 1000)
+    return SimpleNamespace(sample=sample)
+
+
+def guided_mistakes(after, latents, k, words, w):
+    plain = latent_toy(latents, k, words[:1]).sample
+    wished = latent_toy(latents, k, words[1:]).sample
+    yield (
+        "that is the weight 1 + w: start from the answer without a caption.",
+        after(wished + w * (wished - plain)),
+    )
+    yield (
+        "the two halves are exchanged: row 0 of `words` is no caption.",
+        after(wished + w * (plain - wished)),
+    )
+    yield "that ignores the wish.", after(plain)
+    yield "that is w = 1: the wish alone, without guidance.", after(wished)
+    yield "the answer without a caption is missing.", after(w * (wished - plain))
+    noise = plain + w * (wished - plain)
+    yield "that is the guided noise; the scheduler has not taken its step.", noise
+    stepped = after(noise, "pred_original_sample")
+    yield "that is the implied clean picture; take `prev_sample`.", stepped
+
+
+@exercise(
+    "15.5",
+    "Call it with `tiny`'s U-Net, 50 times with `scheduler.timesteps`, then decode: "
+    "that is the whole of Stable Diffusion, without its weights.",
+)
+def guided_step(attempt):
+    latents = normal(1, 4, 8, 8, seed=2)
+    words = normal(2, 6, 16, seed=3)
+    scheduler = DDIMScheduler(1000, clip_sample=False)
+    scheduler.set_timesteps(50)
+    for k, w in ((980, 7.5), (500, 1.0), (500, 3.0)):
+        k = torch.tensor(k)
+
+        def after(noise, result="prev_sample", k=k):
+            return scheduler.step(noise, k, latents)[result]
+
+        mine = tried(attempt, latent_toy, scheduler, latents, k, words, w)
+        if hasattr(mine, "prev_sample"):
+            raise Wrong(
+                "your function returned all that `step` returns; "
+                "the latents are its `prev_sample`."
+            )
+        plain = latent_toy(latents, k, words[:1]).sample
+        wished = latent_toy(latents, k, words[1:]).sample
+        compare(
+            mine,
+            after(plain + w * (wished - plain)),
+            guided_mistakes(after, latents, k, words, w),
+            where=f"at k = {int(k)} with w = {w:g}",
+            tolerance=1e-4,
         )

@@ -7,6 +7,8 @@ import difflib
 import functools
 import json
 
+import numpy as np
+
 from diffusion_utilities import WEIGHTS
 from exercises import Wrong, described, exercise
 
@@ -48,8 +50,35 @@ def stored() -> dict:
 
 
 @functools.cache
+def sheets() -> dict[str, np.ndarray]:
+    """The stored pictures, such as "no root: sheet" and "no root, seed 2: sheet"."""
+    with np.load(WEIGHTS / "results" / "clinic.npz") as file:
+        return dict(file)
+
+
+def seeds_of(name: str) -> dict[int, dict]:
+    """{seed: the training that a patient comes from}; "healthy" is a patient, too."""
+    trainings = stored()["trainings"].values()
+    return {row["run"]["seed"]: row for row in trainings if name in row["patients"]}
+
+
+def samples_of(fault: str) -> np.ndarray:
+    """Ten stored samples of seed 1, two of each class: (10, 16, 16, 3) uint8."""
+    two_of_each = np.arange(25).reshape(5, 5)[:, :2].flatten()
+    return sheets()[f"{fault}: sheet"][two_of_each]
+
+
+def drawn_twice(fault: str) -> np.ndarray:
+    """Ten samples, and what DDIM draws from the same starts: (20, 16, 16, 3) uint8."""
+    trainings = stored()["trainings"].items()
+    name = next(name for name, row in trainings if fault in row["patients"])
+    its_own = sheets()[f"{fault}: sheet"][:10]
+    return np.concatenate((its_own, sheets()[f"{name}: retest"][:10]))
+
+
+@functools.cache
 def evidence(name: str) -> dict:
-    """All numbers of one patient in one dictionary.
+    """All numbers of one patient's first seed in one dictionary.
 
     `name` is the name of its fault, or "healthy".
     """
@@ -453,6 +482,13 @@ def how() -> dict[str, str]:
     return {fault: tell(evidence(fault), healthy) for fault, tell in ABOUT.items()}
 
 
+# A patient's most obvious suspicion, where that is wrong
+INVITED = {
+    ("no noise added", "few pictures"): "A good guess: the same few pictures are the "
+    "mark of memorising, and nearly everybody says so here. But few kinds have two "
+    "causes. ",
+}
+
 # ---- The judge -----------------------------------------------------------------------
 
 
@@ -468,7 +504,8 @@ def judge(fault: str, attempt: object) -> None:
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise Wrong(f"{attempt!r:.60} is not on the list{hint} It may be {may}.")
     if attempt != fault:
-        raise Wrong(against(attempt, evidence(fault)))
+        invited = INVITED.get((fault, attempt), "")
+        raise Wrong(invited + against(attempt, evidence(fault)))
 
 
 def against(claim: str, me: dict) -> str:

@@ -131,19 +131,19 @@ def png(path, size=(16, 16), colour=(200, 30, 30, 255), mode="RGBA"):
 
 
 def test_pictures_that_are_nowhere(tmp_path):
-    words = ("nowhere", "does not exist", "folder of PNGs", "sheet")
+    words = ("nowhere", "does not exist", "folder of pictures", "sheet")
     with expect(FileNotFoundError, *words):
         du.load_sprite_pictures(tmp_path / "nowhere")
 
 
 def test_an_empty_folder(tmp_path):
-    with expect(ValueError, tmp_path, "anything drawn", "0 PNGs found"):
+    with expect(ValueError, tmp_path, "anything drawn", "0 pictures found"):
         du.load_sprite_pictures(tmp_path)
 
 
 def test_a_folder_of_empty_pictures(tmp_path):
     png(tmp_path / "a.png", colour=(0, 0, 0, 0))
-    words = (tmp_path, "anything drawn", "1 PNGs found", "a.png is empty")
+    words = (tmp_path, "anything drawn", "1 pictures found", "a.png is empty")
     with expect(ValueError, *words):
         du.load_sprite_pictures(tmp_path)
 
@@ -151,7 +151,7 @@ def test_a_folder_of_empty_pictures(tmp_path):
 def test_a_sheet_of_empty_tiles(tmp_path):
     sheet = tmp_path / "b.png"
     png(sheet, (32, 16), colour=(0, 0, 0, 0))
-    words = (sheet, "anything drawn", "1 PNGs found", "b.png is empty")
+    words = (sheet, "anything drawn", "1 pictures found", "b.png is empty")
     with expect(ValueError, *words):
         du.load_sprite_pictures(sheet)
 
@@ -184,7 +184,7 @@ def test_a_picture_of_another_size_in_a_folder_is_named_and_not_cut_up(
 ):
     """It is an error where the picture is alone, else the picture is left out.
 
-    (A whole folder: tests/experiments/test_fine_tuning.py.)
+    (A whole folder: test_reading_sprites.py.)
     """
     width, height = size
     png(tmp_path / "b.png", size)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from exercises import answer_to
-from exercises.lesson_17 import FAULTS, IN_THE_SAMPLING, evidence, how
+from exercises.lesson_17 import FAULTS, IN_THE_SAMPLING, evidence
 
 import diffusion_utilities as du
 
@@ -97,10 +97,12 @@ CHANGED = {
 }
 
 
+@pytest.mark.parametrize("again", ["", ", seed 2"])
 @pytest.mark.parametrize("name", CHANGED)
-def test_a_training_differs_from_the_healthy_one_in_one_thing(clinic, name):
-    run = vars(clinic.TRAININGS[name])
-    healthy = vars(clinic.TRAININGS["healthy"])
+def test_a_training_differs_from_the_healthy_one_in_one_thing(clinic, name, again):
+    run = vars(clinic.TRAININGS[name + again])
+    healthy = vars(clinic.TRAININGS["healthy" + again])
+    assert run["seed"] == (2 if again else 1)
     assert [key for key in run if run[key] != healthy[key]] == CHANGED[name]
 
 
@@ -279,14 +281,15 @@ def test_training_for_a_time_ends_with_the_clock_and_a_rate_of_nearly_nothing(
     ticks = iter(range(1000))
 
     def step(self):
-        rates.append(self.param_groups[0]["lr"])
+        rates.append([group["lr"] for group in self.param_groups])
 
-    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    monkeypatch.setattr(du.Muon, "step", step)
     model, losses = capstone.train_for(10, 1, clock=lambda: next(ticks))
     assert len(losses) == len(rates) == 9
     assert not model.training
-    right = [2e-3 * (i + 1) / 50 * (1 - (i + 1) / 10) for i in range(9)]
-    assert rates == pytest.approx(right)
+    shares = [min(2 * (1 - (i + 1) / 10), 1) for i in range(9)]
+    assert [muon for muon, _ in rates] == pytest.approx([0.012 * s for s in shares])
+    assert [adam for _, adam in rates] == pytest.approx([1e-3 * s for s in shares])
 
 
 @pytest.mark.slow
@@ -319,15 +322,18 @@ def test_the_lesson_s_capstone_is_the_one_that_the_program_runs(name):
 # ---- What is stored ------------------------------------------------------------------
 
 
-def test_the_rows_are_of_these_settings_and_data_and_all_there(clinic):
+def test_the_rows_are_of_these_settings_and_data(clinic):
+    """Seed 2 and the capstone come last, and may be missing."""
     settings = clinic.settings_of(clinic.SAMPLES, clinic.SECONDS)
     assert STORED["settings"] == settings
     assert clinic.numbered() == NUMBERS
     digests = clinic.digests_of(clinic.SAMPLES, clinic.SECONDS)
     for part, wanted in digests.items():
         stored = {name: row["digest"] for name, row in STORED[part].items()}
-        assert stored == wanted
-        assert [*stored] == [*wanted]
+        assert [*stored.items()] == [*wanted.items()][: len(stored)]
+    assert {*clinic.PATIENTS} == {
+        name for row in STORED["trainings"].values() for name in row["patients"]
+    }
 
 
 def test_a_rename_keeps_the_stored_rows(clinic, tmp_path, monkeypatch):
@@ -349,24 +355,26 @@ def test_a_rename_keeps_the_stored_rows(clinic, tmp_path, monkeypatch):
 
 
 def test_every_training_has_its_patients(clinic):
-    for training, row in STORED["trainings"].items():
+    for key, row in STORED["trainings"].items():
+        training = key.removesuffix(clinic.AGAIN)
         own = [
             name for name, (which, _) in clinic.PATIENTS.items() if which == training
         ]
         assert [*row["patients"]] == own
+        assert row["run"]["seed"] == (1 if training == key else 2)
 
 
 def test_every_patient_has_a_sheet(clinic):
     with np.load(SHEETS) as sheets:
         for patient in clinic.PATIENTS:
             assert len(sheets[f"{patient}: sheet"]) == 25
-    assert SHEETS.stat().st_size <= 400 * 1024
+    assert SHEETS.stat().st_size <= 700 * 1024
 
 
 @pytest.mark.parametrize("seed", STORED["capstone"])
 def test_the_reference_had_its_three_minutes(seed):
     row = STORED["capstone"][seed]
-    assert row["steps"] > 300
+    assert row["steps"] > 100
     assert row["wall seconds"] >= STORED["settings"]["seconds"]
 
 
@@ -378,13 +386,11 @@ def test_patients_are_numbered_at_random(clinic):
 
 
 @pytest.mark.parametrize("fault", NUMBERS)
-def test_the_folded_solution_says_what_the_judge_says(fault):
+def test_the_folded_solution_is_the_fault(fault):
     texts = ["".join(cell["source"]) for cell in CELLS if is_markdown(cell)]
-    heading = f"### Exercise 17.{NUMBERS[fault]}"
-    [exercise] = [i for i, text in enumerate(texts) if text.startswith(heading)]
-    after = texts[exercise + 1]
-    assert f'my_diagnosis = "{fault}"' in after
-    assert how()[fault] in after
+    start = f"**Exercise 17.{NUMBERS[fault]}.**"
+    [exercise] = [i for i, text in enumerate(texts) if start in text]
+    assert f'my_diagnosis = "{fault}"' in texts[exercise + 1]
 
 
 def is_markdown(cell):
@@ -470,6 +476,11 @@ def test_the_list_has_the_eight_and_six_more():
     assert [*FAULTS] == sorted(FAULTS)
 
 
+def test_the_inviting_suspicion_is_refused_kindly():
+    answer = answer_to(f"17.{NUMBERS['no noise added']}", "few pictures")
+    assert answer.startswith("not yet. A good guess")
+
+
 def digits_in(text):
     return sum(map(str.isdigit, text))
 
@@ -545,13 +556,13 @@ def test_rows_that_are_there_are_kept(stubbed, monkeypatch, tmp_path):
     briefly = ("--out", out, "--seconds", 1, "--samples", 20)
     run(stubbed, monkeypatch, *briefly)
     first = out.read_text(encoding="utf8")
-    assert len(stubbed.done) == 5 + 1 + 3
+    assert len(stubbed.done) == 10 + 1 + 3
     assert [*json.loads(first)["capstone"]] == ["1", "2", "3"]
     assert json.loads(first)["capstone_floor"] == {"FD": 2.0}
     with np.load(tmp_path / "results" / "clinic.npz") as sheets:
-        assert len(sheets.files) == 9
+        assert len(sheets.files) == 14
     run(stubbed, monkeypatch, *briefly)
-    assert len(stubbed.done) == 9
+    assert len(stubbed.done) == 14
     assert out.read_text(encoding="utf8") == first
 
 
@@ -562,7 +573,7 @@ def test_rows_of_other_settings_are_made_again(stubbed, monkeypatch, tmp_path):
     shorter = replace(stubbed.TRAININGS["no root"], steps=60)
     monkeypatch.setitem(stubbed.TRAININGS, "no root", shorter)
     run(stubbed, monkeypatch, *briefly)
-    assert stubbed.done[9:] == [("training_row", "no root")]
+    assert stubbed.done[14:] == [("training_row", "no root")]
 
 
 def test_a_file_of_other_settings_is_refused(stubbed, monkeypatch, tmp_path, capsys):

@@ -1,14 +1,11 @@
 """A learner's own pictures, from a folder of PNGs to a finished sheet.
 
-A folder with everything in it that folders have; a hand-drawn sheet that goes through
-the whole of lesson 16; and the program that repeats the lesson's comparison.
+A hand-drawn sheet that goes through the whole of lesson 16, and the program that
+repeats the lesson's comparison. (Reading files: tests/core/test_reading_sprites.py.)
 """
 
 import json
-import re
-import struct
 import sys
-import zlib
 from dataclasses import asdict, replace
 
 import nbformat
@@ -20,128 +17,6 @@ from PIL import Image
 import diffusion_utilities as du
 
 LESSON = du.COURSE / "notebooks" / "16_your_own_sprites.ipynb"
-
-# ---- A folder ------------------------------------------------------------------------
-
-
-def chunk(name, content):
-    """One part of a PNG."""
-    checksum = zlib.crc32(name + content)
-    length = len(content)
-    return struct.pack(">I", length) + name + content + struct.pack(">I", checksum)
-
-
-def raw_png(size, depth, kind, rows=b"", transparent=b""):
-    """A PNG written by hand, for what Pillow reads but doesn't write.
-
-    kind: 0 grey, 2 colour, 4 grey with alpha.
-    """
-    head = struct.pack(">IIBBBBB", *size, depth, kind, 0, 0, 0)
-    parts = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", head)]
-    if transparent:
-        parts.append(chunk(b"tRNS", transparent))
-    parts.append(chunk(b"IDAT", zlib.compress(rows)))
-    parts.append(chunk(b"IEND", b""))
-    return b"".join(parts)
-
-
-def of_one_colour(depth, kind, *values, **options):
-    """A PNG of 16x16 equal pixels."""
-    letter = "H" if depth == 16 else "B"
-    pixel = struct.pack(f">{len(values)}{letter}", *values)
-    row = b"\0" + pixel * 16
-    return raw_png((16, 16), depth, kind, row * 16, **options)
-
-
-def red_in_a_palette():
-    return Image.new("RGB", (16, 16), (200, 30, 30)).quantize(4)
-
-
-GOOD = {  # name: (how it is written, the colour that must come back)
-    "colour": (Image.new("RGB", (16, 16), (10, 20, 30)), (10, 20, 30)),
-    "colour_in_16_bits": (
-        of_one_colour(16, 2, 0x1234, 0x5678, 0x9ABC),
-        (0x12, 0x56, 0x9A),
-    ),
-    "grey": (Image.new("L", (16, 16), 77), (77, 77, 77)),
-    "grey_in_16_bits": (of_one_colour(16, 0, 0x4D05), (77, 77, 77)),
-    "grey_with_alpha_in_16_bits": (
-        of_one_colour(16, 4, 0x0000, 0x3333),
-        (204, 204, 204),
-    ),
-    "one_bit": (Image.new("1", (16, 16), 0), (0, 0, 0)),
-    "palette": (red_in_a_palette(), (200, 30, 30)),
-    "transparent": (Image.new("RGBA", (16, 16), (255, 0, 0, 51)), (255, 204, 204)),
-}
-EMPTY = "is empty: white or transparent"
-UNREADABLE = "not a picture that Pillow can read"
-BAD = {  # name: (its bytes, words that must be said about it)
-    "alone_on_the_ground": (of_one_colour(8, 0, 9, transparent=b"\0\x09"), EMPTY),
-    "blank": (Image.new("RGBA", (16, 16)), EMPTY),
-    "cut_short": (of_one_colour(8, 2, 1, 2, 3)[:50], UNREADABLE),
-    "gigantic": (
-        raw_png((30000, 30000), 8, 0),
-        "is too large: the limit is 16,000,000 pixels",
-    ),
-    "large": (Image.new("L", (4000, 3000)), "is 4000x3000 pixels; expected 16x16"),
-    "no_head": (raw_png((16, 16), 8, 0).replace(b"IHDR", b"IHXX"), UNREADABLE),
-    "nothing": (b"", f"{UNREADABLE} (0 bytes)"),
-    "text": (b"a shopping list", f"{UNREADABLE} (cannot identify image file)"),
-    "tiny": (Image.new("RGB", (8, 8)), "is 8x8 pixels; expected 16x16"),
-}
-BAD_ALONE = [name for name in BAD if name not in ("large", "tiny")]
-
-
-def fill(folder, files):
-    """Write the files, and a folder that is named like one."""
-    for name, (content, _) in files.items():
-        path = folder / f"{name}.png"
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            content.save(path)
-    (folder / "folder.png").mkdir()
-
-
-def test_the_good_pictures_of_a_folder_are_used(tmp_path):
-    fill(tmp_path, GOOD | BAD)
-    pictures = du.load_sprite_pictures(tmp_path)
-    assert pictures.shape == (len(GOOD), 16, 16, 3)
-    assert pictures.dtype == np.uint8
-    for picture, (_, colour) in zip(pictures, GOOD.values()):  # both sorted by name
-        assert (picture == colour).all()
-
-
-def test_a_line_is_printed_for_each_picture_that_is_left_out(tmp_path, capsys):
-    fill(tmp_path, GOOD | BAD)
-    du.load_sprite_pictures(tmp_path)
-    lines = capsys.readouterr().out.splitlines()
-    names = [line.split(".png ")[0] for line in lines]
-    assert names == [f"left out: {name}" for name in sorted([*BAD, "folder"])]
-    lines = [line for line in lines if "folder.png" not in line]
-    for line, (_, words) in zip(lines, BAD.values()):
-        assert words in line
-        assert str(tmp_path) not in line
-
-
-def test_a_folder_of_which_nothing_is_left_is_an_error_that_names_each_fault(tmp_path):
-    fill(tmp_path, BAD)
-    words = f"{tmp_path} holds no tile with anything drawn on it (10 PNGs found)"
-    with pytest.raises(ValueError, match=re.escape(words)) as error:
-        du.load_sprite_pictures(tmp_path)
-    said = str(error.value)
-    for name, (_, words) in BAD.items():
-        assert f"{name}.png is " in said
-        assert words in said
-
-
-@pytest.mark.parametrize("name", BAD_ALONE)
-def test_a_single_file_that_cannot_be_used_is_an_error(name, tmp_path):
-    """A large or a tiny one is a sheet, which may have any size that tiles divide."""
-    fill(tmp_path, {name: BAD[name]})
-    with pytest.raises(ValueError, match=re.escape(f"{name}.png")):
-        du.load_sprite_pictures(tmp_path / f"{name}.png")
-
 
 # ---- A sheet drawn by hand -----------------------------------------------------------
 
@@ -191,15 +66,6 @@ def draw_sheet(path):
 
 def colours_in(pixels):
     return {tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()}
-
-
-def test_the_hand_drawn_sheet_is_cut_into_its_tiles(tmp_path):
-    draw_sheet(tmp_path / "mine.png")
-    tiles = du.load_sprite_pictures(tmp_path / "mine.png", tile=8)
-    assert tiles.shape == (16, 8, 8, 3)
-    assert (tiles[13][:, ::-1] == tiles[14]).all()
-    assert (tiles[0] != tiles[1]).any()
-    assert colours_in(tiles) == OPAQUE
 
 
 def code_of_the_lesson():

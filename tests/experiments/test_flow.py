@@ -16,7 +16,13 @@ import diffusion_utilities as du
 
 SCHEDULE = du.NoiseSchedule.linear()
 LESSON = du.COURSE / "notebooks" / "13_flow_matching.ipynb"
-SMALL_SETTINGS = {"features": 8, "pictures": 100, "samples": 20, "calls": [1, 2]}
+SMALL_SETTINGS = {
+    "features": 8,
+    "pictures": 100,
+    "seconds": 1e-9,  # a single step
+    "samples": 20,
+    "calls": [1, 2],
+}
 
 
 @pytest.fixture
@@ -31,6 +37,7 @@ def flow(shipped, monkeypatch):
     monkeypatch.setattr(shipped, "FEATURES", 8)
     monkeypatch.setattr(shipped, "CALLS", (1, 2))
     monkeypatch.setattr(shipped, "SHOWN", 3)
+    monkeypatch.setattr(shipped, "STRONG_BATCH", 8)
     monkeypatch.setattr(shipped, "score", lambda pictures: {"FD": pictures.mean()})
     return shipped
 
@@ -47,9 +54,9 @@ def normal(*shape, seed: int = 0) -> torch.Tensor:
 def to_a_point(x0):
     """The only velocity there is when all data are x0.
 
-    It is the way that is left to x0, over the amount that is left.
+    It is the way that is left to x0, over the time that is left.
     """
-    return lambda x, a: (x - x0) / a.view(-1, *[1] * (x.ndim - 1))
+    return lambda x, s: (x0 - x) / (1 - s).view(-1, *[1] * (x.ndim - 1))
 
 
 class Noted:
@@ -58,8 +65,8 @@ class Noted:
     def __init__(self):
         self.seen = []
 
-    def __call__(self, x, a):
-        self.seen.append((x, a))
+    def __call__(self, x, s):
+        self.seen.append((x, s))
         return 0 * x
 
 
@@ -67,57 +74,62 @@ class Noted:
 
 
 def test_the_straight_path_is_the_course_s_noising_scaled(shipped, monkeypatch):
-    """The network sees x_t times the length of the two weights.
-
-    The amounts have the signal-to-noise ratios of whole steps.
-    """
+    """The network sees x_t over the sum of its two weights."""
     t = torch.tensor([1, 50, 200, 350, 500])
     x0 = normal(5, 3, 4, 4)
     n = normal(5, 3, 4, 4, seed=1)
-    amounts = 1 / (1 + SCHEDULE.snr[t].sqrt())
+    shares = du.straight_share(SCHEDULE.ab[t])
     monkeypatch.setattr(torch, "randn", lambda *shape, **options: n)
-    monkeypatch.setattr(torch, "rand", lambda *shape, **options: amounts)
     model = Noted()
-    shipped.flow_loss(model, x0)
-    [(x, a)] = model.seen
-    length = ((1 - amounts) ** 2 + amounts**2).sqrt().view(-1, 1, 1, 1)
-    expected = length * du.perturb_input(x0, t, n, SCHEDULE)
+    shipped.flow_loss(model, x0, shares)
+    [(x, s)] = model.seen
+    ab = SCHEDULE.ab[t].view(-1, 1, 1, 1)
+    length = ab.sqrt() + (1 - ab).sqrt()
+    expected = du.perturb_input(x0, t, n, SCHEDULE) / length
     torch.testing.assert_close(x, expected, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(a, amounts.double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(s, shares.double(), rtol=1e-6, atol=1e-6)
 
 
-def test_only_the_right_answer_at_the_right_amount_costs_nothing(shipped):
+def test_only_the_right_answer_at_the_right_time_costs_nothing(shipped):
     """Data of a single point: the right answer is known."""
     x0 = normal(1, 3, 4, 4).expand(500, -1, -1, -1)
+    s = torch.linspace(0.01, 0.99, 500)
     right = to_a_point(normal(1, 3, 4, 4))
     sizes = []
 
-    def opposite(x, a):
-        answer = right(x, a)
+    def opposite(x, s):
+        answer = right(x, s)
         sizes.append(float(answer.square().mean()))
         return -answer
 
     def loss(model):
-        return float(shipped.flow_loss(model, x0, generator(1)))
+        return float(shipped.flow_loss(model, x0, s, generator(1)))
 
     assert loss(right) < 1e-12
     wrong = loss(opposite)
     assert wrong == pytest.approx(4 * sizes[0])
     assert wrong > 1
-    assert loss(lambda x, a: right(x, 1 - a)) > 0.1
+    assert loss(lambda x, s: right(x, 1 - s)) > 0.1
 
 
-def test_amounts_are_even_and_noise_is_normal(shipped):
-    """If the data are zeros, x at amount a is a n."""
+def test_the_noise_is_normal(shipped):
+    """If the data are zeros, x at share s is (1 - s) n."""
     model = Noted()
     zeros = torch.zeros(20_000, 4, dtype=torch.float64)
-    shipped.flow_loss(model, zeros, generator())
-    [(x, a)] = model.seen
-    shares = torch.histc(a, 10, 0, 1) / len(a)
-    noise = x / a[:, None]
-    assert shares.sub(0.1).abs().max() < 0.01
+    shipped.flow_loss(model, zeros, torch.full((20_000,), 0.25), generator())
+    [(x, _)] = model.seen
+    noise = x / 0.75
     assert abs(float(noise.mean())) < 0.02
     assert float(noise.var()) == pytest.approx(1, abs=0.03)
+
+
+def test_shares_are_even_or_logit_normal(shipped):
+    even = shipped.drawn_shares("even", 20_000, generator())
+    parts = torch.histc(even, 10, 0, 1) / len(even)
+    assert parts.sub(0.1).abs().max() < 0.01
+    middle = torch.logit(shipped.drawn_shares("logit-normal", 20_000, generator()))
+    assert abs(float(middle.mean())) < 0.03
+    assert float(middle.std()) == pytest.approx(1, abs=0.03)
 
 
 # ---- Euler's steps ------------------------------------------------------------------
@@ -134,13 +146,13 @@ def test_a_single_point_is_reached_in_any_number_of_steps(shipped, calls):
 def test_the_steps_add_up_to_one_and_start_at_pure_noise(shipped, calls):
     seen = []
 
-    def ones(x, a):
-        seen.append(a.tolist())
+    def ones(x, s):
+        seen.append(s.tolist())
         return torch.ones_like(x)
 
     x = shipped.euler(ones, torch.zeros(2, 1, dtype=torch.float64), calls)
-    torch.testing.assert_close(x, -torch.ones(2, 1, dtype=torch.float64))
-    assert seen == [[pytest.approx(1 - i / calls)] * 2 for i in range(calls)]
+    torch.testing.assert_close(x, torch.ones(2, 1, dtype=torch.float64))
+    assert seen == [[pytest.approx(i / calls)] * 2 for i in range(calls)]
 
 
 def test_the_flow_of_a_bell_ends_where_the_closed_form_says(shipped):
@@ -151,13 +163,13 @@ def test_the_flow_of_a_bell_ends_where_the_closed_form_says(shipped):
     m, s = 0.7, 0.3
     n = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
 
-    def velocity(x, a):
-        a = a[:, None]
-        variance = (1 - a) ** 2 * s**2 + a**2
-        off = (x - (1 - a) * m) / variance
-        expected_noise = a * off
-        expected_data = m + (1 - a) * s**2 * off
-        return expected_noise - expected_data
+    def velocity(x, share):
+        share = share[:, None]
+        variance = share**2 * s**2 + (1 - share) ** 2
+        off = (x - share * m) / variance
+        expected_noise = (1 - share) * off
+        expected_data = m + share * s**2 * off
+        return expected_data - expected_noise
 
     errors = []
     for calls in (100, 200, 400):
@@ -168,31 +180,26 @@ def test_the_flow_of_a_bell_ends_where_the_closed_form_says(shipped):
     assert errors[1] / errors[2] == pytest.approx(2, rel=0.1)
 
 
-@pytest.mark.parametrize("calls", [1, 5, 10, 20, 50])
-def test_the_flow_s_clock_stops_at_equal_amounts(shipped, calls):
-    steps = shipped.flow_clock(SCHEDULE, calls)
-    assert du.sampling_steps(steps, 500) == steps
-    assert len(steps) == calls + 1
-    amount = [0.0, *(1 / (1 + SCHEDULE.snr[1:].sqrt())).tolist()]
-    for i, t in enumerate(steps[1:-1], start=1):
-        wanted = amount[500] * (1 - i / calls)
-        assert amount[t - 1] < wanted < amount[t + 1]
-
-
 def test_the_lesson_shows_the_program_s_loss_and_sampler(shipped):
     cells = json.loads(LESSON.read_text(encoding="utf8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells]
-    [source] = [source for source in sources if "def flow_loss(" in source]
-    lesson = vars(du).copy()
-    exec(source, lesson)
+    lesson = {**vars(du), "seeded": generator}
+    for name in ("flow_loss", "euler"):
+        sources = ["".join(cell["source"]) for cell in cells]
+        [source] = [source for source in sources if f"\ndef {name}(" in f"\n{source}"]
+        exec(source, lesson)
 
-    def model(x, a):
-        return torch.tanh(2 * x) * a.view(-1, 1, 1, 1)
+    def model(x, s):
+        return torch.tanh(2 * x) * s[:, None]
 
-    x = normal(6, 3, 4, 4)
-    ours = shipped.flow_loss(model, x, generator(1))
-    assert torch.equal(ours, lesson["flow_loss"](model, x, generator(1)))
-    assert torch.equal(shipped.euler(model, x, 5), lesson["euler"](model, x, 5))
+    x = normal(6, 2).float()
+    noise = torch.randn(x.shape, generator=generator(1))
+    torch.manual_seed(2)
+    s = torch.rand(6)
+    torch.manual_seed(2)
+    theirs = lesson["flow_loss"](model, x, noise)
+    ours = shipped.flow_loss(model, x, s, generator(1))
+    torch.testing.assert_close(ours, theirs)
+    assert torch.equal(shipped.euler(model, x, 5), lesson["euler"](model, x, 5)[-1])
 
 
 # ---- The program --------------------------------------------------------------------
@@ -203,7 +210,6 @@ def test_the_lesson_shows_the_program_s_loss_and_sampler(shipped):
     [
         "DDIM",
         "DDIM, clipped",
-        "DDIM, clipped, flow's clock",
         "DDPM, clipped",
         "flow, Euler",
     ],
@@ -228,9 +234,32 @@ def test_each_way_draws_the_only_picture_in_as_many_calls(
     assert asked == [2] * calls + [1] * calls
 
 
-def learnt(flow, target: str, seed: int) -> torch.Tensor:
-    """All weights after three steps of 50 pictures each."""
-    model = flow.train(flow.Run(target, seed), 150)
+@pytest.mark.parametrize("way", ["DDIM", "flow, Euler"])
+def test_each_picture_gets_its_own_context(shipped, monkeypatch, way):
+    """The only picture of class k has the colour k / 4."""
+    colours = torch.linspace(0, 1, 5)
+
+    def oracle(x, t, c=None):
+        x0 = (c @ colours).view(-1, 1, 1, 1).expand_as(x)
+        if way == "flow, Euler":
+            return to_a_point(x0)(x, t)
+        ab = SCHEDULE.ab[(t * 500).round().long()].view(-1, 1, 1, 1).float()
+        return (x - ab.sqrt() * x0) / (1 - ab).sqrt()
+
+    monkeypatch.setattr(shipped, "BATCH", 2)
+    asked = torch.eye(5)[[4, 1, 0]]
+    x = shipped.draw(way, oracle, normal(3, 3, 4, 4).float(), 4, 0, asked)
+    expected = torch.tensor([1, 0.25, 0]).view(-1, 1, 1, 1).expand(3, 3, 4, 4)
+    torch.testing.assert_close(x, expected, rtol=1e-3, atol=1e-3)
+
+
+def learnt(flow, target: str, seed: int, network: str = "small") -> torch.Tensor:
+    """All weights after three steps of a small network, or one of a strong one."""
+    run = flow.Run(network, target, seed)
+    if network == "small":
+        model = flow.train_small(run, 150)
+    else:
+        model = flow.train_strong(run, 1e-9)
     return torch.cat([parameter.flatten() for parameter in model.parameters()])
 
 
@@ -250,14 +279,75 @@ def test_each_target_is_trained_by_its_own_loss(flow, monkeypatch, target, asked
     for owner, name in ((flow, "flow_loss"), (flow.du, "diffusion_loss")):
         monkeypatch.setattr(owner, name, noted(name, getattr(owner, name)))
     learnt(flow, target, 1)
-    assert called == [asked] * 3
+    learnt(flow, target, 1, "strong")
+    assert called == [asked] * 4
 
 
+@pytest.mark.parametrize("network", ["small", "strong"])
 @pytest.mark.parametrize("target", ["noise", "velocity"])
-def test_the_seed_decides_what_is_learnt(flow, target):
-    first = learnt(flow, target, 1)
-    assert torch.equal(first, learnt(flow, target, 1))
-    assert not torch.allclose(first, learnt(flow, target, 2))
+def test_the_seed_decides_what_is_learnt(flow, target, network):
+    first = learnt(flow, target, 1, network)
+    assert torch.equal(first, learnt(flow, target, 1, network))
+    assert not torch.allclose(first, learnt(flow, target, 2, network))
+
+
+def test_a_strong_network_is_told_the_class_and_sometimes_not(flow, monkeypatch):
+    seen = []
+
+    def noted(run, model, x0, c, generator):
+        seen.append(c)
+        return flow_loss_of(run, model, x0, c, generator)
+
+    flow_loss_of = flow.loss_of
+    monkeypatch.setattr(flow, "loss_of", noted)
+    monkeypatch.setattr(flow, "STRONG_BATCH", 100)
+    learnt(flow, "velocity", 1, "strong")
+    [c] = seen
+    told = c.sum(1)
+    assert set(told.tolist()) == {0.0, 1.0}
+    assert float(told.mean()) == pytest.approx(1 - flow.P_DROP, abs=0.12)
+
+
+@pytest.mark.parametrize(
+    "target, clock", [("noise", "at_step"), ("velocity", "at_share")]
+)
+def test_each_target_has_its_own_clock(flow, target, clock):
+    model = flow.train_strong(flow.Run("strong", target, 1), 1e-9)
+    assert model.alpha_bar is getattr(flow, clock)
+
+
+def test_a_strong_network_draws_with_guidance(flow, monkeypatch):
+    seen = []
+
+    def noted(model, weight):
+        seen.append(weight)
+        return guided(model, weight)
+
+    guided = flow.du.guided
+    monkeypatch.setattr(flow.du, "guided", noted)
+    flow.row(flow.Run("strong", "velocity", 1), 1e-9, 5)
+    assert seen == [flow.GUIDANCE]
+
+
+def test_the_body_is_told_the_noise_level(shipped):
+    t = torch.tensor([1, 50, 200, 500])
+    ab = SCHEDULE.ab[t].float()
+    torch.testing.assert_close(shipped.at_step(t / 500), ab)
+    torch.testing.assert_close(shipped.at_share(du.straight_share(ab)), ab)
+    seen = []
+    body = shipped.Body(shipped.at_share).eval()
+    body.time.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    x = normal(2, 3, 16, 16).float()
+    c = torch.eye(5)[:2]
+    with torch.no_grad():
+        answer = body(x, torch.tensor([0.0, 0.5]), c)
+        body(x, torch.tensor([0.0, 1.0]), c)
+    assert answer.shape == x.shape
+    first, second = seen
+    assert first.isfinite().all()
+    assert second.isfinite().all()
+    assert torch.equal(first[0], second[0])
+    assert not torch.allclose(first[1], second[1])
 
 
 @pytest.mark.slow
@@ -281,7 +371,8 @@ def test_scores_are_those_of_the_course(shipped):
 
 def run(flow, monkeypatch, out, *extra) -> dict:
     """The table after a run with small numbers."""
-    small = ["--pictures", "100", "--samples", "20", "--workers", "1"]
+    small = ["--pictures", "100", "--samples", "20", "--seconds", "1e-9"]
+    small += ["--workers", "1"]
     monkeypatch.setattr(sys, "argv", ["flow.py", "--out", str(out), *small, *extra])
     flow.main()
     return json.loads(out.read_text(encoding="utf8"))
@@ -289,15 +380,15 @@ def run(flow, monkeypatch, out, *extra) -> dict:
 
 @pytest.fixture
 def trained(flow, monkeypatch) -> list:
-    """Notes (target, seed) of each training."""
-    train = flow.train
+    """Notes (target, seed) of each training of a small network."""
+    train = flow.train_small
     noted = []
 
     def train_and_note(run, pictures):
         noted.append((run.target, run.seed))
         return train(run, pictures)
 
-    monkeypatch.setattr(flow, "train", train_and_note)
+    monkeypatch.setattr(flow, "train_small", train_and_note)
     return noted
 
 
@@ -323,18 +414,19 @@ def test_a_run_with_another_setting_is_made_anew(flow, monkeypatch, tmp_path, tr
     runs = {name: flow.RUNS[name] for name in names}
     monkeypatch.setattr(flow, "RUNS", runs)
     before = run(flow, monkeypatch, out)["runs"]["flow, seed 2"]["scores"]
-    slower = replace(runs["flow, seed 2"], learning_rate=1e-3)
-    monkeypatch.setattr(flow, "RUNS", {**runs, "flow, seed 2": slower})
+    other = replace(runs["flow, seed 2"], shares="logit-normal")
+    monkeypatch.setattr(flow, "RUNS", {**runs, "flow, seed 2": other})
     after = run(flow, monkeypatch, out)["runs"]["flow, seed 2"]["scores"]
     assert trained[2:] == [("velocity", 2)]
     assert after != before
 
 
 def test_the_first_pictures_of_seed_1_are_kept(flow, monkeypatch, tmp_path):
-    names = ("DDPM, seed 1", "flow, seed 1")
+    names = ("DDPM, seed 1", "flow, seed 1", "strong flow, seed 1")
     monkeypatch.setattr(flow, "RUNS", {name: flow.RUNS[name] for name in names})
     run(flow, monkeypatch, tmp_path / "flow.json")
     expected = {f"{way}, {calls}" for way in flow.PICTURED for calls in (1, 2)}
+    expected |= {f"strong flow: flow, Euler, {calls}" for calls in (1, 2)}
     with np.load(tmp_path / "results" / "flow.npz") as pictures:
         assert set(pictures) == expected
         for name in pictures:
@@ -360,12 +452,17 @@ def test_other_settings_are_refused(flow, monkeypatch, tmp_path, capsys):
 
 
 def test_what_is_stored_is_what_the_program_would_run(shipped):
+    """The small runs are all there; the strong ones may still be missing."""
     stored = json.loads((du.WEIGHTS / "flow.json").read_text(encoding="utf8"))
-    runs = {name: row["run"] for name, row in stored["runs"].items()}
-    assert runs == {name: asdict(run) for name, run in shipped.RUNS.items()}
+    planned = {name: asdict(run) for name, run in shipped.RUNS.items()}
+    for name, row in stored["runs"].items():
+        assert row["run"] == planned[name]
+    small = {name for name, run in planned.items() if run["network"] == "small"}
+    assert small <= set(stored["runs"])
     assert stored["settings"] == {
         "features": shipped.FEATURES,
         "pictures": shipped.PICTURES,
+        "seconds": shipped.SECONDS,
         "samples": shipped.SAMPLES,
         "calls": [*shipped.CALLS],
     }
@@ -383,5 +480,5 @@ def test_the_stored_pictures_are_those_of_the_lesson(shipped):
     sheet = du.WEIGHTS / "results" / "flow.npz"
     names = {f"{way}, {calls}" for way in shipped.PICTURED for calls in shipped.CALLS}
     with np.load(sheet) as pictures:
-        assert set(pictures) == names
-    assert sheet.stat().st_size <= 60 * 1024
+        assert names <= set(pictures)
+    assert sheet.stat().st_size <= 120 * 1024

@@ -73,7 +73,7 @@ def test_every_file_has_the_address_of_pyproject(tmp_path):
 def test_an_address_goes_to_pyproject_readme_and_citation(copy):
     assert copy.set_address(f"{ADDRESS}.git/").returncode == 0
     assert f'repository = "{ADDRESS}"\n' in copy.text("pyproject.toml")
-    assert f"  url = {{{ADDRESS}}},\n" in copy.text("README.md")
+    assert " It is at <https://you.github.io/course/>.\n" in copy.text("README.md")
     citation = yaml.safe_load(copy.text("CITATION.cff"))
     assert citation["repository-code"] == ADDRESS
 
@@ -89,6 +89,7 @@ def test_only_github_has_badges(copy):
     address = "https://gitlab.com/group/sub/course"
     assert copy.set_address(address).returncode == 0
     assert "colab.research" not in copy.text("README.md")
+    assert "github.io" not in copy.text("README.md")
     for path in NOTEBOOKS:
         assert f'REPOSITORY = \\"{address}\\"' in copy.text(f"notebooks/{path.name}")
 

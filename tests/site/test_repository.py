@@ -18,12 +18,15 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "GLOSSARY.md",
+    "docs/TEACHING.md",
+    "docs/run.md",
     "data/README.md",
     "weights/README.md",
 )
 REQUIREMENTS = (
     "requirements.txt",
     "tests/requirements.txt",
+    "docs/requirements.txt",
     "weights/experiments/requirements.txt",
 )
 

@@ -45,9 +45,9 @@ def rows_of_plans() -> list[tuple[str, str]]:
     return re.findall(row, TEACHING, re.M)
 
 
-def test_there_are_two_plans():
-    plans = re.findall(r"^## (Two hours|One day)$", TEACHING, re.M)
-    assert plans == ["Two hours", "One day"]
+def test_there_are_three_plans():
+    plans = re.findall(r"^## (Two hours|One day|A semester)$", TEACHING, re.M)
+    assert plans == ["Two hours", "One day", "A semester"]
     assert len(rows_of_plans()) >= 10
 
 

@@ -4,8 +4,8 @@
 
 Its one place is `[tool.course] repository` in pyproject.toml. From there it goes into
 the set-up cell of each notebook, so that Colab knows what to fetch; into the README, as
-a Colab badge for each lesson (only GitHub's addresses have one) and in what to cite;
-and into CITATION.cff. Without an argument everything is written again from
+a Colab badge for each lesson and as the book's address (only GitHub's addresses have
+them); and into CITATION.cff. Without an argument everything is written again from
 pyproject.toml, for a new notebook, say. With "" the address is removed.
 """
 
@@ -74,6 +74,14 @@ def badge(path: str, place: str, branch: str) -> str:
     return f"[{picture}]({COLAB}/github/{place}/blob/{branch}/{path})"
 
 
+def book_address(address: str) -> str:
+    """Where GitHub Pages shows the book of a repository; "" for another address."""
+    if not address.startswith(GITHUB):
+        return ""
+    owner, name = address.removeprefix(GITHUB).split("/")
+    return f"https://{owner.lower()}.github.io/{name}/"
+
+
 def with_badges(readme: str, address: str, branch: str) -> str:
     """The README with a badge in each lesson's row of its map.
 
@@ -120,9 +128,10 @@ def rewritten(root: Path = ROOT, address: str | None = None) -> dict[Path, str]:
         texts[path] = substituted(
             r'(REPOSITORY = )\\"[^"\\]*\\"', f'\\"{address}\\"', read(path), path
         )
+    book = book_address(address)
     texts[readme] = substituted(
-        r"(^  year = \{.*\},\n)(?:  url = .*\n)?",
-        f"  url = {{{address}}},\n" if address else "",
+        r"(^\*\*The book\*\*: .*?\)\)\.)(?: It is at <\S+>\.)?$",
+        f" It is at <{book}>." if book else "",
         with_badges(read(readme), address, branch),
         readme,
     )

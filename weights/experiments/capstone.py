@@ -9,8 +9,9 @@ import time
 import torch
 
 from diffusion_utilities import (
-    ContextUnet,
+    Muon,
     NoiseSchedule,
+    SpriteUnet,
     average_weights,
     diffusion_loss,
     frechet_distance,
@@ -18,33 +19,31 @@ from diffusion_utilities import (
     sample_ddpm,
     sprite_factory,
     sprite_features,
+    sprite_palette,
     sprite_scoring,
+    straight_frequencies,
+    straight_steps,
     to_pictures,
 )
 
 
 def train_for(seconds, seed, clock=time.process_time):
-    """Train for so many seconds; returns (model, the loss of each step).
-
-    Change what you like except the clock.
-    """
+    """Train for so many seconds; returns (model, the loss of each step)."""
     torch.manual_seed(seed)
-    g = torch.Generator().manual_seed(seed)
-    schedule = NoiseSchedule.linear()
     sprites = load_sprites("train").x
-    model = ContextUnet(3, 32, 5, 16).to(memory_format=torch.channels_last)
+    schedule = NoiseSchedule.linear()
+    often = straight_frequencies(schedule, even=0.25)
+    model = SpriteUnet(schedule, sprite_palette(), channels=(32, 64, 96), doubt=0.3)
     average = average_weights(model, 0.99)
-    optimiser = torch.optim.Adam(model.parameters(), 2e-3)
+    optimiser = Muon(model.named_parameters(), adam=("stem", "out"))
+    rates = [group["lr"] for group in optimiser.param_groups]
     losses = []
     start = clock()
-    while True:
-        share = (clock() - start) / seconds  # of the time that is gone
-        if share >= 1:
-            break
-        warm_up = min((len(losses) + 1) / 50, 1)
-        optimiser.param_groups[0]["lr"] = 2e-3 * warm_up * (1 - share)
-        rows = torch.randint(len(sprites), (50,), generator=g)
-        loss = diffusion_loss(model, sprites[rows], schedule, generator=g)
+    while (share := (clock() - start) / seconds) < 1:  # of the time that is gone
+        for group, rate in zip(optimiser.param_groups, rates):
+            group["lr"] = rate * min(2 * (1 - share), 1)
+        rows = torch.randint(len(sprites), (32,))
+        loss = diffusion_loss(model, sprites[rows], schedule, frequencies=often)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -54,32 +53,26 @@ def train_for(seconds, seed, clock=time.process_time):
 
 
 def draw_samples(model, n, g):
-    """Draw n pictures (n, 3, 16, 16) from a model: DDPM in 50 steps."""
+    """Draw n pictures (n, 3, 16, 16) from a model: DDPM in 20 steps."""
     schedule = NoiseSchedule.linear()
-    parts = []
-    for start in range(0, n, 100):
-        size = min(100, n - start)
-        x, _ = sample_ddpm(
-            model,
-            schedule,
-            shape=(size, 3, 16, 16),
-            steps=50,
-            generator=g,
-            variance="beta_tilde",
-            clip=True,
-            keep=0,
-        )
-        parts.append(x)
-    return torch.cat(parts)
+    pictures, _ = sample_ddpm(
+        model,
+        schedule,
+        shape=(n, 3, 16, 16),
+        steps=straight_steps(schedule, 20),
+        generator=g,
+        variance="beta_tilde",
+        keep=0,
+    )
+    return pictures
 
 
 def score(model, draw=draw_samples, n=500, seed=0):
     """FD, legal share and distance to legal sprites of n samples with this seed."""
-    scoring = sprite_scoring()
     pictures = to_pictures(draw(model, n, torch.Generator().manual_seed(seed)))
     real = load_sprites("train").images
     decoded, distances = sprite_factory().decode(pictures)
-    legal = scoring.are_legal(pictures, decoded)
+    legal = sprite_scoring().are_legal(pictures, decoded)
     return {
         "FD": frechet_distance(sprite_features(pictures), sprite_features(real)),
         "legal": legal.mean(),

@@ -1,15 +1,21 @@
 """Compare flow matching with DDPM: `python weights/experiments/flow.py`.
 
-Trains the same small ContextUnet (32 features, no labels) on as many pictures, in
-batches drawn alike, in float32: with three seeds for the noise of the course's
-schedule, and three for the velocity of the straight path (lesson 13). Draws from each
-in 5 to 50 calls, and writes weights/flow.json and weights/results/flow.npz (the first
-pictures of seed 1). It takes about 20 minutes on two cores. Each run has one thread;
-as many runs as the machine has cores are made side by side (`--workers`). A run that
-is there already is kept, so an interrupted program continues where it stopped; remove
-the file to start again.
+Trains the same network twice: for the noise of the course's schedule, and for the
+velocity of the straight path (lesson 13). Draws from each in 5 to 50 calls, and writes
+weights/flow.json and weights/results/flow.npz (the first pictures of seed 1).
+
+- Small: a ContextUnet of 32 features without labels, as many pictures for both, three
+  seeds; four minutes of one core each.
+- Strong: the body of SpriteUnet with an ordinary last layer, told the class, equal
+  seconds for both, two seeds; drawn with guidance. The velocity is trained twice: with
+  all shares of the picture equally often, and with SD3's logit-normal shares.
+
+Each run has one thread; as many runs as the machine has cores are made side by side
+(`--workers`). A run that is there already is kept, so an interrupted program continues
+where it stopped; remove the file to start again.
 """
 
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -18,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from shipped import ddim, ddpm, held_out_sprites, training_features
+from shipped import contexts, ddim, ddpm, held_out_sprites, training_features
 from tables import (
     add_row,
     add_samples,
@@ -38,31 +44,41 @@ from training import random_rows, steps_with
 import diffusion_utilities as du  # found two folders up
 
 SCHEDULE = du.NoiseSchedule.linear()
-FEATURES, WARM_UP, PICTURES = 32, 50, 60_000
 CALLS = (5, 10, 20, 50)
 SAMPLES, BATCH, SHOWN = 400, 200, 10
+# Small: Adam, with a warm-up, and a rate that falls linearly to 0.
+FEATURES, PICTURES, SMALL_BATCH, WARM_UP, RATE = 32, 60_000, 50, 50, 2e-3
+# Strong: Muon, with a rate that is steady for the first part of the time.
+SECONDS, STRONG_BATCH, STEADY, P_DROP, GUIDANCE = 900, 64, 0.4, 0.15, 2.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a network is trained for, with the base settings of ablation.py.
+    """What is trained for what.
 
-    target: "noise" at a step of the course's schedule, or "velocity" on the straight
-    path.
+    network: "small" or "strong".
+    target: "noise" at a step of the course's schedule, all steps equally often, or
+        "velocity" on the straight path.
+    shares: how the picture's share is drawn for a velocity: "even" or "logit-normal".
     """
 
+    network: str
     target: str
     seed: int
-    learning_rate: float = 2e-3
-    batch: int = 50
+    shares: str = "even"
 
 
 def all_runs() -> dict[str, Run]:
-    """Both targets with each of three seeds."""
+    """The small networks with each of three seeds, the strong ones with two."""
     runs = {}
     for seed in (1, 2, 3):
-        runs[f"DDPM, seed {seed}"] = Run("noise", seed)
-        runs[f"flow, seed {seed}"] = Run("velocity", seed)
+        runs[f"DDPM, seed {seed}"] = Run("small", "noise", seed)
+        runs[f"flow, seed {seed}"] = Run("small", "velocity", seed)
+    for seed in (1, 2):
+        middle = Run("strong", "velocity", seed, "logit-normal")
+        runs[f"strong DDPM, seed {seed}"] = Run("strong", "noise", seed)
+        runs[f"strong flow, seed {seed}"] = Run("strong", "velocity", seed)
+        runs[f"strong flow, logit-normal, seed {seed}"] = middle
     return runs
 
 
@@ -72,109 +88,171 @@ RUNS = all_runs()
 
 
 def flow_loss(
-    model: Callable, x0: Tensor, generator: Generator | None = None
+    model: Callable, x0: Tensor, s: Tensor, generator: Generator | None = None
 ) -> Tensor:
-    """Mean squared error of the velocity n - x0 at a random amount of each picture.
+    """Mean squared error of the velocity x0 - noise of the straight path.
 
-    x0: clean pictures (B, ...). The model is called with x and the amount (B,).
-    [RF] eq. 1, with the time reversed.
+    x0: clean pictures (B, ...). s: the picture's share of each, (B,), from 0 to 1. The
+    model is called with the mixtures and s. [RF] eq. 1.
 
     Lesson 13.
     """
-    n = torch.randn(x0.shape, generator=generator).to(x0)
-    a = torch.rand(len(x0), generator=generator).to(x0)
-    amount = a.view(-1, *[1] * (x0.ndim - 1))
-    x = (1 - amount) * x0 + amount * n
-    return (model(x, a) - (n - x0)).square().mean()
+    noise = torch.randn(x0.shape, generator=generator).to(x0)
+    share = s.to(x0).view(-1, *[1] * (x0.ndim - 1))
+    x = share * x0 + (1 - share) * noise
+    return (model(x, s.to(x0)) - (x0 - noise)).square().mean()
+
+
+def drawn_shares(kind: str, n: int, generator: Generator | None = None) -> Tensor:
+    """n shares of the picture, (n,): "even" or "logit-normal" ([SD3] section 3.1)."""
+    if kind == "even":
+        return torch.rand(n, generator=generator)
+    return torch.randn(n, generator=generator).sigmoid()
 
 
 @torch.no_grad()
 def euler(model: Callable, x: Tensor, calls: int) -> Tensor:
-    """From noise (amount 1) to pictures (amount 0) in equal steps of the velocity.
+    """From noise (share 0) to pictures (share 1) in equal steps of the velocity.
 
     x: (N, ...), normal noise. Lesson 13.
     """
-    for i in range(calls, 0, -1):
-        x = x - model(x, x.new_full((len(x),), i / calls)) / calls
+    for i in range(calls):
+        s = x.new_full((len(x),), i / calls)
+        x = x + model(x, s) / calls
     return x
 
 
-def flow_clock(schedule: du.NoiseSchedule, calls: int) -> list[int]:
-    """Steps from T to 0 for DDIM that are nearest to equal steps of the amount a.
-
-    At amount a the root of the signal-to-noise ratio is (1 - a) / a.
-
-    Lesson 13.
-    """
-    first = 1 / (1 + float(schedule.snr[schedule.T]) ** 0.5)
-    a = torch.linspace(first, 0, calls + 1, dtype=torch.float64)[1:-1]
-    wanted = (1 - a) ** 2 / ((1 - a) ** 2 + a**2)
-    apart = (schedule.ab[1:, None] - wanted).abs()
-    between = apart.argmin(0) + 1
-    return [schedule.T, *between.tolist(), 0]
-
-
-def own_clock(schedule: du.NoiseSchedule, calls: int) -> list[int]:
-    """The steps that DDIM takes anyway."""
-    return du.sampling_steps(calls, schedule.T)
-
-
-# How to draw with a network that predicts noise: {name: (sampler, options, clock)}.
-# It is clipped because the schedule leaks (lesson 2).
+# How to draw with a network that predicts noise: {name: (sampler, options)}. It is
+# clipped because the schedule leaks (lesson 2).
 WAYS = {
-    "DDIM": (ddim, {}, own_clock),
-    "DDIM, clipped": (ddim, {"clip": True}, own_clock),
-    "DDIM, clipped, flow's clock": (ddim, {"clip": True}, flow_clock),
-    "DDPM, clipped": (ddpm, {"clip": True, "variance": "beta_tilde"}, own_clock),
+    "DDIM": (ddim, {}),
+    "DDIM, clipped": (ddim, {"clip": True}),
+    "DDPM, clipped": (ddpm, {"clip": True, "variance": "beta_tilde"}),
 }
 EULER = "flow, Euler"
 PICTURED = ("DDIM", EULER)
 
 
-def draw(way: str, model: torch.nn.Module, x_T: Tensor, calls: int, seed: int):
-    """Pictures from the noise x_T (N, 3, 16, 16) in one of the WAYS, or by EULER."""
-    batches = x_T.split(BATCH)
-    if way == EULER:
-        return torch.cat([euler(model, x, calls) for x in batches])
-    sample, options, clock = WAYS[way]
-    steps = clock(SCHEDULE, calls)
+def draw(
+    way: str,
+    model: Callable,
+    x_T: Tensor,
+    calls: int,
+    seed: int,
+    context: Tensor | None = None,
+) -> Tensor:
+    """Pictures from the noise x_T (N, 3, 16, 16) in one of the WAYS, or by EULER.
+
+    context: a row for each picture, (N, 5), or None.
+    """
     generator = Generator().manual_seed(seed)
     pictures = []
-    for x in batches:
-        x = sample(model, SCHEDULE, x_T=x, steps=steps, generator=generator, **options)
-        pictures.append(x)
+    for rows in torch.arange(len(x_T)).split(BATCH):
+        c = None if context is None else context[rows]
+        if way == EULER:
+            pictures.append(euler(functools.partial(model, c=c), x_T[rows], calls))
+            continue
+        sample, options = WAYS[way]
+        options = {"steps": calls, "generator": generator, **options}
+        pictures.append(sample(model, SCHEDULE, x_T=x_T[rows], context=c, **options))
     return torch.cat(pictures)
 
 
 # ---- Training -----------------------------------------------------------------------
 
 
-def train(run: Run, pictures: int) -> torch.nn.Module:
-    """Train on so many pictures (with repetitions); only the loss depends on the run.
+class Body(du.SpriteUnet):
+    """The strong network's body with an ordinary last layer, which learns any target.
 
-    The learning rate rises over WARM_UP steps, and falls linearly to 0. Both targets
-    are trained in float32 by the same loop.
+    It is called as body(x, time, c).
+
+    alpha_bar: a function from the times (B,) to alpha-bar, which the blocks are told.
     """
+
+    loss = None  # it comes from outside
+
+    def __init__(self, alpha_bar: Callable) -> None:
+        super().__init__(SCHEDULE, du.sprite_palette())
+        self.alpha_bar = alpha_bar
+        self.out = nn.Conv2d(self.out.in_channels, self.in_channels, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def mixed(self, scores: Tensor, x: Tensor, ab: Tensor) -> Tensor:
+        return scores
+
+    def forward(self, x: Tensor, time: Tensor, c: Tensor) -> Tensor:
+        ab = self.alpha_bar(time).clamp(1e-5, 1 - 1e-5)
+        return self.picture(x, ab[:, None], self.read(c))
+
+
+def at_step(time: Tensor) -> Tensor:
+    """Alpha-bar of the course's schedule at t / T."""
+    return SCHEDULE.ab.float()[(time * SCHEDULE.T).round().long()]
+
+
+def at_share(s: Tensor) -> Tensor:
+    """The alpha-bar with the signal-to-noise ratio of the picture's share s."""
+    return s**2 / (s**2 + (1 - s) ** 2)
+
+
+def loss_of(run: Run, model, x0: Tensor, c: Tensor | None, generator) -> Tensor:
+    """Only this depends on the target. x0: (B, 3, 16, 16). c: (B, 5) or None."""
+    if run.target == "noise":
+        return du.diffusion_loss(model, x0, SCHEDULE, c=c, generator=generator)
+    s = drawn_shares(run.shares, len(x0), generator)
+    return flow_loss(functools.partial(model, c=c), x0, s, generator)
+
+
+def train_small(run: Run, pictures: int) -> nn.Module:
+    """Train on so many pictures (with repetitions), in float32."""
     torch.manual_seed(run.seed)
     generator = Generator().manual_seed(run.seed)
     clean = du.load_sprites("train").x
     model = du.ContextUnet(3, FEATURES, 5, 16).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.Adam(model.parameters(), run.learning_rate, fused=True)
-    steps = pictures // run.batch
+    optimiser = torch.optim.Adam(model.parameters(), RATE, fused=True)
+    steps = pictures // SMALL_BATCH
 
     def rate(step):
         return min(1 - step / steps, (step + 1) / WARM_UP)
 
     def loss(rows):
-        if run.target == "velocity":
-            return flow_loss(model, clean[rows], generator)
-        return du.diffusion_loss(model, clean[rows], SCHEDULE, generator=generator)
+        return loss_of(run, model, clean[rows], None, generator)
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    batches = random_rows(len(clean), run.batch, steps, generator)
+    batches = random_rows(len(clean), SMALL_BATCH, steps, generator)
     for _ in steps_with(loss, batches, optimiser):
         scheduler.step()
     return model.eval()
+
+
+def train_strong(run: Run, seconds: float) -> nn.Module:
+    """Train for so many seconds of the processor; returns the averaged network."""
+    torch.manual_seed(run.seed)
+    generator = Generator().manual_seed(run.seed)
+    sprites = du.load_sprites("train")
+    clean = sprites.x
+    model = Body(at_step if run.target == "noise" else at_share)
+    model = model.to(memory_format=torch.channels_last)
+    outer = ("stem", "out", "columns", "reader.word", "reader.position")
+    optimiser = du.Muon(model.named_parameters(), adam=outer)
+    rates = [group["lr"] for group in optimiser.param_groups]
+    average = du.average_weights(model)
+
+    def loss(rows):
+        c = du.drop_context(sprites.c[rows], P_DROP, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=du.has_fast_bf16()):
+            return loss_of(run, model, clean[rows], c, generator)
+
+    started = time.process_time()
+    batches = random_rows(len(clean), STRONG_BATCH, 10**9, generator)
+    for _ in steps_with(loss, batches, optimiser):
+        average.update_parameters(model)
+        passed = (time.process_time() - started) / seconds
+        if passed >= 1:
+            break
+        for group, rate in zip(optimiser.param_groups, rates):
+            group["lr"] = rate * min(1, (1 - passed) / (1 - STEADY))
+    return average.module.eval()
 
 
 # ---- The table ----------------------------------------------------------------------
@@ -200,16 +278,22 @@ def score(pictures: np.ndarray) -> dict:
     }
 
 
-def row(run: Run, seen: int, samples: int) -> tuple[dict, dict[str, np.ndarray]]:
+def row(run: Run, budget: float, samples: int) -> tuple[dict, dict[str, np.ndarray]]:
     """The scores of one run, and the first SHOWN pictures of the ways in PICTURED.
 
+    budget: pictures for a small network, seconds for a strong one.
     Runs in a process of its own, on one core. Seconds are those of the processor, so
-    that other work at the same time does not count. Both targets start from the same
+    that other work at the same time does not count. All targets start from the same
     noise, seed by seed.
     """
     torch.set_num_threads(1)
     started = time.process_time()
-    model = train(run, seen)
+    context = None
+    if run.network == "small":
+        model = train_small(run, budget)
+    else:
+        model = du.guided(train_strong(run, budget), GUIDANCE)
+        context = contexts("context", samples)
     seconds = round(time.process_time() - started)
     generator = Generator().manual_seed(100 + run.seed)
     x_T = torch.randn((samples, 3, 16, 16), generator=generator)
@@ -219,11 +303,24 @@ def row(run: Run, seen: int, samples: int) -> tuple[dict, dict[str, np.ndarray]]
     for way in ways:
         for calls in CALLS:
             name = f"{way}, {calls}"
-            pictures = du.to_pictures(draw(way, model, x_T, calls, 200 + run.seed))
+            with torch.no_grad():
+                x = draw(way, model, x_T, calls, 200 + run.seed, context)
+            pictures = du.to_pictures(x)
             scores[name] = score(pictures)
             if way in PICTURED:
                 shown[name] = pictures[:SHOWN]
     return {"run": asdict(run), "seconds": seconds, "scores": scores}, shown
+
+
+def sheet_names(name: str, shown: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The pictures of a run under the names of the sheet: those of the small are bare.
+
+    name: of the run, such as "strong flow, seed 1".
+    """
+    recipe = name.removesuffix(", seed 1")
+    if not recipe.startswith("strong"):
+        return shown
+    return {f"{recipe}: {way}": pictures for way, pictures in shown.items()}
 
 
 def main() -> None:
@@ -232,13 +329,17 @@ def main() -> None:
         "--pictures",
         type=int,
         default=PICTURES,
-        help="training pictures a run (with repetitions)",
+        help="training pictures of a small run (with repetitions)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="of training a strong run"
     )
     parser.add_argument("--samples", type=int, default=SAMPLES)
     options = parsed(parser)
     settings = {
         "features": FEATURES,
         "pictures": options.pictures,
+        "seconds": options.seconds,
         "samples": options.samples,
         "calls": [*CALLS],
     }
@@ -246,13 +347,15 @@ def main() -> None:
     if content["floor"] is None:
         content["floor"] = score(held_out_sprites(options.samples))
     planned = {name: asdict(run) for name, run in RUNS.items()}
+    budgets = {"small": options.pictures, "strong": options.seconds}
     jobs = {}
     for name in missing(content["runs"], planned, "run"):
-        jobs[name] = (RUNS[name], options.pictures, options.samples)
+        run = RUNS[name]
+        jobs[name] = (run, budgets[run.network], options.samples)
     sheet = options.out.with_name("results") / f"{options.out.stem}.npz"
     for name, (answer, shown) in side_by_side(row, jobs, options.workers):
         if name.endswith("seed 1"):
-            add_samples(sheet, shown)
+            add_samples(sheet, sheet_names(name, shown))
         add_row(content["runs"], name, answer, order=RUNS)
         write_json(options.out, content)
         print(name, answer, flush=True)

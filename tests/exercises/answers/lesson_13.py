@@ -5,98 +5,127 @@ what the check must say, a regular expression). RIGHT: correct answers that diff
 the solution, as (exercise, code).
 """
 
-NOISE = """
-def my_ideal_noise(mixture, x, t, schedule):
-    ab = schedule.ab[t]
-    return {answer}
+PAIR = """
+def my_pair(x_0, noise, s):
+    s = s.view(-1, 1, 1, 1)
+    return {mixture}, {velocity}
 """
 
-HEUN = """
-def my_heun(velocity, x, a, lower):
-    h = {h}
-    first = velocity(x, a)
-    return {answer}
+LOSS = """
+def my_flow_loss(network, x_0):
+    noise = {noise}
+    s = {s}
+    share = s[:, None]
+    x_s = {mixture}
+    return {error}
+"""
+
+EULER = """
+def my_euler(velocity, x, n):
+    for i in range({count}):
+        s = torch.full((len(x),), {s})
+        x = {x}
+    return x
 """
 
 
-def noise(answer):
-    return NOISE.format(answer=answer)
+def pair(mixture="s * x_0 + (1 - s) * noise", velocity="x_0 - noise"):
+    return PAIR.format(mixture=mixture, velocity=velocity)
 
 
-def step(answer, h="lower - a"):
-    return HEUN.format(answer=answer, h=h)
+def loss(
+    mixture="share * x_0 + (1 - share) * noise",
+    error="F.mse_loss(network(x_s, s), x_0 - noise)",
+    s="torch.rand(len(x_0))",
+    noise="torch.randn_like(x_0)",
+):
+    return LOSS.format(mixture=mixture, error=error, s=s, noise=noise)
 
 
-def steps(answer):
-    return f"def my_steps(n):\n    return {answer}"
+def walk(x="x + velocity(x, s) / n", s="i / n", count="n"):
+    return EULER.format(x=x, s=s, count=count)
+
+
+def converted(answer):
+    return f"def my_velocity(x_s, noise, s):\n    return {answer}"
+
+
+def shifted(answer):
+    return f"def my_shift(s, alpha):\n    return {answer}"
 
 
 WRONG = [
+    ("13.1", pair("(1 - s) * x_0 + s * noise"), "the shares are swapped"),
     (
         "13.1",
-        noise("(1 - ab).sqrt() * mixture.noised(t).score(x)"),
-        r"t = 200, x = 1\.6: you have -1\.48\d*.*, expected 1\.48\d*: the sign",
+        pair("s.sqrt() * x_0 + (1 - s).sqrt() * noise"),
+        "lesson 2's square roots",
+    ),
+    ("13.1", pair(velocity="noise - x_0"), "the sign: from the noise"),
+    ("13.1", pair(velocity="x_0 - (s * x_0 + (1 - s) * noise)"), "over the time"),
+    ("13.1", pair("x_0 - noise", "s * x_0 + (1 - s) * noise"), "parts .* are swapped"),
+    ("13.2", loss(error="F.mse_loss(network(x_s, s), noise - x_0)"), "the sign"),
+    ("13.2", loss(error="F.mse_loss(network(x_s, s), noise)"), "target is the noise"),
+    ("13.2", loss(error="F.mse_loss(network(x_s, s), x_0)"), "target is the clean"),
+    (
+        "13.2",
+        loss(error="F.mse_loss(network(x_s, 1 - s), x_0 - noise)"),
+        "the shares are swapped",
+    ),
+    ("13.2", loss("(1 - share) * x_0 + share * noise"), "the shares are swapped"),
+    (
+        "13.2",
+        loss("share.sqrt() * x_0 + (1 - share).sqrt() * noise"),
+        "lesson 2's square roots",
+    ),
+    ("13.2", loss(s="torch.rand(1).expand(len(x_0))"), "all pictures have the same s"),
+    ("13.2", loss(s="torch.randn(len(x_0))"), "expected 0 to 1"),
+    ("13.2", loss(noise="torch.rand_like(x_0)"), "never below 0"),
+    (
+        "13.2",
+        loss(error="F.mse_loss(network(x_s, 0.5), x_0 - noise)"),
+        "expected one number for each",
     ),
     (
-        "13.1",
-        noise("-(1 - ab) * mixture.noised(t).score(x)"),
-        "is the square root missing",
+        "13.2",
+        loss(error="F.mse_loss(network(x_s, s), x_0 - noise, reduction='sum')"),
+        "take the mean",
     ),
     (
-        "13.1",
-        noise("-ab.sqrt() * mixture.noised(t).score(x)"),
-        "alpha-bar is the picture's share",
+        "13.2",
+        loss(error="F.mse_loss(network(x_s, s), x_0 - torch.randn_like(x_0))"),
+        "with the same noise in both",
     ),
-    (
-        "13.1",
-        noise("-(1 - ab).sqrt() * mixture.score(x)"),
-        "score of the clean mixture",
-    ),
-    ("13.1", noise("-mixture.noised(t).score(x) / (1 - ab).sqrt()"), "not a quotient"),
-    ("13.2", "my_guess = 100", "second order would divide the error by a hundred"),
-    ("13.2", "my_guess = 10 ** 0.5", "DDIM has no dice"),
-    ("13.2", "my_guess = 0.1", "the error would grow"),
-    ("13.2", "my_guess = True", "expected a number"),
-    ("13.3", steps("10 * n, 100 * n"), "fewer steps are needed"),
-    ("13.3", steps("10 * n, int(10**0.5 * n)"), "cut off"),
-    ("13.3", steps("10 * n, 5 * n"), "root of 10"),
-    ("13.3", steps("math.ceil(10**0.5 * n), 10 * n"), "swapped"),
-    ("13.4", step("x + h * first"), "Euler's step, of first order"),
-    (
-        "13.4",
-        step("x - h * (first + velocity(x - h * first, lower)) / 2"),
-        "the step goes the wrong way",
-    ),
-    (
-        "13.4",
-        step("x + h * (first + velocity(x + h * first, a)) / 2"),
-        "belongs to the amount `lower`",
-    ),
-    (
-        "13.4",
-        step("x + h * (first + velocity(x, lower)) / 2"),
-        "asked at the old points",
-    ),
-    ("13.4", step("x + h * (first + velocity(x + h * first, lower))"), "divide by 2"),
-    ("13.4", step("x + h * velocity(x + h / 2 * first, a + h / 2)"), "midpoint method"),
+    ("13.3", "my_guess = (0, 0)", "mean of the noise"),
+    ("13.3", "my_guess = (0.4, 0.4)", "that is a bell"),
+    ("13.3", "my_guess = (1.5, -1)", "not there"),
+    ("13.3", "my_guess = 0.2", "expected two numbers"),
+    ("13.4", walk("x - velocity(x, s) / n"), "the step goes the wrong way"),
+    ("13.4", walk(s="1 - i / n"), "times run from 1 to 0"),
+    ("13.4", walk(s="(i + 1) / n"), "asked at the end of each step"),
+    ("13.4", walk("x + velocity(x, s)"), "each takes 1/n"),
+    ("13.4", walk(s="0.0"), "s is always 0"),
+    ("13.4", walk("x + velocity(x, i / n) / n"), "one number for each point"),
+    ("13.5", converted("(noise - x_s) / s"), "the sign"),
+    ("13.5", converted("(x_s - noise) / (1 - s)"), "you divide by 1 - s"),
+    ("13.5", converted("x_s - noise"), "x_s is not the picture"),
+    ("13.5", converted("(x_s - (1 - s) * noise) / s"), "implied picture"),
+    ("13.6", shifted("alpha * s / (alpha * s + 1 - s)"), "goes the wrong way"),
+    ("13.6", shifted("s / alpha"), "not the share"),
+    ("13.6", shifted("1 - s / (s + alpha * (1 - s))"), "share of the noise"),
+    ("13.6", shifted("s / (1 - s) / alpha"), "this is the ratio"),
 ]
 
 
 RIGHT = [
-    (
-        "13.1",
-        noise("-(1 - ab).sqrt() * mixture.noised(t).score(x)").replace(
-            "schedule.ab[t]", "schedule.ab[t].float()"
-        ),
-    ),
-    ("13.2", "my_guess = torch.tensor(10.0)"),
-    ("13.2", "my_guess = np.float32(10)"),
-    ("13.3", steps("np.ceil([10 * n, 10**0.5 * n])")),
-    (
-        "13.4",
-        step(
-            "x + h * (first + velocity(x + h * first, lower)) / 2",
-            h="torch.tensor(lower - a)",
-        ),
-    ),
+    ("13.1", pair().replace("return", "return [") + "]"),
+    ("13.1", pair("noise + s * (x_0 - noise)")),
+    ("13.2", loss(error="(network(x_s, s) - x_0 + noise).square().mean()")),
+    ("13.2", loss("noise + share * (x_0 - noise)", s="1 - torch.rand(len(x_0))")),
+    ("13.3", "my_guess = torch.tensor([0.2, 0.3])"),
+    ("13.3", "my_guess = [0.2, 0.3]"),
+    ("13.4", walk("torch.lerp(x, x + velocity(x, s), 1 / n)")),
+    ("13.5", converted("(x_s - (1 - s) * noise) / s - noise")),
+    ("13.6", shifted("1 - alpha * (1 - s) / (1 + (alpha - 1) * (1 - s))")),
+    ("13.6", shifted("s / (s + alpha - alpha * s)")),
 ]

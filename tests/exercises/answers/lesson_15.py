@@ -11,188 +11,176 @@ def my_add_noise(scheduler, x, noise, t):
     return {line}
 """
 
-STEP = """
-def my_ddim_step(scheduler, x, k, noise, n):
-    table = scheduler.alphas_cumprod
-    lower = {lower}
-    here = table[k]
-    there = {there}
-    x0 = (x - (1 - here).sqrt() * noise) / here.sqrt()
-    return {line}
+LOOP = """
+def my_loop(model, scheduler, x, n):
+    {told}
+    for k in {ks}:
+        noise = model(x, {time})
+        {line}
+    return {answer}
 """
 
-DDPM = """
-def my_ddpm(network, schedule, x_T, seed):
-    g = torch.Generator().manual_seed(seed)
-    return {sampler}(network, schedule, x_T=x_T, {arguments}){end}
+GUIDED = """
+def my_guided_step(unet, scheduler, latents, k, words, w):
+    both = unet({doubled}, k, words).sample
+    {halves} = both.chunk(2)
+    noise = {noise}
+    return {answer}
 """
 
 OURS = "torch.cat((torch.ones(1), scheduler.alphas_cumprod))[t]"
-
-
-def noised(ab, line="ab.sqrt() * x + (1 - ab).sqrt() * noise"):
-    return NOISED.format(ab=ab, line=line)
-
-
-def step(
-    lower,
-    there="table[lower] if lower >= 0 else torch.tensor(1.0)",
-    line="there.sqrt() * x0 + (1 - there).sqrt() * noise",
-):
-    return STEP.format(lower=lower, there=there, line=line)
-
-
-def ddpm(arguments, sampler="sample_ddpm", end="[0]"):
-    return DDPM.format(arguments=arguments, sampler=sampler, end=end)
-
-
-def steps(line, told="scheduler.set_timesteps(n)"):
-    return f"def my_steps(scheduler, n):\n    {told}\n    return {line}"
-
-
-def leak(answer):
-    return f"def my_leak(scheduler):\n    return {answer}"
 
 
 def add_noise(answer):
     return f"def my_add_noise(scheduler, x, noise, t):\n    return {answer}"
 
 
+def noised(ab, line="ab.sqrt() * x + (1 - ab).sqrt() * noise"):
+    return NOISED.format(ab=ab, line=line)
+
+
+def loop(
+    told="scheduler.set_timesteps(n)",
+    ks="scheduler.timesteps",
+    time="(k + 1) / 500",
+    line="x = scheduler.step(noise, k, x).prev_sample",
+    answer="x",
+):
+    return LOOP.format(told=told, ks=ks, time=time, line=line, answer=answer)
+
+
+def velocity(answer):
+    return f"def my_velocity(x, noise, sigma):\n    return {answer}"
+
+
+def guided(
+    noise="plain + w * (wished - plain)",
+    halves="plain, wished",
+    answer="scheduler.step(noise, k, latents).prev_sample",
+    doubled="latents.repeat(2, 1, 1, 1)",
+):
+    return GUIDED.format(noise=noise, halves=halves, answer=answer, doubled=doubled)
+
+
 WRONG = [
-    (
-        "15.1",
-        leak("scheduler.alphas_cumprod[-1]"),
-        (
-            r"for 500 steps: you have 0\.006\d*, expected 0\.079\d*: is the root "
-            "missing"
-        ),
-    ),
-    ("15.1", leak("scheduler.alphas_cumprod[0] ** 0.5"), "that is the cleanest step"),
-    ("15.1", leak("scheduler.alphas[-1] ** 0.5"), "one step's alpha"),
-    ("15.1", leak("(1 - scheduler.alphas_cumprod[-1]) ** 0.5"), "the noise's factor"),
     # the index, 0 or 1
     (
-        "15.2",
+        "15.1",
         noised("scheduler.alphas_cumprod[t]"),
         (
             r"at t = 1: your noise has std 0\.018, expected 0\.011\d*: the table was "
             "read at k = t"
         ),
     ),
-    ("15.2", add_noise("scheduler.add_noise(x, noise, t)"), "their k is our t - 1"),
+    ("15.1", add_noise("scheduler.add_noise(x, noise, t)"), "their k is our t - 1"),
     (
-        "15.2",
+        "15.1",
         add_noise("scheduler.add_noise(x, noise, t - 1)"),
         r"at t = 0: your noise has std 1\.01, expected 0: .*\*last\* entry",
     ),
     (
-        "15.2",
+        "15.1",
         noised("scheduler.alphas_cumprod[(t - 1).clamp(min=0)]"),
         "that is k = 0, the first step of noise",
     ),
     # a fault of published code: no root on the noise
     (
-        "15.2",
+        "15.1",
         noised(OURS, "ab.sqrt() * x + (1 - ab) * noise"),
         "is the square root on the noise missing",
     ),
     (
-        "15.2",
+        "15.1",
         noised(OURS, "ab * x + (1 - ab).sqrt() * noise"),
         (
             r"at t = 100: your picture of ones became 0\.81, .*square root on the "
             "picture"
         ),
     ),
-    # a fault of published code: the index below 0 wraps round to the noisy end
+    ("15.2", loop(time="k / 500"), "with DDIM in 10 steps: .*our t is k . 1"),
+    ("15.2", loop(time="k"), "ValueError.*expected t / T"),
+    ("15.2", loop(told="pass"), "set_timesteps"),
+    ("15.2", loop(told="scheduler.set_timesteps(500)"), "took 500 steps, not the 10"),
+    ("15.2", loop(ks="reversed(scheduler.timesteps)"), "taken upwards"),
+    ("15.2", loop(line="x = scheduler.step(noise, k, x)"), "Your code stopped"),
+    ("15.2", loop(line="y = scheduler.step(noise, k, x)", answer="y"), "prev_sample"),
+    (
+        "15.2",
+        loop(line="x = scheduler.step(noise, k, x).pred_original_sample"),
+        "from the implied clean picture",
+    ),
+    (
+        "15.2",
+        loop(line="y = scheduler.step(noise, k, x).prev_sample", answer="y"),
+        "started from the first noise",
+    ),
+    (
+        "15.2",
+        loop(line="return scheduler.step(noise, k, x).prev_sample"),
+        "after the first step",
+    ),
+    ("15.2", loop(line="scheduler.step(noise, k, x)"), "x as it was given"),
+    (
+        "15.2",
+        loop(line="x = scheduler.step(x, k, noise).prev_sample"),
+        "takes the noise first",
+    ),
     (
         "15.3",
-        step("k - 500 // n", "table[lower]"),
-        "from k = 24 with n = 20.*index -1 .*noisiest",
+        'my_guess = "index"',
+        r"moves a sprite by 0\.0[01]\d .*another of the six by nothing\.",
     ),
-    ("15.3", step("k - 1"), "from k = 249 with n = 20.*goes to the neighbour"),
-    ("15.3", step("k - n"), "from k = 249 with n = 20.*reaches n down"),
-    ("15.3", step("k - round(500 / n)"), "rounds down"),
-    ("15.3", step("k - 500 // n", "table[max(lower, 0)]"), "you took that of k = 0"),
-    ("15.3", step("k - 500 // n", line="x0"), "implied clean picture"),
-    (
-        "15.3",
-        step("k - 500 // n")
-        .replace(
-            "x0 = (x - (1 - here).sqrt() * noise) / here.sqrt()",
-            "x0 = (x - (1 - here) * noise) / here",
-        )
-        .replace("there.sqrt() * x0 + (1 - there).sqrt()", "there * x0 + (1 - there)"),
-        "are the roots missing",
-    ),
-    ("15.4", ddpm("steps=50, generator=g, keep=0"), "the variance differs"),
+    ("15.3", 'my_guess = "clip_sample"', "expected one of the six names"),
+    ("15.4", velocity("(x - sigma * noise) / (1 - sigma) - noise"), "sign is wrong"),
+    ("15.4", velocity("(x - sigma * noise) / (1 - sigma)"), "that is the picture"),
+    ("15.4", velocity("noise - x"), "x is not the picture"),
+    ("15.4", velocity("noise - (x - sigma * noise)"), "is the division missing"),
     (
         "15.4",
-        ddpm('generator=g, variance="beta_tilde", keep=0'),
-        "that is all 500 steps; theirs takes 50",
+        velocity("noise - (x - (1 - sigma) * noise) / sigma"),
+        "shares are exchanged",
     ),
+    ("15.4", velocity("noise - (x - sigma * noise) / sigma"), "division by sigma"),
     (
         "15.4",
-        ddpm('steps=50, variance="beta_tilde", keep=0'),
-        "two calls with the same x_T and seed differ",
-    ),
-    (
-        "15.4",
-        ddpm('steps=50, generator=g, variance="beta_tilde", keep=0', end=""),
-        "returned a tuple",
-    ),
-    (
-        "15.4",
-        ddpm("steps=50, keep=0", "sample_ddim"),
-        "that is DDIM, which adds no fresh noise",
-    ),
-    (
-        "15.4",
-        ddpm('steps=50, generator=g.manual_seed(5), variance="beta_tilde", keep=0'),
-        "with seed 11: .*the seed is not the one",
+        velocity("noise - (x - sigma**0.5 * noise) / (1 - sigma) ** 0.5"),
+        "there are no roots",
     ),
     (
         "15.5",
-        'my_guess = "clip_sample"',
-        r"moves two sprites by 0\.0\d\d .*another of the six by 0\.\d\d\.",
+        guided("wished + w * (wished - plain)"),
+        r"at k = 980 with w = 7\.5: .*the weight 1 \+ w",
     ),
-    ("15.5", 'my_guess = "variance_type"', "expected one of the six names"),
+    ("15.5", guided(halves="wished, plain"), "halves are exchanged"),
+    ("15.5", guided("plain"), "ignores the wish"),
+    ("15.5", guided("wished"), "without guidance"),
+    ("15.5", guided("w * (wished - plain)"), "without a caption is missing"),
+    ("15.5", guided(answer="noise"), "has not taken its step"),
+    ("15.5", guided(answer="scheduler.step(noise, k, latents)"), "prev_sample"),
     (
-        "15.6",
-        steps("[*(int(k) for k in scheduler.timesteps), 0]"),
-        "for trailing in 20 steps: .*these are their k; our t is k . 1",
+        "15.5",
+        guided(answer="scheduler.step(noise, k, latents).pred_original_sample"),
+        "implied clean picture",
     ),
-    (
-        "15.6",
-        steps("[int(k) + 1 for k in scheduler.timesteps]"),
-        "the last 0, the clean picture, is missing",
-    ),
-    ("15.6", steps("[*(int(k) - 1 for k in scheduler.timesteps), 0]"), "that is k - 1"),
-    (
-        "15.6",
-        steps("[*(int(k) + 1 for k in scheduler.timesteps), 0]", "pass"),
-        "all 500 steps",
-    ),
-    (
-        "15.6",
-        steps("sampling_steps(n, 500)"),
-        "for linspace in 6 steps: .*our own list",
-    ),
+    ("15.5", guided(doubled="latents"), "1 latents came with 2 captions"),
 ]
 
 
 RIGHT = [
-    ("15.1", leak("float(scheduler.alphas.prod() ** 0.5)")),
     (
-        "15.2",
+        "15.1",
         noised(
             "torch.where(t > 0, scheduler.alphas_cumprod[t - 1], torch.tensor(1.0))"
         ),
     ),
-    ("15.5", "my_guess = ' 1,000 Steps'"),
-    ("15.5", "my_guess = np.array('1,000 steps')"),
+    ("15.2", loop(time="torch.full((len(x),), (k + 1) / 500)")),
     (
-        "15.6",
-        steps("torch.cat((scheduler.timesteps + 1, torch.zeros(1, dtype=torch.long)))"),
+        "15.2",
+        loop(time="(int(k) + 1) / 500", line="x = scheduler.step(noise, k, x)[0]"),
     ),
+    ("15.3", "my_guess = ' Clipping'"),
+    ("15.3", "my_guess = np.array('clipping')"),
+    ("15.4", velocity("(noise - x) / (1 - sigma)")),
+    ("15.5", guided("(1 - w) * plain + w * wished")),
+    ("15.5", guided(doubled="torch.cat((latents, latents))")),
 ]

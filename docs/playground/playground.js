@@ -1,0 +1,208 @@
+// The playground's page: its knobs, the two pictures, and the address that keeps all.
+//
+// worker.js draws. This page shows each step, remembers the walk for the slider below,
+// and writes every knob into the address, so that a link draws the same sprites.
+
+import { splitWords } from "./sampler.js";
+
+const part = (id) => document.getElementById(id);
+const playground = part("playground");
+const form = playground.querySelector("form");
+const walkSlider = part("walk");
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const SIDE = 16; // pixels of a sprite
+const FIRST = "a hero with long pink hair in a blue robe, holding a staff";
+
+let settings; // what export.py wrote
+let frames = []; // the walk so far: {t, x, picture}
+let request = { id: 0 }; // what is being drawn
+let started; // when
+let loaded; // the files that the worker has loaded
+
+const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+
+// ---- Knobs and the address -----------------------------------------------------------
+
+function knobs() {
+  const { words, seed, steps, guidance, n, sampler, eta } = form.elements;
+  return {
+    words: words.value.trim(),
+    seed: Number(seed.value),
+    steps: Number(steps.value),
+    guidance: Number(guidance.value),
+    n: Number(n.value),
+    sampler: sampler.value,
+    eta: Number(eta.value),
+  };
+}
+
+function readAddress() {
+  form.elements.words.value = FIRST;
+  form.elements.steps.value = settings.steps;
+  form.elements.guidance.value = settings.guidance;
+  turnTo(new URLSearchParams(location.search));
+  if (!form.elements.sampler.value) form.elements.sampler.value = "ddpm";
+}
+
+/** Turn the knobs that an address or a button names. */
+function turnTo(wanted) {
+  for (const [name, value] of wanted) {
+    if (name in knobs()) form.elements[name].value = value;
+  }
+}
+
+function writeAddress() {
+  const address = new URL(location.href);
+  address.search = new URLSearchParams(knobs());
+  history.replaceState(null, "", address);
+}
+
+function showKnobs() {
+  const { words, seed, steps, guidance, n, sampler } = knobs();
+  for (const output of form.querySelectorAll(".knobs output")) {
+    output.value = part(output.htmlFor.value).value;
+  }
+  form.elements.eta.disabled = sampler !== "ddim";
+  const known = settings.vocabulary;
+  const unknown = splitWords(words).filter((word) => !known.includes(word));
+  part("unknown").textContent = unknown.length
+    ? `The network has never read: ${[...new Set(unknown)].join(", ")}`
+    : "";
+  const text = JSON.stringify(words);
+  const call = `draw(${text}, n=${n}, seed=${seed}, guidance=${guidance}, steps=${steps})`;
+  part("python").textContent = call;
+  part("python").closest("p").hidden = sampler !== "ddpm";
+}
+
+// ---- Drawing -------------------------------------------------------------------------
+
+function draw() {
+  showKnobs();
+  writeAddress();
+  request = { ...knobs(), id: request.id + 1 };
+  frames = [];
+  started = performance.now();
+  playground.setAttribute("aria-busy", "true");
+  part("status").textContent = "drawing";
+  worker.postMessage(request);
+}
+
+/** Wait until nothing has changed for a moment, then draw. */
+let waiting;
+function drawSoon(milliseconds) {
+  clearTimeout(waiting);
+  waiting = setTimeout(draw, milliseconds);
+}
+
+function receive({ data }) {
+  if (data.ready) {
+    settings = data.settings;
+    loaded = data.loaded;
+    readAddress();
+    draw();
+    return;
+  }
+  if (data.id !== request.id) return;
+  if (data.error) {
+    part("status").textContent = `It could not draw: ${data.error}`;
+    return;
+  }
+  frames.push(data);
+  const done = data.t === 0;
+  walkSlider.max = request.steps;
+  if (done || !still.matches) show(frames.length - 1);
+  if (done) finish();
+}
+
+function finish() {
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  playground.setAttribute("aria-busy", "false");
+  playground.dataset.drawn = request.id;
+  const count = `${request.n} sprites in ${request.steps} steps`;
+  part("status").textContent = `${count}, ${seconds} s`;
+  window.keepForOffline?.(loaded.splice(0)); // once, and not before there are sprites
+}
+
+/** Show one step of the walk in both pictures. */
+function show(place) {
+  const { t, x, picture } = frames[place];
+  walkSlider.value = place;
+  playground.querySelector("output[for=walk]").value = `t = ${t}`;
+  paint(part("now"), x);
+  paint(part("guess"), picture);
+  const what = `${request.n} sprites for: ${request.words || "anything"}`;
+  part("now").setAttribute("aria-label", `x at t = ${t}, ${what}`);
+  part("guess").setAttribute("aria-label", `guess of the sprites at t = ${t}, ${what}`);
+}
+
+/** Paint sprites, n x 3 x 16 x 16 from -1 to 1, in rows of at most four. */
+function paint(canvas, x) {
+  const n = x.length / (3 * SIDE * SIDE);
+  const columns = 4;
+  const gap = 1;
+  canvas.width = columns * (SIDE + gap) - gap;
+  canvas.height = Math.ceil(n / columns) * (SIDE + gap) - gap;
+  const context = canvas.getContext("2d");
+  for (let i = 0; i < n; i++) {
+    const left = (i % columns) * (SIDE + gap);
+    const top = Math.floor(i / columns) * (SIDE + gap);
+    context.putImageData(spriteImage(x, i), left, top);
+  }
+}
+
+function spriteImage(x, number) {
+  const image = new ImageData(SIDE, SIDE);
+  const area = SIDE * SIDE;
+  for (let place = 0; place < area; place++) {
+    for (let channel = 0; channel < 3; channel++) {
+      const value = x[(number * 3 + channel) * area + place];
+      image.data[4 * place + channel] = Math.round((value + 1) * 127.5);
+    }
+    image.data[4 * place + 3] = 255;
+  }
+  return image;
+}
+
+// ---- What the reader does ------------------------------------------------------------
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (settings) draw();
+});
+form.addEventListener("input", ({ target }) => {
+  if (target === walkSlider || !settings) return;
+  showKnobs();
+  drawSoon(target.id === "words" ? 500 : 120);
+});
+playground.addEventListener("click", ({ target }) => {
+  if (!settings || !target.matches("[data-knobs], #another")) return;
+  const wanted = new URLSearchParams(target.dataset.knobs);
+  if (target.id === "another") {
+    const place = Math.floor(Math.random() * settings.captions.length);
+    wanted.set("words", settings.captions[place]);
+  }
+  turnTo(wanted);
+  draw();
+});
+walkSlider.addEventListener("input", () => {
+  if (frames.length) show(Math.min(Number(walkSlider.value), frames.length - 1));
+});
+part("share").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    part("status").textContent = "The link is in the clipboard.";
+  } catch {
+    part("status").textContent = "Copy the page's address: it draws these sprites.";
+  }
+});
+addEventListener("popstate", () => {
+  readAddress();
+  draw();
+});
+
+worker.onmessage = receive;
+worker.onerror = (event) => {
+  part("status").textContent = `The network did not load: ${event.message}`;
+};
+// For tests: all that was drawn
+window.playground = { frames: () => frames, knobs };

@@ -1,0 +1,569 @@
+"""The program that draws in the style of a user's own sprites.
+
+How files are read, what counts as a relative, what is written, and the whole of it on
+a small sheet.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import diffusion_utilities as du
+
+CLEAR = (255, 255, 255, 0)
+
+
+@pytest.fixture
+def own(program):
+    return program("own_sprites")
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
+    return path
+
+
+def random_sprites(n, side=16, seed=0, colours=6):
+    """Blots of different shapes and colours on a transparent background."""
+    rng = np.random.default_rng(seed)
+    palette = rng.integers(0, 256, (colours, 3))
+    tiles = np.zeros((n, side, side, 4), np.uint8)
+    for tile in tiles:
+        left, top = rng.integers(0, side // 3, 2)
+        right, bottom = rng.integers(side // 2, side, 2)
+        shape = (bottom - top, right - left)
+        drawn = rng.random(shape) < 0.8
+        tile[top:bottom, left:right, :3] = palette[rng.integers(0, colours, shape)]
+        tile[top:bottom, left:right, 3] = np.where(drawn, 255, 0)
+    return tiles
+
+
+def as_sheet(tiles, columns, margin=0, spacing=0, ground=(0, 0, 0, 0)):
+    height, width = tiles.shape[1:3]
+    rows = -(-len(tiles) // columns)
+    sheet = np.zeros(
+        (
+            2 * margin + rows * (height + spacing) - spacing,
+            2 * margin + columns * (width + spacing) - spacing,
+            4,
+        ),
+        np.uint8,
+    )
+    sheet[:] = ground
+    for place, tile in enumerate(tiles):
+        y = margin + place // columns * (height + spacing)
+        x = margin + place % columns * (width + spacing)
+        sheet[y : y + height, x : x + width] = tile
+    return sheet
+
+
+# ---- What is understood --------------------------------------------------------------
+
+
+def test_labels_are_the_names_of_folders(own, tmp_path):
+    tiles = random_sprites(30)
+    for place, tile in enumerate(tiles):
+        folder = ("food", "heroes/small", "")[place % 3]
+        save(tmp_path / folder / f"{place:02d}.png", tile)
+    found = own.understand(tmp_path)
+    assert found.classes == ["", "food", "heroes/small"]
+    for name, label in zip(found.names, found.labels):
+        assert label == ("food", "heroes/small", "")[int(name[:2]) % 3]
+    contexts = found.contexts()
+    assert contexts.sum(1).eq(1).all()
+    assert contexts[:, 1].sum() == 10
+
+
+@pytest.mark.parametrize("tile", [7, 33, (16, 40)])
+def test_sides_out_of_range_are_refused(own, tile, tmp_path):
+    width, height = tile if isinstance(tile, tuple) else (tile, tile)
+    pixels = np.random.default_rng(0).integers(0, 255, (2 * height, 2 * width, 3))
+    path = save(tmp_path / "a.png", pixels)
+    with pytest.raises(ValueError, match=f"{width}x{height} pixels; .* 8 to 32"):
+        own.understand(path, tile)
+
+
+def test_equal_and_opaque_tiles_are_left_out(own, tmp_path, capsys):
+    tiles = random_sprites(20)
+    tiles[3] = tiles[7]
+    tiles[5:8, ..., 3] = 255
+    path = save(tmp_path / "a.png", as_sheet(tiles, 5))
+    everything = own.understand(path)
+    assert len(everything.tiles) == 20  # 3 is not opaque, 7 is
+    found = own.understand(path, only_transparent=True)
+    assert len(found.tiles) == 17
+    assert (found.tiles[..., 3] == 0).any((1, 2)).all()
+    assert "3 tiles that are opaque" in capsys.readouterr().out
+
+
+def test_one_sprite_is_not_enough(own, tmp_path):
+    path = save(tmp_path / "a.png", as_sheet(random_sprites(1).repeat(4, 0), 4))
+    with pytest.raises(ValueError, match="holds 1 different sprites"):
+        own.understand(path)
+
+
+def test_a_rare_hue_survives_the_palette(own):
+    rng = np.random.default_rng(0)
+    colours = rng.integers(40, 160, (300, 1)) + rng.integers(0, 30, (300, 3))
+    tiles = np.full((101, 16, 16, 4), 255, np.uint8)
+    tiles[..., :3] = colours[rng.integers(0, 300, (101, 16, 16))]
+    tiles[100, 4:12, 4:12, :3] = (220, 20, 30)
+    palette = own.find_palette(tiles, most=64)
+    assert len(palette) <= 64
+    drawn = own.in_colours(tiles, palette).astype(int)
+    error = np.abs(drawn - tiles)[..., :3]
+    assert error[100, 4:12, 4:12].max() < 10
+    assert np.sqrt(np.square(error / 255).mean()) < 0.04
+
+
+def test_few_colours_are_kept_as_they_are(own):
+    tiles = random_sprites(30, colours=20)
+    tiles[tiles[..., 3] == 0] = CLEAR
+    palette = own.find_palette(tiles)
+    assert len(palette) <= 21
+    assert (own.in_colours(tiles, palette) == tiles).all()
+
+
+def test_transparent_stays_transparent_beside_faint_colours(own):
+    """Anti-aliased edges have many colours that are nearly transparent."""
+    rng = np.random.default_rng(0)
+    tiles = rng.integers(0, 256, (40, 16, 16, 4), np.uint8)
+    tiles[..., 3] = rng.integers(1, 20, (40, 16, 16))
+    tiles[:, 3:13, 3:13, 3] = 255
+    tiles[:, 0] = CLEAR
+    palette = own.find_palette(tiles, most=32)
+    assert len(palette) <= 32
+    assert (own.in_colours(tiles, palette)[:, 0] == CLEAR).all()
+
+
+def test_a_palette_has_colours_of_the_collection(own):
+    tiles = random_sprites(40, colours=400)
+    tiles[tiles[..., 3] == 0] = CLEAR
+    palette = own.find_palette(tiles, most=32)
+    known = set(map(tuple, tiles.reshape(-1, 4).tolist()))
+    assert set(map(tuple, palette.tolist())) <= known
+
+
+# ---- Relatives -----------------------------------------------------------------------
+
+
+def a_drawing():
+    tile = np.zeros((1, 16, 16, 4), np.uint8)
+    tile[:] = CLEAR
+    rng = np.random.default_rng(5)
+    tile[0, 3:12, 4:11] = (*(120, 60, 30), 255)
+    tile[0, 4:8, 5:9, :3] = rng.integers(0, 255, (4, 4, 3))
+    tile[0, 9:12, 8:11] = CLEAR
+    return tile
+
+
+def shifted(tile):
+    return np.roll(tile, (2, 1), axis=(1, 2))
+
+
+def recoloured(tile):
+    other = tile.copy()
+    drawn = tile[..., 3] > 0
+    other[drawn] = other[drawn][:, [2, 0, 1, 3]]
+    return other
+
+
+def darker(tile):
+    other = tile.copy()
+    drawn = tile[..., 3] > 0
+    other[drawn, :3] = (other[drawn, :3] * 0.96).astype(np.uint8)
+    return other
+
+
+CHANGES = {
+    "as it is": lambda tile: tile,
+    "mirrored": lambda tile: tile[:, :, ::-1],
+    "shifted": shifted,
+    "shifted and mirrored": lambda tile: shifted(tile)[:, :, ::-1],
+    "recoloured": recoloured,
+    "recoloured and shifted": lambda tile: shifted(recoloured(tile)),
+    "darker": darker,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_relatives(own, name):
+    assert own.related(CHANGES[name](a_drawing()), a_drawing()).all()
+
+
+def test_a_recoloured_tile_without_transparency_is_a_relative(own):
+    rng = np.random.default_rng(0)
+    wool = np.full((2, 16, 16, 4), 255, np.uint8)
+    shades = rng.integers(60, 200, (16, 16, 1))
+    wool[0, ..., :3] = shades * (1, 0.2, 0.2)
+    wool[1, ..., :3] = shades * (0.2, 0.3, 1)
+    assert own.related(wool[:1], wool[1:]).all()
+    other = wool[:1].copy()
+    other[0, ..., 0] = rng.integers(60, 200, (16, 16))
+    assert not own.related(other, wool).any()
+
+
+def test_strangers_are_no_relatives(own):
+    found = own.related(random_sprites(30), random_sprites(30, seed=1))
+    assert found.mean() < 0.01
+
+
+def test_families_by_way_of_a_third_stay_on_one_side(own):
+    tiles = np.pad(random_sprites(60, 12), ((0, 0), (1, 3), (1, 3), (0, 0)))
+    tiles[tiles[..., 3] == 0] = CLEAR
+    relatives = [change(tiles[:10]) for change in CHANGES.values()]
+    every = np.concatenate([tiles, *relatives])
+    family = own.families(every)
+    for place in range(10):
+        assert len(set(family[[place, *range(60 + place, len(every), 10)]])) == 1
+    held = own.split(family)
+    assert 0 < held.sum() < len(every) / 2
+    assert not own.related(every[held], every[~held]).any()
+
+
+def test_a_few_families_are_not_split(own):
+    assert not own.split(np.arange(11)).any()
+    assert own.split(np.arange(12)).sum() == 2
+
+
+def test_a_large_family_is_not_held_out(own):
+    family = np.array([0] * 80 + [*range(1, 41)])
+    for seed in range(5):
+        held = own.split(family, seed=seed)
+        assert held.sum() == 12
+        assert not held[:80].any()
+
+
+# ---- The network ---------------------------------------------------------------------
+
+
+def collection_of(own, tiles, labels=None):
+    tiles = tiles.copy()
+    tiles[tiles[..., 3] == 0] = CLEAR
+    family = own.families(tiles)
+    return own.Collection(
+        tiles=tiles,
+        names=[""] * len(tiles),
+        labels=labels or [""] * len(tiles),
+        family=family,
+        held=own.split(family),
+        palette=own.find_palette(tiles),
+    )
+
+
+@pytest.mark.parametrize("size", [(9, 14), (16, 16), (24, 32)])
+def test_sides_are_padded_for_the_network_and_cut_again(own, size):
+    height, width = size
+    tiles = random_sprites(3, 32)[:, :height, :width]
+    tiles[tiles[..., 3] == 0] = CLEAR
+    x = own.to_numbers(tiles)
+    assert x.shape[1] == 4
+    assert x.shape[2] % 4 == x.shape[3] % 4 == 0
+    assert (own.to_tiles(x)[:, :height, :width] == tiles).all()
+    assert (own.to_tiles(x)[:, height:, :, 3] == 0).all()
+
+
+def test_the_network_of_new_colours_knows_what_the_course_s_knew(own):
+    """On the course's own sprites it has nearly the loss of the shipped network."""
+    sprites = du.load_sprites("test").images[:64]
+    tiles = np.concatenate([sprites, np.full_like(sprites[..., :1], 255)], 3)
+    collection = collection_of(own, tiles)
+    x = own.to_numbers(tiles)
+    t = torch.full((64,), 0.4)
+    shipped = du.sprite_network()
+    shipped.doubt = own.TRAINING_DOUBT
+    noise = torch.randn(x.shape)
+    x_t = du.perturb_input(x, torch.tensor(200), noise, own.SCHEDULE)
+    with torch.no_grad():
+        theirs = (shipped(x_t[:, :3], t) - noise[:, :3]).square().mean()
+        network = own.new_network(collection).eval()
+        ours = (network(x_t, t) - noise)[:, :3].square().mean()
+        fresh = own.new_network(collection, None).eval()
+        nothing = (fresh(x_t, t) - noise)[:, :3].square().mean()
+    assert ours < theirs + 0.1 * (nothing - theirs)
+
+
+# ---- Training ------------------------------------------------------------------------
+
+
+class Clock:
+    """Each look at it takes a second."""
+
+    def __init__(self):
+        self.seconds = 0
+
+    def __call__(self):
+        self.seconds += 1
+        return self.seconds
+
+
+@pytest.fixture
+def small(own, monkeypatch):
+    monkeypatch.setattr(own, "BATCH", 16)
+    return collection_of(own, random_sprites(40, 8))
+
+
+@pytest.mark.slow
+def test_training_lowers_both_losses(own, small):
+    network = own.new_network(small, None)
+    before = own.held_out_loss(network, small)
+    looks = list(own.train(network, small, 40, clock=Clock()))
+    assert len(looks) == own.LOOKS
+    assert [look.seconds for look in looks] == sorted(look.seconds for look in looks)
+    assert looks[-1].training < looks[0].training
+    assert looks[-1].held_out < before
+    assert looks[0].best
+
+
+@pytest.mark.slow
+def test_nothing_is_learnt_at_learning_rate_0(own, small):
+    network = own.new_network(small, None)
+    before = own.held_out_loss(network, small)
+    looks = list(own.train(network, small, 20, rate=0.0, clock=Clock()))
+    assert looks[-1].held_out == pytest.approx(before, rel=1e-5)
+
+
+def test_training_ends_when_the_held_out_loss_has_turned(own):
+    assert not own.has_turned([1.0, 0.5, 0.54, 0.53, 0.52])
+    assert not own.has_turned([1.0, 0.5, 0.6, 0.6])
+    assert own.has_turned([1.0, 0.5, 0.6, 0.6, 0.7])
+    assert not own.has_turned([None] * 9)
+
+
+@pytest.mark.slow
+def test_training_asks_for_labels(own, monkeypatch):
+    monkeypatch.setattr(own, "BATCH", 16)
+    tiles = random_sprites(40, 8)
+    labels = ["a" if place % 2 else "b" for place in range(40)]
+    collection = collection_of(own, tiles, labels)
+    network = own.new_network(collection, None)
+    before = network.columns.weight.clone()
+    list(own.train(network, collection, 20, clock=Clock()))
+    assert not torch.equal(before, network.columns.weight)
+    drawn = own.draw(network, collection, 3, ask="a", steps=2)
+    assert drawn.shape == (3, 8, 8, 4)
+    with pytest.raises(ValueError, match="ask='c'; expected one of the folders"):
+        own.draw(network, collection, 3, ask="c")
+
+
+def test_the_doubt_is_chosen_by_the_detail_of_the_tiles(own, small, monkeypatch):
+    flat = np.full((4, 8, 8, 4), 255, np.uint8)
+    made_with = {0.3: small.tiles}
+    monkeypatch.setattr(own, "draw", lambda *_, doubt, **__: made_with.get(doubt, flat))
+    assert own.best_doubt(None, small) == 0.3
+
+
+def test_detail(own):
+    board = np.full((3, 4, 4, 4), 255, np.uint8)
+    board[1, ::2, ::2, :3] = board[1, 1::2, 1::2, :3] = 0
+    board[2, 0, 0, :3] = 0
+    flat, checkered, one_pixel = own.detail(board)
+    assert flat == 0
+    assert checkered == 1
+    assert one_pixel == pytest.approx(2 / 24)
+    board[2, 0, 0] = CLEAR  # what is transparent has no neighbours
+    assert own.detail(board)[2] == 0
+
+
+def test_the_background_starts_transparent_not_white(own):
+    tiles = du_sprites(60)
+    collection = collection_of(own, tiles)
+    network = own.new_network(collection)
+    is_clear = network.palette[:, 3] == -1
+    white = (network.palette[:, :3] > 0.98).all(1) & ~is_clear
+    assert white.any()
+    assert network.out.bias[is_clear].item() > network.out.bias[white].max() + 3
+
+
+# ---- Choosing ------------------------------------------------------------------------
+
+
+def test_specks_are_removed_and_nothing_else(own):
+    tile = a_drawing()
+    speckled = tile.copy()
+    speckled[0, 0, 15] = (1, 2, 3, 255)
+    speckled[0, 14, 1] = (1, 2, 3, 255)
+    assert (own.without_specks(speckled) == tile).all()
+    tile[0, 13, 1] = tile[0, 14, 2] = (1, 2, 3, 255)  # two that touch at a corner
+    assert (own.without_specks(tile) == tile).all()
+
+
+def test_noise_is_stranger_than_held_out_tiles(own):
+    collection = collection_of(own, du_sprites(120))
+    rng = np.random.default_rng(0)
+    places = rng.integers(0, len(collection.palette), (40, 16, 16))
+    noise = own.strangeness(collection.palette[places], collection.train)
+    real = own.strangeness(collection.held_out, collection.train)
+    assert noise.min() > real.max()
+    assert own.still_noise(noise, collection) > own.NOISE
+    assert own.still_noise(real, collection) == pytest.approx(1)
+    assert own.strangeness(collection.train, collection.train).max() < 0.01
+
+
+def du_sprites(n):
+    """The course's own sprites, with a transparent background."""
+    pictures = du.load_sprites("train").images[:n]
+    tiles = np.concatenate([pictures, np.full_like(pictures[..., :1], 255)], 3)
+    tiles[du.joined_to_the_edge((pictures == 255).all(3))] = CLEAR
+    return tiles
+
+
+def test_copies_and_empty_tiles_are_not_chosen(own):
+    collection = collection_of(own, random_sprites(60))
+    new = random_sprites(10, seed=9)
+    copies = [change(collection.train[3:4]) for change in CHANGES.values()]
+    empty = np.zeros((2, 16, 16, 4), np.uint8)
+    twin = new[4:5, :, ::-1]
+    choice = own.choose(np.concatenate([new, *copies, empty, twin]), collection)
+    assert set(choice.copies) == set(range(10, 10 + len(copies)))
+    assert set(choice.order) == {*range(10), 10 + len(copies) + 2}
+    assert choice.order[-1] in (4, 19)  # a relative of a better one comes last
+    first = choice.strangeness[choice.order[:-1]]
+    assert (np.diff(first) >= 0).all()
+
+
+# ---- Writing -------------------------------------------------------------------------
+
+
+def test_a_sheet_has_alpha_size_and_order(own):
+    tiles = random_sprites(11, 12)
+    picture = own.as_sheet(tiles, 4)
+    assert picture.mode == "RGBA"
+    assert picture.size == (48, 36)
+    pixels = np.asarray(picture)
+    for place, tile in enumerate(tiles):
+        y, x = place // 4 * 12, place % 4 * 12
+        part = pixels[y : y + 12, x : x + 12]
+        assert (part[..., 3] == tile[..., 3]).all()
+        assert (part[tile[..., 3] > 0] == tile[tile[..., 3] > 0]).all()
+        assert not part[tile[..., 3] == 0].any()
+    assert not pixels[24:, 36:].any()
+
+
+# ---- The program ---------------------------------------------------------------------
+
+
+def run(own, *words):
+    own.main([str(word) for word in words])
+
+
+@pytest.fixture
+def sheet(tmp_path):
+    return save(tmp_path / "mine.png", as_sheet(random_sprites(40, 8), 8))
+
+
+@pytest.fixture
+def quick(own, monkeypatch):
+    monkeypatch.setattr(own, "LOOKS", 2)
+    return own
+
+
+SHORT = ("--tile", 8, "--minutes", 0.01, "--samples", 12, "--steps", 2)
+FILES = {"understood.png", "progress.png", "weights.pth", "sheet.png", "copies.png"}
+
+
+@pytest.mark.slow
+def test_the_program_writes_everything_and_goes_on(quick, sheet, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(quick, sheet, "--out", out, *SHORT)
+    names = {file.name for file in out.iterdir()}
+    assert names == FILES | {"report.json", "sprites"}
+    report = json.loads((out / "report.json").read_text(encoding="utf8"))
+    chosen = report["samples"]["chosen"]
+    assert len(list((out / "sprites").iterdir())) == chosen
+    with Image.open(out / "sheet.png") as picture:
+        sheet_pixels = np.asarray(picture)
+        assert picture.mode == "RGBA"
+    for place in range(chosen):
+        with Image.open(out / "sprites" / f"{place:02d}.png") as picture:
+            y, x = place // 8 * 8, place % 8 * 8
+            assert (sheet_pixels[y : y + 8, x : x + 8] == np.asarray(picture)).all()
+    assert "is this what you meant?" in capsys.readouterr().out
+    run(quick, sheet, "--out", out, *SHORT)
+    again = json.loads((out / "report.json").read_text(encoding="utf8"))
+    assert len(again["runs"]) == 2
+    assert again["runs"][1]["before"] < again["runs"][0]["before"]
+    assert "going on from" in capsys.readouterr().out
+
+
+def test_noise_is_called_noise(own, tmp_path, capsys):
+    samples = {"drawn": 9, "copies": 1, "chosen": 8}
+    for times, is_noise in ((2.5, True), (1.05, False), (None, False)):
+        own.tell({"samples": {**samples, "times_as_strange_as_yours": times}}, tmp_path)
+        assert ("are still noise" in capsys.readouterr().out) == is_noise
+
+
+@pytest.mark.slow
+def test_other_sprites_need_another_folder(quick, sheet, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(quick, sheet, "--out", out, *SHORT)
+    before = {file: file.read_bytes() for file in out.glob("*.*")}
+    other = save(tmp_path / "other.png", as_sheet(random_sprites(40, 8, seed=2), 8))
+    with pytest.raises(SystemExit):
+        run(quick, other, "--out", out, *SHORT)
+    assert "was made from other sprites" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in out.glob("*.*")} == before
+
+
+def test_an_interrupted_run_draws_with_what_it_has(quick, sheet, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(quick, "train", interrupted)
+    run(quick, sheet, "--out", tmp_path / "out", *SHORT)
+    assert (tmp_path / "out" / "sheet.png").exists()
+
+
+def test_a_folder_inside_that_of_the_sprites_is_refused(own, sheet, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(own, tmp_path, "--out", tmp_path / "out", *SHORT)
+    assert "would be read as yours" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--tile", "16x16x16"), "expected 16 or 16x24"),
+        (("--background", "nonsense"), "expected auto, none, a colour"),
+        (("--minutes", "-1"), "--minutes -1.0"),
+        (("--samples", "0"), "--samples 0"),
+        (("--tile", "7"), "expected sides"),
+        (("--tile", "8", "--ask", "dragons"), "--ask dragons"),
+    ],
+)
+def test_bad_options_are_named(own, sheet, tmp_path, capsys, words, said):
+    with pytest.raises(SystemExit):
+        run(own, sheet, "--out", tmp_path / "out", *words)
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_sheet_is_an_error_without_a_traceback(own, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(own, tmp_path / "nowhere.png", "--out", tmp_path / "out")
+    assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text, value", [("16", 16), ("16x24", (16, 24))])
+def test_sizes(own, text, value):
+    assert own.size(text) == value
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("auto", "auto"),
+        ("none", None),
+        ("#476c6c", (71, 108, 108)),
+        ("71,108,108", (71, 108, 108)),
+        ("magenta", (255, 0, 255)),
+    ],
+)
+def test_colours(own, text, value):
+    assert own.colour(text) == value

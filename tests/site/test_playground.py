@@ -1,0 +1,378 @@
+"""The playground: its samplers against the Python ones, and its page in a browser.
+
+Each difference that matters is printed: `pytest -m browser -s tests/site`.
+"""
+
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import numpy as np
+import pytest
+import torch
+
+import diffusion_utilities as du
+
+pytestmark = pytest.mark.browser
+SCHEDULE = du.NoiseSchedule.linear()
+AB = SCHEDULE.ab.tolist()
+KNOBS = ("seed", "steps", "guidance", "n", "sampler")  # eta is for DDIM only
+SMALL = {"n": 4, "steps": 4, "guidance": 1}
+
+
+# ---- sampler.js, function by function ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sampler(browser, address):
+    """Runs an expression of JavaScript; `js` is sampler.js there, and `it` the data."""
+    page = browser.new_page()
+    page.goto(f"{address}/playground/settings.json")
+
+    def run(expression: str, it=None):
+        return page.evaluate(
+            "async (it) => { const js = await import('/playground/sampler.js');"
+            f"return {expression}; }}",
+            it,
+        )
+
+    yield run
+    page.close()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 99, 2**31 + 5])
+def test_the_noise_is_that_of_torch(sampler, seed):
+    found = sampler(
+        "(() => { const noise = new js.Noise(it);"
+        "return [[...noise.draw(3072)], [...noise.draw(768)]]; })()",
+        seed,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    for numbers in found:
+        expected = torch.randn(len(numbers) // 768, 3, 16, 16, generator=generator)
+        assert torch.allclose(torch.tensor(numbers), expected.flatten(), atol=1e-5)
+
+
+def test_the_steps_are_those_of_python(sampler):
+    counts = [1, 2, 3, 4, 7, 10, 20, 50, 137, 499, 500]
+    found = sampler("it[1].map((n) => js.straightSteps(it[0], n))", [AB, counts])
+    assert found == [du.straight_steps(SCHEDULE, n) for n in counts]
+
+
+def test_captions_become_the_same_numbers(sampler):
+    captions = du.sprite_captions()
+    texts = ["", "A hero, with RED hair!", "a dragon's 2 eggs", "no-horns: blue  slime"]
+    found = sampler(
+        "it[0].map((text) => [...js.encode(text, it[1], it[2])])",
+        [texts, captions.vocabulary(), captions.MAX_WORDS],
+    )
+    assert np.array_equal(found, captions.encode(texts))
+
+
+def curved(x, t):
+    """A stand-in for a network, which any language computes in the same way."""
+    return 0.6 * x + t / 1000
+
+
+WALK = """(async () => {
+  const frames = [];
+  const step = js.SAMPLERS[it.sampler](it.ab, it.eta);
+  const predict = async (x, t) => x.map((value) => 0.6 * value + t / 1000);
+  const source = new js.Noise(3);
+  const trip = js.walk({ n: 1, ab: it.ab, steps: it.steps, step, source, predict });
+  for await (const { t, x, picture } of trip) frames.push([t, [...x], [...picture]]);
+  return frames;
+})()"""
+
+
+def python_step(sampler: str, eta: float):
+    """The step of the helper that a name in the playground stands for."""
+    if sampler == "2m":
+        return du.SecondOrder(SCHEDULE)
+
+    def step(x, t, t_prev, noise, z):
+        if sampler == "ddpm":
+            options = {"z": z, "t_prev": t_prev, "variance": "beta_tilde"}
+            return du.denoise_add_noise(x, t, noise, SCHEDULE, **options)
+        return du.denoise_ddim(x, t, t_prev, noise, SCHEDULE, eta=eta, z=z)
+
+    return step
+
+
+@pytest.mark.parametrize("sampler_name, eta", [("ddpm", 0), ("ddim", 0.7), ("2m", 0)])
+@pytest.mark.parametrize("n", [1, 6, 20])
+def test_a_walk_is_that_of_python(sampler, sampler_name, eta, n):
+    steps = du.straight_steps(SCHEDULE, n)
+    asked = {"ab": AB, "steps": steps, "sampler": sampler_name, "eta": eta}
+    frames = sampler(WALK, asked)
+
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(1, 3, 16, 16, generator=generator)
+    pictures = []
+    expected = [x]
+    step = python_step(sampler_name, eta)
+    for t, t_prev in zip(steps[:-1], steps[1:]):
+        z = torch.randn(1, 3, 16, 16, generator=generator)
+        noise = curved(x, t)
+        pictures.append(du.predict_x0(x, t, noise, SCHEDULE))
+        x = step(x, t, t_prev, noise, z)
+        expected.append(x)
+    pictures.append(x)
+
+    assert [t for t, _, _ in frames] == steps
+    worst = 0.0
+    for (_, found, guess), one, picture in zip(frames, expected, pictures):
+        for here, there in ((found, one), (guess, picture)):
+            difference = (torch.tensor(here) - there.flatten()).abs() / (
+                1 + there.abs().max()
+            )
+            worst = max(worst, float(difference.max()))
+    print(f"{sampler_name} in {n} steps: largest difference {worst:.1e}")
+    assert worst < 1e-5
+
+
+# ---- The page ------------------------------------------------------------------------
+
+
+def opened(new_page, options=None, **knobs):
+    """The first page of the book with these knobs in its address, once it has drawn."""
+    page = new_page(f"index.html?{urlencode(knobs)}", **(options or {}))
+    drawn(page, 1)
+    return page
+
+
+def drawn(page, request: int) -> None:
+    """Wait until the playground has drawn for the request-th time."""
+    page.wait_for_function(
+        "(request) => document.querySelector('#playground').dataset.drawn >= request",
+        arg=request,
+    )
+
+
+def redrawn(page, change) -> None:
+    """Change something, and wait until all is drawn that was asked for."""
+    before = page.evaluate("document.querySelector('#playground').dataset.drawn")
+    change()
+    drawn(page, int(before) + 1)
+    page.wait_for_timeout(700)  # perhaps more was asked for
+    page.wait_for_selector("#playground[aria-busy=false]")
+
+
+def sprites(page) -> np.ndarray:
+    """What was drawn: (n, 3, 16, 16) from -1 to 1."""
+    numbers = page.evaluate("[...window.playground.frames().at(-1).x]")
+    return np.array(numbers, np.float32).reshape(-1, 3, 16, 16)
+
+
+def address_of(page) -> dict[str, str]:
+    return {key: value[0] for key, value in parse_qs(urlsplit(page.url).query).items()}
+
+
+def canvas(page, name: str = "guess") -> str:
+    return page.evaluate(f"document.getElementById('{name}').toDataURL()")
+
+
+def test_it_draws_what_draw_draws(new_page):
+    """The same caption, seed and knobs: the same sprites as in Python."""
+    caption = "a creature with yellow horns"
+    page = opened(new_page, words=caption, n=4, seed=5, steps=10)
+    expected = du.draw(caption, 4, seed=5, steps=10)
+    found = du.to_pictures(torch.from_numpy(sprites(page)))
+    assert np.array_equal(found, expected)
+    assert not page.errors
+
+
+@pytest.mark.parametrize("sampler_name, eta", [("ddim", 0.5), ("2m", 0)])
+def test_each_sampler_draws_what_torch_draws(new_page, sampler_name, eta):
+    """With weights and noise of torch, and the words as a caption."""
+    knobs = {"words": "a red apple", "seed": 2, "sampler": sampler_name, "eta": eta}
+    page = opened(new_page, **SMALL, **knobs)
+    generator = torch.Generator().manual_seed(2)
+    x_T = torch.randn(4, 3, 16, 16, generator=generator)
+    words = torch.from_numpy(du.sprite_captions().encode(["a red apple"]))
+    trip = du.walk(
+        du.sprite_network(),
+        SCHEDULE,
+        x=x_T,
+        steps=du.straight_steps(SCHEDULE, 4),
+        step=python_step(sampler_name, eta),
+        context=words.expand(4, -1),
+        generator=generator,
+    )
+    expected = [x for _, x, _ in trip][-1]
+    worst = np.abs(sprites(page) - expected.numpy()).max()
+    print(f"{sampler_name} with the network: largest difference {worst:.1e}")
+    assert worst < 0.01
+    assert not page.errors
+
+
+def test_every_knob_changes_the_sprites_and_the_address(new_page):
+    page = opened(new_page, words="a hero", **SMALL)
+    seen = [sprites(page)]
+    changes = {
+        "words": lambda: page.fill("#words", "a blue slime"),
+        "seed": lambda: page.press("#seed", "ArrowRight"),
+        "steps": lambda: page.press("#steps", "ArrowRight"),
+        "guidance": lambda: page.press("#guidance", "ArrowRight"),
+        "sampler": lambda: page.select_option("#sampler", "ddim"),
+        "eta": lambda: page.press("#eta", "End"),
+        "n": lambda: page.press("#n", "ArrowRight"),
+    }
+    for name, change in changes.items():
+        before = address_of(page)
+        redrawn(page, change)
+        after = address_of(page)
+        changed = {key for key in after if after[key] != before[key]}
+        assert changed == {name}
+        assert not any(np.array_equal(sprites(page), other) for other in seen)
+        seen.append(sprites(page))
+    assert not page.errors
+
+
+def test_a_link_draws_the_same_sprites(new_page):
+    clipboard = ["clipboard-read", "clipboard-write"]
+    knobs = {"words": "cherries", "seed": 7, **SMALL, "sampler": "2m"}
+    page = opened(new_page, {"permissions": clipboard}, **knobs)
+    picture = canvas(page)
+    page.click("#share")
+    link = page.evaluate("navigator.clipboard.readText()")
+    page.goto("about:blank")
+    page.goto(link)
+    drawn(page, 1)
+    assert canvas(page) == picture
+    assert page.input_value("#words") == "cherries"
+    page.reload()
+    drawn(page, 1)
+    assert canvas(page) == picture
+    assert not page.errors
+
+
+def test_the_seed_is_dragged_with_a_mouse(new_page):
+    page = opened(new_page, words="a hero", **SMALL)
+    box = page.locator("#seed").bounding_box()
+    middle = box["y"] + box["height"] / 2
+
+    def drag():
+        page.mouse.move(box["x"] + 8, middle)
+        page.mouse.down()
+        for share in (0.3, 0.5, 0.6):
+            page.mouse.move(box["x"] + share * box["width"], middle)
+        page.mouse.up()
+
+    redrawn(page, drag)
+    assert 40 < int(address_of(page)["seed"]) < 80
+    assert not page.errors
+
+
+def test_the_walk_can_be_looked_at_again(new_page):
+    """From noise, where both pictures differ, to the end, where they are the same."""
+    page = opened(new_page, words="a hero", **SMALL)
+    end = canvas(page)
+    assert canvas(page, "now") == end
+    page.press("#walk", "Home")
+    assert page.text_content("output[for=walk]") == "t = 500"
+    assert canvas(page, "now") != canvas(page) != end
+    assert "t = 500" in page.get_attribute("#now", "aria-label")
+    page.press("#walk", "End")
+    assert canvas(page) == end
+
+
+def test_a_button_writes_the_words(new_page):
+    page = opened(new_page, words="a hero", **SMALL)
+    redrawn(page, lambda: page.get_by_role("button", name="food").click())
+    assert page.input_value("#words") == "food"
+    redrawn(page, lambda: page.get_by_role("button", name="another caption").click())
+    assert page.input_value("#words") == address_of(page)["words"] != "food"
+
+
+def test_words_that_it_has_never_read_are_named(new_page):
+    page = opened(new_page, words="a Unicorn with red hair", **SMALL)
+    assert page.text_content("#unknown").endswith(": unicorn")
+    redrawn(page, lambda: page.fill("#words", "a hero with red hair"))
+    assert page.text_content("#unknown") == ""
+
+
+def test_nonsense_in_the_address_draws_all_the_same(new_page):
+    page = opened(new_page, n=4, steps="many", sampler="magic", seed="-5", more="<b>")
+    assert sprites(page).shape == (4, 3, 16, 16)
+    assert address_of(page)["sampler"] == "ddpm"
+    assert not page.errors
+
+
+WATCH = """
+window.looks = new Set();
+new MutationObserver(() => {
+  const canvas = document.getElementById("now");
+  if (canvas) window.looks.add(canvas.getAttribute("aria-label"));
+}).observe(document, { subtree: true, childList: true, attributes: true });
+"""
+
+
+@pytest.mark.parametrize("motion, looks", [("no-preference", 5), ("reduce", 1)])
+def test_little_motion_shows_the_end_only(new_page, motion, looks):
+    page = new_page("run.html", reduced_motion=motion)
+    page.add_init_script(WATCH)
+    page.goto(page.url.replace("run.html", f"index.html?{urlencode(SMALL)}"))
+    drawn(page, 1)
+    shown = [look for look in page.evaluate("[...window.looks]") if "t =" in look]
+    assert len(shown) == looks
+
+
+def test_by_keyboard_alone(new_page):
+    """Every control is reached by the Tab key, in the order of the page."""
+    page = opened(new_page, words="a hero", **SMALL)
+    page.focus("#words")
+    reached = []
+    for _ in range(16):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id"))
+    knobs = [name for name in reached if name]
+    assert knobs == ["another", "walk", *KNOBS, "share"]
+    page.focus("#words")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("a ghost")
+    redrawn(page, lambda: page.keyboard.press("Enter"))
+    assert address_of(page)["words"] == "a ghost"
+
+
+def test_every_control_has_a_name(new_page):
+    """As a screen reader says it."""
+    page = opened(new_page, words="a hero", **SMALL)
+    for name in ("seed", "steps", "guidance", "sprites", "eta", "the walk"):
+        assert page.get_by_role("slider", name=name).count() == 1, name
+    assert page.get_by_role("textbox", name="What shall it draw?").count() == 1
+    assert page.get_by_role("combobox", name="sampler").count() == 1
+    assert page.get_by_role("img", name="4 sprites for: a hero").count() == 2
+
+
+def test_on_a_phone_by_touch(new_page):
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+    page = opened(new_page, phone, words="a hero", **SMALL)
+    redrawn(page, lambda: page.get_by_role("button", name="food").tap())
+    assert page.input_value("#words") == "food"
+    box = page.locator("#guess").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    assert box["width"] / 4 >= 48  # pixels of a sprite
+
+
+def test_it_works_offline_after_the_first_visit_and_then_with_threads(new_page):
+    page = opened(new_page, words="a hero", seed=3, **SMALL)
+    picture = canvas(page)
+    kept = "caches.open('book').then((kept) => kept.keys())"
+    page.wait_for_function(
+        f"{kept}.then((keys) => keys.some(({{ url }}) => url.includes('onnx?')))"
+    )
+    page.wait_for_function(
+        f"{kept}.then((keys) => keys.some(({{ url }}) => url.includes('index.html')))"
+    )
+    page.context.set_offline(True)
+    page.reload()
+    drawn(page, 1)
+    assert canvas(page) == picture
+    assert page.evaluate("crossOriginIsolated")
+    redrawn(page, lambda: page.press("#seed", "ArrowRight"))
+    assert canvas(page) != picture
+
+
+def test_it_asks_no_other_host(new_page):
+    page = opened(new_page, words="a hero", **SMALL)
+    assert len(page.hosts) == 1
+    assert not page.errors
