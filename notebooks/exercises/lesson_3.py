@@ -3,7 +3,6 @@
 import json
 from functools import partial
 
-import numpy as np
 import torch
 import torch.nn as nn
 
@@ -20,8 +19,8 @@ from exercises import (
     compare,
     exercise,
     guessed,
+    normal,
     seeded,
-    shown_std,
     tried,
     with_a_hint,
 )
@@ -53,8 +52,8 @@ UNET_FAULTS = {
     "time before": "the time is added before `middle`; add it to what `middle` "
     "returns.",
     "time multiplied": "the time is multiplied; add it.",
-    "time in skip": "the time is in the skip connection, too; add it to what `middle` "
-    "returns only.",
+    "time in skip": "the time is added to the skip connection, too; add it to what "
+    "`middle` returns only.",
     "no middle": "is `middle` missing? It comes after `down`.",
     "up swapped": "`up` takes what comes from below first, then the skip connection.",
     "out swapped": "`out` gets what comes from below first, then `enter`'s output.",
@@ -89,91 +88,6 @@ def forward_pass(attempt):
 
 
 # ---- 3.2 -----------------------------------------------------------------------------
-
-
-def input_mistakes(ab, x_0, noise):
-    picture_share = ab.sqrt()
-    noise_share = (1 - ab).sqrt()
-    yield (
-        "is the square root on the noise missing?",
-        picture_share * x_0 + (1 - ab) * noise,
-    )
-    yield (
-        "is the square root on the picture missing?",
-        ab * x_0 + noise_share * noise,
-    )
-    yield "are both square roots missing?", ab * x_0 + (1 - ab) * noise
-    yield "this is the noise: input and target are swapped.", noise
-    yield "this is the clean picture: the network must get the noisy one.", x_0
-    yield (
-        "the picture is not shrunk: it needs the root of alpha-bar.",
-        x_0 + noise_share * noise,
-    )
-
-
-def target_mistakes(ab, x_0, x_t, noise):
-    yield (
-        "this is the clean picture; here the network is asked for the noise.",
-        x_0,
-    )
-    yield (
-        "this is the noise as it is in x_t; the target is the noise of variance 1.",
-        (1 - ab).sqrt() * noise,
-    )
-    yield "this is the input again.", x_t
-
-
-def a_pair(answer):
-    """The two parts of a pair: a tuple, a list, or two batches stacked."""
-    is_array = isinstance(answer, (torch.Tensor, np.ndarray))
-    is_stack = is_array and answer.ndim == 5  # torch.stack([x_t, noise])
-    is_sequence = is_stack or isinstance(answer, (tuple, list))
-    if not is_sequence or len(answer) != 2:
-        raise Wrong(
-            f"You returned {type(answer).__name__}; "
-            "expected a pair: the network's input and its target."
-        )
-    return answer
-
-
-@exercise("3.2", "Which target would make the same network predict the clean picture?")
-def training_pair(attempt):
-    schedule = NoiseSchedule.linear()
-    generator = seeded(0)
-    x_0 = torch.randn(3, 3, 16, 16, generator=generator)
-    noise = torch.randn(3, 3, 16, 16, generator=generator)
-    noise = noise / noise.std()  # so that the message shows the schedule's numbers
-    for steps in ((50, 50, 50), (1, 200, 500)):
-        t = torch.tensor(steps)
-        ab = schedule.ab[t].float().view(-1, 1, 1, 1)
-        hint = "`schedule.ab[t]` is (B,): give it three more axes."
-        answer = with_a_hint("size of tensor", hint, attempt, x_0, t, noise, schedule)
-        x_in, target = a_pair(answer)
-        x_t = perturb_input(x_0, t, noise, schedule)
-
-        def std_of_the_noise(x_t, ab=ab):
-            noise = x_t - ab.sqrt() * x_0
-            return noise.std(), "the noise in your input has std"
-
-        compare(
-            x_in,
-            x_t,
-            input_mistakes(ab, x_0, noise),
-            where=f"{at_steps(steps)}, the input",
-            tolerance=1e-4,
-            number=std_of_the_noise,
-        )
-        compare(
-            target,
-            noise,
-            target_mistakes(ab, x_0, x_t, noise),
-            where=f"{at_steps(steps)}, the target",
-            tolerance=1e-4,
-            number=shown_std("your target has std"),
-        )
-
-
-# ---- 3.3 -----------------------------------------------------------------------------
 
 
 class _Tiny(nn.Module):
@@ -259,7 +173,7 @@ def step_mistakes(batches, right):
 
 
 @exercise(
-    "3.3",
+    "3.2",
     "Clear the gradients between `backward` and `step`: what does the network learn?",
 )
 def train_step(attempt):
@@ -277,7 +191,7 @@ def train_step(attempt):
         compare(loss, right_loss, where="the loss that you return")
 
 
-# ---- 3.4 -----------------------------------------------------------------------------
+# ---- 3.3 -----------------------------------------------------------------------------
 
 SAMPLER_FAULTS = {
     "no clamp": "keep the guess in the range from -1 to 1: `.clamp(-1, 1)`.",
@@ -315,8 +229,12 @@ def _draw(model, x, steps, schedule, fault=""):
 
 
 def _guess(x, time, c=None):
-    """A "network" whose answer depends on its picture and on the time."""
-    return (0.7 * x + 0.5 * time.to(x).view(-1, 1, 1, 1)).sin()
+    """A "network" whose answer depends on its picture and on the time.
+
+    Like the ContextUnet, it takes the time as (B,) or as one number.
+    """
+    time = torch.as_tensor(time).to(x).view(-1, 1, 1, 1)
+    return (0.7 * x + 0.5 * time).sin()
 
 
 def fresh_noise_was_drawn(attempt, x, steps, schedule):
@@ -328,7 +246,7 @@ def fresh_noise_was_drawn(attempt, x, steps, schedule):
 
 
 @exercise(
-    "3.4",
+    "3.3",
     "Give it only five steps, then one: what happens to the sprites of section 6?",
 )
 def my_sampler(attempt):
@@ -345,6 +263,57 @@ def my_sampler(attempt):
             if not torch.allclose(wrong, right, atol=1e-4):
                 mistakes.append((sentence, wrong))
         compare(mine, right, mistakes, where=f"with steps {steps}", tolerance=1e-4)
+
+
+# ---- 3.4 -----------------------------------------------------------------------------
+
+
+def implied_noise_mistakes(x_t, picture, ab):
+    """What the usual mistakes return."""
+    signal = ab.sqrt()
+    spread = (1 - ab).sqrt()
+    yield "are the square roots missing?", (x_t - ab * picture) / (1 - ab)
+    yield (
+        "is the square root on 1 - alpha-bar missing?",
+        (x_t - signal * picture) / (1 - ab),
+    )
+    yield (
+        "is the square root on the picture's factor missing?",
+        (x_t - ab * picture) / spread,
+    )
+    yield (
+        "this is the noise as it is in x_t: divide it by the root of 1 - alpha-bar.",
+        x_t - signal * picture,
+    )
+    yield (
+        "the picture is not shrunk: it needs the root of alpha-bar.",
+        (x_t - picture) / spread,
+    )
+    yield (
+        "you solved for the picture; here the picture is known.",
+        (x_t - spread * picture) / signal,
+    )
+    yield "the sign is wrong.", (signal * picture - x_t) / spread
+
+
+@exercise(
+    "3.4",
+    "By which factor is an error of the picture multiplied here, at t = 1 and at 500?",
+)
+def implied_noise(attempt):
+    schedule = NoiseSchedule.linear()
+    picture = normal(3, 3, 16, 16, seed=0)
+    noise = normal(3, 3, 16, 16, seed=1)
+    # one step for all comes first: a mistake shows the same everywhere there
+    for steps in ((200, 200, 200), (1, 250, 500)):
+        t = torch.tensor(steps)
+        ab = schedule.ab[t].float().view(-1, 1, 1, 1)
+        x_t = perturb_input(picture, t, noise, schedule)
+        hint = "`schedule.ab[t]` is (B,): give it three more axes."
+        arguments = (x_t, t, picture, schedule)
+        mine = with_a_hint("size of tensor", hint, attempt, *arguments)
+        mistakes = implied_noise_mistakes(x_t, picture, ab)
+        compare(mine, noise, mistakes, where=at_steps(steps), tolerance=1e-3)
 
 
 # ---- 3.5 -----------------------------------------------------------------------------

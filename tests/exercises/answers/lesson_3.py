@@ -45,10 +45,10 @@ class SmallUnet(nn.Module):
         return {out}
 """
 
-PAIR = """
-def training_pair(x_0, t, noise, schedule):
+NOISE = """
+def implied_noise(x_t, t, picture, schedule):
     ab = schedule.ab[t].float(){view}
-    return {x_t}, {target}
+    return {answer}
 """
 
 
@@ -80,12 +80,8 @@ def unet(
     return UNET.format(middle=middle, up=up, out=out, axes=axes)
 
 
-def pair(x_t, target="noise", view=".view(-1, 1, 1, 1)"):
-    return PAIR.format(x_t=x_t, target=target, view=view)
-
-
-def training_pair(answer):
-    return f"def training_pair(x_0, t, noise, schedule):\n    return {answer}"
+def implied_noise(answer, view=".view(-1, 1, 1, 1)"):
+    return NOISE.format(answer=answer, view=view)
 
 
 WRONG = [
@@ -94,49 +90,51 @@ WRONG = [
     ("3.1", unet("self.middle(half) * time"), "multiplied; add it"),
     ("3.1", unet("half + time"), "`middle` missing"),
     ("3.1", unet(up="self.up(half, middle)"), "from below first, then the skip"),
-    ("3.1", unet(up="self.up(middle, half + time)"), "in the skip connection, too"),
+    ("3.1", unet(up="self.up(middle, half + time)"), "to the skip connection, too"),
     ("3.1", unet(out="self.out(torch.cat((full, up), 1))"), "`enter`'s output"),
     ("3.1", unet(out="self.out(up)"), "RuntimeError"),
     ("3.1", unet(axes=""), "two more axes"),
     ("3.1", unet(out="None"), "returned None"),
     ("3.1", unet().replace("enter", "first"), "'enter' is gone"),
     ("3.1", "def SmallUnet():\n    return 3", "expected the class"),
-    # a fault of published code: the root on the noise
-    (
-        "3.2",
-        pair("ab.sqrt() * x_0 + (1 - ab) * noise"),
-        (
-            r"at t = 50, the input: the noise in your input has std 0\.05\d+, "
-            r"expected 0\.23\d*: is the square root"
-        ),
-    ),
-    (
-        "3.2",
-        pair("ab.sqrt() * x_0 + (1 - ab).sqrt() * noise", "x_0"),
-        "clean picture; here the network is asked for the noise",
-    ),
-    (
-        "3.2",
-        pair("ab.sqrt() * x_0 + (1 - ab).sqrt() * noise", view=""),
-        "RuntimeError.*three more axes",
-    ),
-    ("3.2", training_pair("perturb_input(x_0, t, noise, schedule)"), "expected a pair"),
     # a fault of published code: loss.backward(loss)
-    ("3.3", step(argument="loss.detach()"), "multiplied by the loss"),
-    ("3.3", step(argument="loss"), "multiplied by the loss"),
-    ("3.3", step(t="t"), "not divided by T"),
-    ("3.3", step(target="x_0"), "asked for the noise"),
-    ("3.3", step(clear="pass"), "after two steps of SGD.*zero_grad"),
-    ("3.3", step(x_t="x_0"), "must get x_t"),
-    ("3.4", sampler(clamp=""), r"clamp\(-1, 1\)"),
-    ("3.4", sampler("t"), "not divided by T"),
+    ("3.2", step(argument="loss.detach()"), "multiplied by the loss"),
+    ("3.2", step(argument="loss"), "multiplied by the loss"),
+    ("3.2", step(t="t"), "not divided by T"),
+    ("3.2", step(target="x_0"), "asked for the noise"),
+    ("3.2", step(clear="pass"), "after two steps of SGD.*zero_grad"),
+    ("3.2", step(x_t="x_0"), "must get x_t"),
+    ("3.3", sampler(clamp=""), r"clamp\(-1, 1\)"),
+    ("3.3", sampler("t"), "not divided by T"),
     (
-        "3.4",
+        "3.3",
         sampler(move="x = perturb_input(x_0, t_next, torch.randn_like(x), schedule)"),
         "predicted noise back",
     ),
-    ("3.4", sampler(move="x = perturb_input(x_0, t, noise, schedule)"), "next step"),
-    ("3.4", sampler(move="return x_0"), "first guess"),
+    ("3.3", sampler(move="x = perturb_input(x_0, t, noise, schedule)"), "next step"),
+    ("3.3", sampler(move="return x_0"), "first guess"),
+    (
+        "3.4",
+        implied_noise("(x_t - ab * picture) / (1 - ab)"),
+        "the square roots missing",
+    ),
+    (
+        "3.4",
+        implied_noise("(x_t - ab.sqrt() * picture) / (1 - ab)"),
+        "at t = 200: .*the square root on 1 - alpha-bar missing",
+    ),
+    ("3.4", implied_noise("x_t - ab.sqrt() * picture"), "as it is in x_t"),
+    ("3.4", implied_noise("(x_t - picture) / (1 - ab).sqrt()"), "not shrunk"),
+    (
+        "3.4",
+        implied_noise("(x_t - (1 - ab).sqrt() * picture) / ab.sqrt()"),
+        "solved for the picture",
+    ),
+    (
+        "3.4",
+        implied_noise("(x_t - ab.sqrt() * picture) / (1 - ab).sqrt()", view=""),
+        "RuntimeError.*three more axes",
+    ),
     ("3.5", "my_guess = 4", "0 of 64 are legal"),
     ("3.5", "my_guess = 24", "6 of 64 are legal, and at last 19"),
     ("3.5", "my_guess = 20", "one of the epochs"),
@@ -151,7 +149,7 @@ WRONG = [
 
 RIGHT = [
     (
-        "3.4",
+        "3.3",
         sampler(
             move="x = perturb_input(x_0, t_next, noise, schedule); y = x_0", answer="y"
         ),
@@ -164,11 +162,12 @@ RIGHT = [
             axes="",
         ),
     ),
+    # the ContextUnet takes the time as one number, too
     (
-        "3.2",
-        training_pair("torch.stack([perturb_input(x_0, t, noise, schedule), noise])"),
+        "3.3",
+        sampler().replace("torch.full((len(x),), t / schedule.T)", "t / schedule.T"),
     ),
-    ("3.2", training_pair("[perturb_input(x_0, t, noise, schedule), noise]")),
+    ("3.4", implied_noise("(1 / ab - 1).rsqrt() * (x_t / ab.sqrt() - picture)")),
     ("3.5", "my_guess = 31.0"),
     ("3.5", "my_guess = torch.tensor(31)"),
 ]
