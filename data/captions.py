@@ -423,7 +423,8 @@ def _something_else(
 def draw_caption(specification: Specification, rng: np.random.Generator) -> Caption:
     """A caption for training: it names any number of the sprite's factors.
 
-    One in five denies something, too.
+    One in five may also deny something, if a factor of `DENIABLE` is left to name. For
+    the sprites of `train`, one caption in nine does.
     Lesson 8.
     """
     factors = [factor for factor, _ in specification.factors]
