@@ -25,63 +25,72 @@ from exercises import (
     tried,
 )
 
+
+def _pair(first, second):
+    numbers = [torch.as_tensor(first), torch.as_tensor(second)]
+    return torch.stack([number.double() for number in numbers])
+
+
 # ---- 4.1 -----------------------------------------------------------------------------
 
 
-def beta_tilde_mistakes(t, schedule):
-    a = schedule.a[t].item()
-    b = schedule.b[t].item()
-    ab = schedule.ab[t].item()
-    ab_before = schedule.ab[t - 1].item()
-    jump = 1 - ab_before  # the variance of x_{t-1}, given x_0
-    right = posterior(t, schedule)[2]
+def combine_mistakes(m1, v1, m2, v2):
+    precision = 1 / v1 + 1 / v2
+    variance = 1 / precision
+    weighted = m1 / v1 + m2 / v2
+    mean = variance * weighted
     yield (
-        "these are precisions added; turn the sum upside down to get a variance.",
-        a / b + 1 / jump,
+        "the second number is the precision; "
+        "turn the sum upside down to get a variance.",
+        _pair(mean, precision),
+    )
+    yield (
+        "the precision stands where the variance belongs, in both results: "
+        "turn the sum upside down.",
+        _pair(precision * weighted, precision),
     )
     yield (
         "the variances are added; it is the precisions, 1 / variance, that add.",
-        b / a + jump,
+        _pair((v1 + v2) * weighted, v1 + v2),
+    )
+    by_variance = (m1 * v1 + m2 * v2) / (v1 + v2)
+    yield (
+        "each mean is weighted by its variance, so the vaguer clue counts more; "
+        "weight it by its precision, 1 / variance.",
+        _pair(by_variance, variance),
     )
     yield (
-        "x_t measures root(alpha) x_{t-1}, "
-        "so the measurement's variance is beta / alpha, not beta.",
-        1 / (1 / b + 1 / jump),
+        "the mean is the plain average; weight each mean by its precision.",
+        _pair((m1 + m2) / 2, variance),
     )
     yield (
-        "alpha and beta are upside down: "
-        "the precision of a variance beta / alpha is alpha / beta.",
-        1 / (b / a + 1 / jump),
+        "the mean lacks its factor v: divide by the sum of the precisions.",
+        _pair(weighted, variance),
     )
+    squares = 1 / v1**2 + 1 / v2**2
     yield (
-        "alpha-bar of t stands where that of t - 1 belongs: "
-        "it is x_{t-1} that comes from x_0.",
-        1 / (a / b + 1 / (1 - ab)),
+        "the variances are squared, as if they were standard deviations.",
+        _pair((m1 / v1**2 + m2 / v2**2) / squares, 1 / squares),
     )
-    yield "this is the standard deviation; a variance is asked for.", right**0.5
-    yield "that is beta itself, the other choice.", b
+    yield "the two results are swapped: first the mean.", _pair(variance, mean)
     yield (
-        "the fraction is upside down: 1 - alpha-bar_{t-1} stands above.",
-        b * (1 - ab) / jump,
+        "the second number is the standard deviation; a variance is asked for.",
+        _pair(mean, variance**0.5),
     )
 
 
 @exercise(
     "4.1",
-    "Put t = 1 into the formula below: what is the variance there, and why must it be?",
+    "Let one clue be very vague, with a variance of 1000: what does it change?",
 )
-def beta_tilde(attempt):
-    schedule = NoiseSchedule.linear()
-    for t in (100, 500, 2):
-        mine = tried(attempt, t, schedule)
-        right = posterior(t, schedule)[2]
-        compare(
-            mine,
-            right,
-            beta_tilde_mistakes(t, schedule),
-            where=f"at t = {t}",
-            tolerance=1e-6,
-        )
+def combined(attempt):
+    for clues in ((1.0, 0.5, 2.0, 1.0), (-0.3, 0.08, 0.7, 0.25), (0.6, 1.0, 0.2, 0.1)):
+        m1, v1, m2, v2 = clues
+        variance = 1 / (1 / v1 + 1 / v2)
+        right = _pair(variance * (m1 / v1 + m2 / v2), variance)
+        mine = tried(attempt, *clues)
+        where = f"for the clues {clues[:2]} and {clues[2:]}"
+        compare(mine, right, combine_mistakes(*clues), where, tolerance=1e-6)
 
 
 # ---- 4.2 -----------------------------------------------------------------------------
@@ -485,11 +494,6 @@ def same_start(attempt):
 
 
 # ---- 4.5 -----------------------------------------------------------------------------
-
-
-def _pair(mean, error):
-    numbers = [torch.as_tensor(mean), torch.as_tensor(error)]
-    return torch.stack([number.double() for number in numbers])
 
 
 def paired_mistakes(first, second, mine):

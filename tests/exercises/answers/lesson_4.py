@@ -57,23 +57,26 @@ def compare(before, arguments):
     return COMPARE.format(before=before, arguments=arguments)
 
 
-def beta_tilde(answer):
-    return f"def my_beta_tilde(t, schedule):\n    return {answer}"
+def combine(mean="v * (m1 / v1 + m2 / v2)", v="1 / (1 / v1 + 1 / v2)", end="m, v"):
+    lines = (f"v = {v}", f"m = {mean}", f"return {end}")
+    return "def my_combine(m1, v1, m2, v2):\n    " + "\n    ".join(lines)
 
 
 WRONG = [
+    ("4.1", combine(end="m, 1 / v"), "the second number is the precision"),
+    ("4.1", combine(v="1 / v1 + 1 / v2"), "in both results"),
+    ("4.1", combine(v="v1 + v2"), "the variances are added"),
+    ("4.1", combine("(m1 * v1 + m2 * v2) / (v1 + v2)"), "the vaguer clue counts more"),
+    ("4.1", combine("(m1 + m2) / 2"), "the plain average"),
+    ("4.1", combine("m1 / v1 + m2 / v2"), "lacks its factor v"),
     (
         "4.1",
-        beta_tilde("float(schedule.b[t] / schedule.a[t] + 1 - schedule.ab[t - 1])"),
-        "it is the precisions",
+        combine("v * (m1 / v1**2 + m2 / v2**2)", v="1 / (1 / v1**2 + 1 / v2**2)"),
+        "as if they were standard deviations",
     ),
-    (
-        "4.1",
-        beta_tilde("float(1 / (1 / schedule.b[t] + 1 / (1 - schedule.ab[t - 1])))"),
-        "beta / alpha, not beta",
-    ),
+    ("4.1", combine(end="v, m"), "swapped"),
     # a fault of published code: a standard deviation in place of a variance
-    ("4.1", beta_tilde("posterior(t, schedule)[2] ** 0.5"), "standard deviation"),
+    ("4.1", combine(end="m, v**0.5"), "the standard deviation"),
     # a fault of published code: noise at the last step; "scaled by beta"
     (
         "4.2",
@@ -249,20 +252,8 @@ WRONG = [
 
 
 RIGHT = [
-    (
-        "4.1",
-        beta_tilde("schedule.b[t] * (1 - schedule.ab[t - 1]) / (1 - schedule.ab[t])"),
-    ),
-    (
-        "4.1",
-        """
-        def my_beta_tilde(t, schedule):
-            b = schedule.b[t].float()
-            ab = schedule.ab[t].float()
-            before = schedule.ab[t - 1].float()
-            return b * (1 - before) / (1 - ab)
-        """,
-    ),
+    ("4.1", combine("(m1 * v2 + m2 * v1) / (v1 + v2)", v="v1 * v2 / (v1 + v2)")),
+    ("4.1", combine(v="1 / torch.tensor([1 / v1, 1 / v2]).sum()", end="[m, v]")),
     (
         "4.2",
         step(mean="(x - (b / (1 - ab) ** 0.5) * noise) / a ** 0.5").replace(
