@@ -2613,10 +2613,7 @@ def _reading(path: Path, kind: str, remedy: str = "copy it again") -> Iterator[N
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """An error in a few words, without the path.
-
-    Nor with advice on how to load the file all the same.
-    """
+    """An error in a few words, without the path and without unsafe advice."""
     words = str(error).partition("\n")[0].replace(f" {str(path)!r}", "")
     if words == "" or "load" in words:
         return type(error).__name__
@@ -3439,7 +3436,7 @@ def load_tiles(
     background: a colour (red, green, blue) that becomes transparent; or "auto" for the
         colour that most corners of the tiles have. A ground of black or white is
         then transparent only where it is joined to the edge, because drawings have
-        such colours, too. Nothing is changed where the pictures are transparent.
+        such colours, too. If anything is transparent already, "auto" changes nothing.
 
     Empty tiles are left out, and nothing is resized. If a file in a folder cannot be
     used, it is left out, and a printed line says why. Another line says if a sheet
@@ -3464,15 +3461,26 @@ def load_tiles(
     cut, faults = _cut_files(files, grid)
     tiles, sources, empty = _drawn_tiles(cut, key)
     base = path if grid.in_folder else path.parent
-    lines = _grouped(faults + empty, base)
+    left_out = _grouped(faults + empty, base)
     if not sources:
-        raise ValueError(
-            f"{path} holds no tile with anything drawn on it ({len(files)} "
-            f"pictures found). {'; '.join(lines)}"
-        )
-    for line in lines:
+        raise _nothing_drawn(path, len(files), left_out)
+    for line in left_out:
         print(f"left out: {line}")
     return np.concatenate(tiles), sources
+
+
+def _nothing_drawn(path: Path, count: int, left_out: Sequence[str]) -> ValueError:
+    """The error for a path of which no tile is left.
+
+    count: of the pictures that were found there.
+    """
+    why = "; ".join(left_out)
+    if count == 0:
+        why = f"Expected files that end in {', '.join(PICTURE_ENDINGS)}"
+    return ValueError(
+        f"{path} holds no tile with anything drawn on it ({count} pictures found). "
+        f"{why}"
+    )
 
 
 @dataclass(frozen=True)
@@ -3578,7 +3586,7 @@ def _cut_files(
         try:
             picture = load_picture(file)
         except (UnusableFile, FileNotFoundError) as error:
-            faults.append((file, str(error).replace(str(file), "").strip()))
+            faults.append((file, str(error).removeprefix(f"{file} ")))
             continue
         corners = grid.corners(picture.size)
         if corners is None:
@@ -3625,7 +3633,8 @@ def _hint_at_gaps(name: str, sheet: np.ndarray, grid: _Grid) -> None:
         between = np.ones((height, width), bool)
         for x, y in other.corners((width, height)):
             between[y : y + grid.height, x : x + grid.width] = False
-        if len(np.unique(sheet[between], axis=0)) == 1:
+        gaps = sheet[between]
+        if (gaps == gaps[0]).all():
             print(
                 f"hint: {name} seems to have gaps between its tiles; try {other.gaps}"
             )

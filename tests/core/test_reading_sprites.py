@@ -374,6 +374,21 @@ def test_a_single_file_that_cannot_be_used_is_an_error(name, tmp_path):
         du.load_sprite_pictures(tmp_path / f"{name}.png")
 
 
+def test_a_short_name_is_not_taken_out_of_the_words(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "a.png", np.zeros((8, 8, 3))).rename("a")
+    (tmp_path / "is").write_bytes(b"")
+    with pytest.raises(ValueError, match="is damaged, or is not a picture that"):
+        du.load_tiles("is")
+    with pytest.raises(ValueError, match="a is 8x8 pixels; expected"):
+        du.load_tiles("a")
+
+
+def test_a_folder_without_pictures_is_told_which_are_read(tmp_path):
+    with pytest.raises(ValueError, match=r"Expected files that end in \.png, "):
+        du.load_tiles(tmp_path)
+
+
 # ---- A sheet drawn by hand -----------------------------------------------------------
 
 # Sixteen tiles of 8x8: heart, key, skull, potion, sword, coin, mushroom, tree; fish,
