@@ -13,6 +13,7 @@ draws. `--tile`, `--margin`, `--spacing` and `--background` say how a sheet is c
 
 import argparse
 import hashlib
+import json
 import math
 import sys
 import time
@@ -40,6 +41,8 @@ SIDES = range(8, 33)  # of a tile, in pixels
 MOST_COLOURS = 64
 TRANSPARENT = (255, 255, 255, 0)
 BEST = 64  # sprites on the sheet
+PICTURES = ("understood.png", "progress.png", "sheet.png", "copies.png")
+WRITTEN = (*PICTURES, "weights.pth", "sprites")  # and report.json, first of all
 
 # ---- What was understood -------------------------------------------------------------
 
@@ -286,7 +289,7 @@ def aligned(tiles: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Looks:
-    """What relatives are recognised by, for N tiles: three arrays (N, ...).
+    """What relatives are recognised by, for N tiles: tensors (N, ...).
 
     colours: premultiplied. shades: the brightness with mean 0 and spread 1 over the
     drawn pixels, and twice the silhouette. masks: the silhouette. areas: (N,), in
@@ -363,12 +366,15 @@ def to_numbers(tiles: np.ndarray) -> Tensor:
     H' and W' are the next multiples of 4; what is added is transparent.
     """
     height, width = tiles.shape[1:3]
-    padded = np.empty(
-        (len(tiles), height + -height % 4, width + -width % 4, 4), np.uint8
-    )
+    padded = np.empty((len(tiles), *network_sides(height, width), 4), np.uint8)
     padded[:] = TRANSPARENT
     padded[:, :height, :width] = tiles
     return torch.from_numpy(padded).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def network_sides(height: int, width: int) -> tuple[int, int]:
+    """The next multiples of 4: the network halves its pictures twice."""
+    return height + -height % 4, width + -width % 4
 
 
 def colours_to_numbers(palette: np.ndarray) -> Tensor:
@@ -386,7 +392,8 @@ def new_network(collection: Collection, start: Path | None = SHIPPED) -> du.Spri
     Lesson 16.
     """
     palette = collection.palette
-    if -collection.tiles.shape[1] % 4 or -collection.tiles.shape[2] % 4:
+    sides = collection.tiles.shape[1:3]
+    if network_sides(*sides) != sides:
         palette = with_transparency(palette)
     network = du.SpriteUnet(
         SCHEDULE,
@@ -473,8 +480,11 @@ def train(
     ends early when the held-out loss has stopped falling and is a tenth above its
     lowest value. The clock stands still while the caller looks.
 
+    Raises ValueError for a training without a step, or without an end.
+
     Lesson 16.
     """
+    check_length(seconds, steps)
     torch.manual_seed(seed)
     generator = Generator().manual_seed(seed)
     average = du.average_weights(network, MEMORY)
@@ -485,15 +495,13 @@ def train(
     rates = [group["lr"] for group in optimiser.param_groups]
     spent = 0.0
     step = 0
+    done = 0.0  # the share of the training
     history = []
     for look in range(1, LOOKS + 1):
-        done = max(spent / seconds, step / steps)
         recent = []
         while not recent or done < look / LOOKS:
             started = clock()
-            warm = min(1, (step + 1) / WARM_UP)
-            for group, highest in zip(optimiser.param_groups, rates):
-                group["lr"] = highest * warm * max(0.0, 1 - done)
+            set_rates(optimiser, rates, step, done)
             recent.append(next(losses))
             step += 1
             spent += clock() - started
@@ -501,12 +509,26 @@ def train(
         held_out = held_out_loss(average.module, collection)
         history.append(held_out)
         best = held_out is None or held_out == min(history)
-        yield Look(
-            step, spent, float(np.mean(recent)), held_out, best, average.module.eval()
-        )
+        loss = float(np.mean(recent))
+        yield Look(step, spent, loss, held_out, best, average.module.eval())
         if has_turned(history):
             print("the held-out loss rises: more training would only copy")
             return
+
+
+def check_length(seconds: float, steps: float) -> None:
+    if not 0 < min(seconds, steps) < math.inf:
+        raise ValueError(
+            f"seconds={seconds}, steps={steps}; expected numbers above 0, not both "
+            "infinite"
+        )
+
+
+def set_rates(optimiser, rates: list[float], step: int, done: float) -> None:
+    """Let the learning rates rise over WARM_UP steps, and fall with what is done."""
+    warm = min(1, (step + 1) / WARM_UP)
+    for group, highest in zip(optimiser.param_groups, rates):
+        group["lr"] = highest * warm * max(0.0, 1 - done)
 
 
 def has_turned(history: list[float | None]) -> bool:
@@ -604,7 +626,7 @@ def draw(
         x, _ = du.sample_ddpm(
             model,
             SCHEDULE,
-            shape=(size, 4, height + -height % 4, width + -width % 4),
+            shape=(size, 4, *network_sides(height, width)),
             context=None if context is None else context.expand(size, -1),
             steps=du.straight_steps(SCHEDULE, steps),
             generator=generator,
@@ -708,8 +730,8 @@ class Choice:
     """What became of N drawn tiles.
 
     order: the places of those that were chosen, the best first.
-    copies: the places of those that are relatives of a training tile.
-    nearest: (N,), a training tile that each is a relative of, or else 0.
+    copies: the places of those that are relatives of a tile of the collection.
+    nearest: (N,), the first tile that each is a relative of, or else 0.
     strangeness: (N,).
     """
 
@@ -737,7 +759,10 @@ def choose(tiles: np.ndarray, collection: Collection, most: int = BEST) -> Choic
     new = []
     repeated = []
     for place in range(len(ranked)):
-        (repeated if alike[place, new].any() else new).append(place)
+        if alike[place, new].any():
+            repeated.append(place)
+        else:
+            new.append(place)
     order = ranked[[*new, *repeated]][:most].astype(int)
     copies = np.flatnonzero(is_copy & ~is_empty)
     return Choice(order, copies, kin.argmax(1), scores)
@@ -770,23 +795,24 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 def as_sheet(tiles: np.ndarray, columns: int = 8) -> Image.Image:
     """Tiles (N, H, W, 4) side by side, row by row, as a picture with alpha.
 
-    Transparent pixels are (0, 0, 0, 0), and so is what is left of the last row.
+    Transparent pixels are (0, 0, 0, 0), and so is what is left of the last row. Without
+    tiles it is one row that is transparent: a PNG must have pixels.
 
     Lesson 16.
     """
     n, height, width = tiles.shape[:3]
-    rows = -(-n // columns)
+    rows = max(1, -(-n // columns))
     every = np.zeros((rows * columns, height, width, 4), np.uint8)
     every[:n] = np.where(tiles[..., 3:] > 0, tiles, 0)
     grid = every.reshape(rows, columns, height, width, 4).swapaxes(1, 2)
     return Image.fromarray(grid.reshape(rows * height, columns * width, 4))
 
 
-def copies_sheet(tiles: np.ndarray, choice: Choice, collection: Collection):
+def copies_sheet(
+    tiles: np.ndarray, choice: Choice, collection: Collection
+) -> Image.Image:
     """Each copy above the tile of yours that it repeats, at most 32 of them."""
     shown = choice.copies[:32]
-    if not len(shown):
-        return Image.new("RGBA", collection.tiles.shape[2:0:-1])
     pairs = np.stack([tiles[shown], collection.tiles[choice.nearest[shown]]], 1)
     height, width = tiles.shape[1:3]
     return as_sheet(pairs.reshape(-1, height * 2, width, 4), 16)
@@ -873,6 +899,44 @@ def run(options: argparse.Namespace) -> None:
     """The whole of it: read, show, train, draw, choose and write."""
     out = options.out
     check(options)
+    collection = read(options)
+    print(described(collection))
+    report = earlier_report(out, collection)
+    network = earlier_network(out, collection, report)
+    du.sweep_temporary(out)
+    du.sweep_temporary(out / "sprites")
+    write_json(out / "report.json", report)  # says whose the other files are
+    save_picture(contact_sheet(collection), out / "understood.png")
+    print(f"look at {out / 'understood.png'}: is this what you meant?")
+    network = trained(network, collection, options, report)
+    tiles = drawn(network, collection, options, options.samples, ask=options.ask)
+    tiles = without_specks(tiles)
+    choice = choose(tiles, collection)
+    write_sprites(out, tiles, choice, collection)
+    report["samples"] = in_numbers(choice, collection)
+    write_json(out / "report.json", report)
+    tell(report, out)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raise ValueError for options that cannot be meant."""
+    if not 0 <= options.minutes < math.inf:
+        raise ValueError(f"--minutes {options.minutes}; expected a number, 0 or more")
+    if options.samples < 1:
+        raise ValueError(f"--samples {options.samples}; expected 1 or more")
+    if not 1 <= options.steps <= SCHEDULE.T:
+        raise ValueError(f"--steps {options.steps}; expected 1 to {SCHEDULE.T}")
+    out = options.out.resolve()
+    is_inside = options.path.resolve() in (out, *out.parents)
+    if options.path.is_dir() and is_inside:
+        raise ValueError(
+            f"--out {options.out} is inside {options.path}: its pictures would be read "
+            "as yours the next time; give another folder"
+        )
+
+
+def read(options: argparse.Namespace) -> Collection:
+    """The collection that the options name. Raises ValueError for another `--ask`."""
     collection = understand(
         options.path,
         options.tile,
@@ -885,53 +949,7 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--ask {options.ask}; expected one of the folders {collection.classes}"
         )
-    print(described(collection))
-    du.sweep_temporary(out)
-    du.sweep_temporary(out / "sprites")
-    report = earlier_report(out, collection)
-    network = earlier_network(out, collection, report)
-    save_picture(contact_sheet(collection), out / "understood.png")
-    print(f"look at {out / 'understood.png'}: is this what you meant?")
-    network = trained(network, collection, options, report)
-    tiles = draw(
-        network,
-        collection,
-        options.samples,
-        seed=options.seed,
-        ask=options.ask,
-        steps=options.steps,
-        doubt=best_doubt(network, collection, steps=options.steps),
-    )
-    tiles = without_specks(tiles)
-    choice = choose(tiles, collection)
-    write_sprites(out, tiles, choice, collection)
-    times = still_noise(choice.strangeness, collection)
-    report["samples"] = {
-        "drawn": len(tiles),
-        "copies": len(choice.copies),
-        "chosen": len(choice.order),
-        "strangeness": [round(float(choice.strangeness[i]), 4) for i in choice.order],
-        "times_as_strange_as_yours": None if times is None else round(times, 3),
-    }
-    write_json(out / "report.json", report)
-    tell(report, out)
-
-
-def check(options: argparse.Namespace) -> None:
-    """Raise ValueError for options that cannot be meant."""
-    if not options.minutes >= 0:
-        raise ValueError(f"--minutes {options.minutes}; expected a number above 0")
-    if options.samples < 1:
-        raise ValueError(f"--samples {options.samples}; expected 1 or more")
-    inside = options.path.resolve() in [
-        options.out.resolve(),
-        *options.out.resolve().parents,
-    ]
-    if options.path.is_dir() and inside:
-        raise ValueError(
-            f"--out {options.out} is inside {options.path}: its pictures would be read "
-            "as yours the next time; give another folder"
-        )
+    return collection
 
 
 def described(collection: Collection) -> str:
@@ -950,15 +968,26 @@ def described(collection: Collection) -> str:
 
 
 def fingerprint(collection: Collection) -> str:
-    """SHA-256 of the sprites: other sprites need another folder."""
-    return hashlib.sha256(collection.tiles.tobytes()).hexdigest()
+    """SHA-256 of the sprites, and of their labels: others need another folder."""
+    content = hashlib.sha256(collection.tiles.tobytes())
+    if collection.classes:
+        content.update(json.dumps(collection.labels).encode())
+    return content.hexdigest()
 
 
 def earlier_report(out: Path, collection: Collection) -> dict:
     """The report of an earlier run in the same folder, or the beginning of one.
 
-    Raises ValueError if that run had other sprites.
+    Raises ValueError if that run had other sprites or labels, and for a folder in which
+    something else would be overwritten, such as the sheet that is read.
     """
+    file = out / "report.json"
+    others = [name for name in WRITTEN if (out / name).exists()]
+    if others and not file.exists():
+        raise ValueError(
+            f"{out} holds {others[0]} and no report.json: it is not from this program, "
+            "and would be overwritten; give another --out"
+        )
     own = fingerprint(collection)
     n, height, width = collection.tiles.shape[:3]
     new = {
@@ -974,10 +1003,11 @@ def earlier_report(out: Path, collection: Collection) -> dict:
         },
         "runs": [],
     }
-    report = stored(out / "report.json", new)
+    report = stored(file, new)
     if report.get("sprites", {}).get("sha256") != own:
         raise ValueError(
-            f"{out} was made from other sprites; give another --out, or remove it"
+            f"{out} was made from other sprites, or from other folders of them; give "
+            "another --out, or remove it"
         )
     return report
 
@@ -985,7 +1015,7 @@ def earlier_report(out: Path, collection: Collection) -> dict:
 def earlier_network(out: Path, collection: Collection, report: dict) -> du.SpriteUnet:
     """The network of an earlier run, or the course's."""
     weights = out / "weights.pth"
-    if not report["runs"] or not weights.exists():
+    if not weights.exists():
         return new_network(collection)
     network = du.load_weights(new_network(collection, None), weights)
     minutes = sum(run["minutes"] for run in report["runs"])
@@ -1004,24 +1034,18 @@ def trained(network, collection, options, report: dict) -> nn.Module:
     best = deepcopy(network).eval()
     seed = options.seed + len(report["runs"])
     report["runs"].append(row)
-    looks = train(network, collection, options.minutes * 60, seed=seed)
+    looks = ()
+    if options.minutes:
+        looks = train(network, collection, options.minutes * 60, seed=seed)
     try:
-        for look in looks if options.minutes else ():
+        for look in looks:
             row["minutes"] = round(look.seconds / 60, 3)
             row["steps"] = look.step
             row["looks"].append([look.step, look.training, look.held_out])
             if look.best and (before is None or not look.held_out > before):
                 best = deepcopy(look.network)
                 du.save_weights(best, out / "weights.pth", half=False)
-            doubt = best_doubt(best, collection, n=8, steps=options.steps)
-            samples = draw(
-                best,
-                collection,
-                16,
-                seed=options.seed,
-                steps=options.steps,
-                doubt=doubt,
-            )
+            samples = drawn(best, collection, options, 16, trials=8)
             shown = on_checkerboard(samples)
             save_picture(du.show_images(shown, 8, 4), out / "progress.png")
             write_json(out / "report.json", report)
@@ -1031,6 +1055,36 @@ def trained(network, collection, options, report: dict) -> nn.Module:
     if not (out / "weights.pth").exists():
         du.save_weights(best, out / "weights.pth", half=False)
     return best
+
+
+def drawn(network, collection, options, n: int, *, trials: int = 16, ask=None):
+    """n tiles, with the options' seed and steps, and the doubt that suits the network.
+
+    trials: tiles that are drawn to find that doubt.
+    """
+    doubt = best_doubt(network, collection, n=trials, steps=options.steps)
+    return draw(
+        network,
+        collection,
+        n,
+        seed=options.seed,
+        ask=ask,
+        steps=options.steps,
+        doubt=doubt,
+    )
+
+
+def in_numbers(choice: Choice, collection: Collection) -> dict:
+    """What became of the drawn tiles, for the report."""
+    times = still_noise(choice.strangeness, collection)
+    chosen = choice.strangeness[choice.order]
+    return {
+        "drawn": len(choice.strangeness),
+        "copies": len(choice.copies),
+        "chosen": len(choice.order),
+        "strangeness": [round(float(score), 4) for score in chosen],
+        "times_as_strange_as_yours": None if times is None else round(times, 3),
+    }
 
 
 def told(look: Look) -> str:

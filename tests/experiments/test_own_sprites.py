@@ -334,6 +334,13 @@ def test_training_ends_when_the_held_out_loss_has_turned(own):
     assert not own.has_turned([None] * 9)
 
 
+@pytest.mark.parametrize("seconds, steps", [(0, 5), (5, 0), (np.inf, np.inf)])
+def test_a_training_without_a_step_or_an_end_is_refused(own, small, seconds, steps):
+    network = own.new_network(small, None)
+    with pytest.raises(ValueError, match="expected numbers above 0, not both inf"):
+        next(own.train(network, small, seconds, steps=steps))
+
+
 @pytest.mark.slow
 def test_training_asks_for_labels(own, monkeypatch):
     monkeypatch.setattr(own, "BATCH", 16)
@@ -444,6 +451,19 @@ def test_a_sheet_has_alpha_size_and_order(own):
     assert not pixels[24:, 36:].any()
 
 
+def test_nothing_new_is_an_empty_sheet(own, tmp_path):
+    collection = collection_of(own, random_sprites(20))
+    choice = own.choose(collection.tiles, collection)
+    assert len(choice.order) == 0
+    own.write_sprites(tmp_path, collection.tiles, choice, collection)
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert not np.asarray(picture).any()
+    none = own.Choice(choice.order, choice.order, choice.nearest, choice.strangeness)
+    own.write_sprites(tmp_path, collection.tiles, none, collection)
+    with Image.open(tmp_path / "copies.png") as picture:
+        assert not np.asarray(picture).any()
+
+
 # ---- The program ---------------------------------------------------------------------
 
 
@@ -509,6 +529,52 @@ def test_other_sprites_need_another_folder(quick, sheet, tmp_path, capsys):
     assert {file: file.read_bytes() for file in out.glob("*.*")} == before
 
 
+def test_the_same_sprites_in_other_folders_are_another_collection(own):
+    tiles = random_sprites(20)
+    labels = ["food", "hero"] * 10
+    renamed = ["food", "monster"] * 10
+    every = [collection_of(own, tiles, names) for names in (None, labels, renamed)]
+    assert len({own.fingerprint(collection) for collection in every}) == 3
+
+
+@pytest.mark.parametrize("name", ["sheet.png", "weights.pth", "sprites/00.png"])
+def test_files_of_another_origin_are_not_overwritten(own, name, tmp_path, capsys):
+    tiles = random_sprites(40, 8)
+    mine = save(tmp_path / "sheet.png", as_sheet(tiles, 8))
+    out = tmp_path / "out"
+    theirs = out / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(mine.read_bytes())
+    path = theirs if name == "sheet.png" else mine
+    with pytest.raises(SystemExit):
+        run(own, path, "--out", out, *SHORT)
+    said = capsys.readouterr().err
+    assert f"holds {name.split('/')[0]} and no report.json" in said
+    assert theirs.read_bytes() == mine.read_bytes()
+    assert len([file for file in out.rglob("*") if file.is_file()]) == 1
+
+
+def test_a_run_killed_before_its_first_report_goes_on(
+    quick, sheet, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "out"
+    written = quick.write_json
+
+    def killed(path, content):
+        if content["runs"]:
+            raise SystemExit("killed")
+        written(path, content)
+
+    monkeypatch.setattr(quick, "write_json", killed)
+    with pytest.raises(SystemExit, match="killed"):
+        run(quick, sheet, "--out", out, *SHORT)
+    assert (out / "weights.pth").exists()
+    monkeypatch.setattr(quick, "write_json", written)
+    capsys.readouterr()
+    run(quick, sheet, "--out", out, *SHORT)
+    assert "going on from" in capsys.readouterr().out
+
+
 def test_an_interrupted_run_draws_with_what_it_has(quick, sheet, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -532,6 +598,10 @@ def test_a_folder_inside_that_of_the_sprites_is_refused(own, sheet, tmp_path, ca
         (("--tile", "16x16x16"), "expected 16 or 16x24"),
         (("--background", "nonsense"), "expected auto, none, a colour"),
         (("--minutes", "-1"), "--minutes -1.0"),
+        (("--minutes", "nan"), "--minutes nan"),
+        (("--minutes", "inf"), "--minutes inf"),
+        (("--steps", "0"), "--steps 0"),
+        (("--steps", "501"), "--steps 501"),
         (("--samples", "0"), "--samples 0"),
         (("--tile", "7"), "expected sides"),
         (("--tile", "8", "--ask", "dragons"), "--ask dragons"),
