@@ -157,6 +157,16 @@ def test_the_student_is_trained_once(distill, tmp_path, capsys):
     assert file.read_bytes() == before
 
 
+def test_what_killed_trainings_left_is_removed(distill, tmp_path):
+    (tmp_path / "runs").mkdir()
+    names = ("sprite_unet_student.pth", "runs/sprite_unet_student.pt")
+    left = [tmp_path / f"{name}.0123abcd.tmp" for name in names]
+    for file in left:
+        file.write_bytes(b"half a file")
+    distill.train(distill.Settings(**SMALL), tmp_path)
+    assert not any(file.exists() for file in left)
+
+
 # ---- Scores -------------------------------------------------------------------------
 
 

@@ -89,6 +89,13 @@ def seen(network, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
     return du.predict_x0(x, t, noise, SCHEDULE)
 
 
+def last(walked: Iterator, x: Tensor) -> Tensor:
+    """The pictures at the end of a walk that began with x."""
+    for _, reached, _ in walked:
+        x = reached
+    return x
+
+
 def ddpm_step(x, t, t_prev, noise, z) -> Tensor:
     """A step of the sampler that the student is made for."""
     return du.denoise_add_noise(
@@ -146,9 +153,7 @@ class Distillation:
             context=c,
             generator=generator,
         )
-        for _, reached, _ in walked:
-            x = reached
-        return x.float(), path[-1]
+        return last(walked, x).float(), path[-1]
 
     def noised(self, x_0: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Drawings with noise, each at a random step: (x_t, t)."""
@@ -299,6 +304,7 @@ def train(settings: Settings, out: Path) -> Path:
     file = out / "sprite_unet_student.pth"
     record = out / "sprite_unet_student_history.json"
     du.sweep_temporary(out, "sprite_unet_student")
+    du.sweep_temporary(out / "runs", "sprite_unet_student")
     work = Distillation(settings, out / "runs" / "sprite_unet_student.pt")
     before = stored(record, {})
     whose = {key: work.history[key] for key in ("settings", "teacher")}
@@ -347,9 +353,7 @@ def multistep(solver: type):
             context=context,
             generator=generator,
         )
-        for _, reached, _ in walked:
-            x = reached
-        return x
+        return last(walked, x_T)
 
     return draw
 
