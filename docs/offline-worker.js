@@ -6,8 +6,9 @@ const KEPT = "book";
 self.addEventListener("install", () => self.skipWaiting());
 self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
 
-/** The same answer with the two headers that allow threads. */
+/** The same answer with the headers that allow threads. */
 function isolated(response) {
+  if (response.type === "opaqueredirect") return response; // may not be changed
   const headers = new Headers(response.headers);
   headers.set("Cross-Origin-Opener-Policy", "same-origin");
   headers.set("Cross-Origin-Embedder-Policy", "require-corp");
@@ -18,17 +19,28 @@ function isolated(response) {
 
 /** From the network; where there is none, what was kept. */
 async function answer(request) {
-  const kept = await caches.open(KEPT);
+  let response;
   try {
-    const response = await fetch(request);
-    if (response.ok) await kept.put(request, response.clone());
-    return isolated(response);
+    response = await fetch(request);
   } catch (error) {
-    const isPage = request.mode === "navigate"; // the playground's knobs do not matter
-    const response = await kept.match(request, { ignoreSearch: isPage });
+    response = await keptAnswer(request);
     if (!response) throw error;
     return isolated(response);
   }
+  // not kept: a part of a file (206). A full disk is no reason to answer nothing.
+  if (response.status === 200) await put(request, response.clone()).catch(() => {});
+  return isolated(response);
+}
+
+async function keptAnswer(request) {
+  const kept = await caches.open(KEPT);
+  const isPage = request.mode === "navigate"; // the playground's knobs do not matter
+  return kept.match(request, { ignoreSearch: isPage });
+}
+
+async function put(request, response) {
+  const kept = await caches.open(KEPT);
+  await kept.put(request, response);
 }
 
 self.addEventListener("fetch", (event) => {

@@ -47,7 +47,7 @@ function readAddress() {
 /** Turn the knobs that an address or a button names. */
 function turnTo(wanted) {
   for (const [name, value] of wanted) {
-    if (name in knobs()) form.elements[name].value = value;
+    if (Object.hasOwn(knobs(), name)) form.elements[name].value = value;
   }
 }
 
@@ -76,7 +76,10 @@ function showKnobs() {
 
 // ---- Drawing -------------------------------------------------------------------------
 
+let waiting; // for the knobs to rest
+
 function draw() {
+  clearTimeout(waiting);
   showKnobs();
   writeAddress();
   request = { ...knobs(), id: request.id + 1 };
@@ -88,7 +91,6 @@ function draw() {
 }
 
 /** Wait until nothing has changed for a moment, then draw. */
-let waiting;
 function drawSoon(milliseconds) {
   clearTimeout(waiting);
   waiting = setTimeout(draw, milliseconds);
@@ -104,6 +106,7 @@ function receive({ data }) {
   }
   if (data.id !== request.id) return;
   if (data.error) {
+    playground.setAttribute("aria-busy", "false");
     part("status").textContent = `It could not draw: ${data.error}`;
     return;
   }
@@ -196,6 +199,7 @@ part("share").addEventListener("click", async () => {
   }
 });
 addEventListener("popstate", () => {
+  if (!settings) return;
   readAddress();
   draw();
 });

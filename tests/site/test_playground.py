@@ -3,6 +3,7 @@
 Each difference that matters is printed: `pytest -m browser -s tests/site`.
 """
 
+from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import diffusion_utilities as du
 
 pytestmark = pytest.mark.browser
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEDULE = du.NoiseSchedule.linear()
 AB = SCHEDULE.ab.tolist()
 KNOBS = ("seed", "steps", "guidance", "n", "sampler")  # eta is for DDIM only
@@ -370,6 +372,45 @@ def test_it_works_offline_after_the_first_visit_and_then_with_threads(new_page):
     assert page.evaluate("crossOriginIsolated")
     redrawn(page, lambda: page.press("#seed", "ArrowRight"))
     assert canvas(page) != picture
+
+
+ANSWER = """async ([source, given]) => {
+  const self = { addEventListener() {} };
+  const kept = {
+    put: async () => { throw new Error("no room"); },
+    match: async () => undefined,
+  };
+  const caches = { open: async () => kept };
+  const redirect = { type: "opaqueredirect", status: 0, headers: [], body: null };
+  const response = given ? new Response("a page", { status: given }) : redirect;
+  const load = new Function("self", "caches", "fetch", source + "; return answer;");
+  const answer = load(self, caches, async () => response);
+  const answered = await answer({ mode: "navigate" });
+  return [answered.status, given ? await answered.text() : answered === redirect];
+}"""
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [(200, [200, "a page"]), (206, [206, "a page"]), (0, [0, True])],
+    ids=["the disk is full", "a part of a file", "a redirect"],
+)
+def test_what_cannot_be_kept_is_answered_all_the_same(browser, given, expected):
+    page = browser.new_page()
+    source = (DOCS / "offline-worker.js").read_text(encoding="utf8")
+    assert page.evaluate(ANSWER, [source, given]) == expected
+    page.close()
+
+
+def test_a_failed_drawing_is_no_longer_busy(new_page):
+    page = opened(new_page, words="a hero", **SMALL)
+    page.evaluate(
+        "() => { Worker.prototype.postMessage = function ({ id }) {"
+        "this.onmessage({ data: { id, error: 'no memory' } }); }; }"
+    )
+    page.click("#another")
+    assert "no memory" in page.text_content("#status")
+    assert page.get_attribute("#playground", "aria-busy") == "false"
 
 
 def test_it_asks_no_other_host(new_page):
