@@ -151,7 +151,7 @@ def export(weights: Path | None = None, out: Path = OUT) -> None:
     network = graph.SerializeToString()
     digest = hashlib.sha256(network).hexdigest()[:12]
 
-    out.mkdir(parents=True, exist_ok=True)
+    du.sweep_temporary(out)  # or the book would publish what a killed export left
     with du.written_whole(out / "network.onnx") as path:
         path.write_bytes(network)
     with du.written_whole(out / "settings.json") as path:

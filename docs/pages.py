@@ -136,6 +136,6 @@ def finish(app, exception) -> None:
 
 
 def _copy_all(files: Iterable[Path], folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for path in files:
         shutil.copy(path, folder)

@@ -133,6 +133,17 @@ def test_each_instrument_says_where_it_can_be_turned(book, path):
     assert len(re.findall(r"run this lesson", page)) == instruments
 
 
+def test_what_a_killed_export_left_is_not_published(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import export
+
+    (tmp_path / "network.onnx.0123abcd.tmp").write_bytes(b"half a network")
+    export.export(out=tmp_path)
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"network.onnx", "settings.json"}
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_download_button_gives_the_lesson_itself(book, pages, path):
     page = book / "notebooks" / f"{path.stem}.html"
