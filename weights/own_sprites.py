@@ -351,7 +351,10 @@ def families(tiles: np.ndarray) -> np.ndarray:
     pairs.fill_diagonal_(True)
     family = torch.arange(len(tiles))
     while True:  # each takes the smallest number among its relatives
-        smallest = torch.where(pairs, family, len(family)).amin(1)
+        smallest = [
+            torch.where(some, family, len(family)).amin(1) for some in pairs.split(500)
+        ]
+        smallest = torch.cat(smallest)
         if torch.equal(smallest, family):
             return family.numpy()
         family = smallest
