@@ -3429,7 +3429,8 @@ def load_tiles(
     """Your own sprites, and the file that each comes from.
 
     path: a sheet, which is cut into tiles row by row, or a folder of pictures of the
-        size of one tile. They are read in the order of their paths, subfolders too.
+        size of one tile. They are read in the order of their paths, subfolders too,
+        except those whose names begin with a dot.
     tile: the side of a sprite in pixels, or its (width, height).
     margin: pixels to the left of the first tile and above it.
     spacing: pixels between two tiles.
@@ -3565,7 +3566,7 @@ def _picture_files(folder: Path) -> list[Path]:
     """The pictures in a folder and its subfolders; other files get one line."""
     with _reading(folder, "a folder that may be read"):
         every = sorted(file for file in folder.rglob("*") if file.is_file())
-    every = [file for file in every if not file.name.startswith(".")]
+    every = [file for file in every if not _is_hidden(file.relative_to(folder))]
     files = [file for file in every if file.suffix.lower() in PICTURE_ENDINGS]
     endings = {file.suffix or file.name for file in every} - {f.suffix for f in files}
     if len(files) < len(every):
@@ -3574,6 +3575,11 @@ def _picture_files(folder: Path) -> list[Path]:
             f"({', '.join(sorted(endings)[:5])})"
         )
     return files
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether the name of a file, or of a folder above it, begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _cut_files(

@@ -230,6 +230,18 @@ def test_every_format_is_read_and_subfolders_too(tmp_path, capsys):
     assert "1 files that are no pictures (.txt)" in capsys.readouterr().out
 
 
+def test_hidden_files_and_folders_are_not_read(tmp_path, capsys):
+    """Such as the thumbnails of a file manager, and a repository's own files."""
+    folder = tmp_path / ".above"  # what lies above the folder does not matter
+    for name in ("a", ".b", ".thumbnails/a", "sub/.cache/a"):
+        save(folder / f"{name}.png", np.zeros((16, 16, 3)))
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("no picture")
+    _, files = du.load_tiles(folder)
+    assert files == [folder / "a.png"]
+    assert capsys.readouterr().out == ""
+
+
 def test_many_files_with_the_same_fault_get_one_line(tmp_path, capsys):
     for n in range(50):
         save(tmp_path / f"small_{n:02d}.png", np.zeros((19, 19, 3)))
