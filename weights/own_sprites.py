@@ -30,7 +30,7 @@ from torch import Generator, Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "experiments"))
-from tables import stored, write_json
+from tables import check_writable, stored, write_json
 from training import random_rows
 
 import diffusion_utilities as du  # found beside this folder
@@ -906,6 +906,7 @@ def run(options: argparse.Namespace) -> None:
     print(described(collection))
     report = earlier_report(out, collection)
     network = earlier_network(out, collection, report)
+    check_folder(out)
     du.sweep_temporary(out)
     du.sweep_temporary(out / "sprites")
     write_json(out / "report.json", report)  # says whose the other files are
@@ -936,6 +937,14 @@ def check(options: argparse.Namespace) -> None:
             f"--out {options.out} is inside {options.path}: its pictures would be read "
             "as yours the next time; give another folder"
         )
+
+
+def check_folder(out: Path) -> None:
+    """Make the folder. Raises ValueError if nothing can be written there."""
+    try:
+        check_writable(out, "report.json")
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be written: {error}") from None
 
 
 def read(options: argparse.Namespace) -> Collection:

@@ -537,6 +537,12 @@ def test_the_same_sprites_in_other_folders_are_another_collection(own):
     assert len({own.fingerprint(collection) for collection in every}) == 3
 
 
+def test_a_folder_that_cannot_be_written_is_named(own, sheet, capsys):
+    with pytest.raises(SystemExit):
+        run(own, sheet, "--out", sheet, *SHORT)
+    assert f"--out {sheet} cannot be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["sheet.png", "weights.pth", "sprites/00.png"])
 def test_files_of_another_origin_are_not_overwritten(own, name, tmp_path, capsys):
     tiles = random_sprites(40, 8)
