@@ -12,60 +12,12 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from own_pictures import OPAQUE, SHEET, colours_in, draw_sheet
 from PIL import Image
 
 import diffusion_utilities as du
 
 LESSON = du.COURSE / "notebooks" / "16_your_own_sprites.ipynb"
-
-# ---- A sheet drawn by hand -----------------------------------------------------------
-
-# Sixteen tiles of 8x8: heart, key, skull, potion, sword, coin, mushroom, tree; fish,
-# ghost, moon, star, house, flag, the flag mirrored, boat.
-SHEET = """
-........ ..kkk... .kkkkkk. ..kkkk.. ......kk ..kkkk.. ..kkkk.. ...kk...
-.kk..kk. .kyyyk.. kwwwwwwk ...kk... .....ksk .kyyyyk. .krrwrk. ..kggk..
-krrkkrrk .ky.yk.. kwkwwkwk ..kwwk.. ....ksk. kyywyyyk krwrrrrk .kggggk.
-krwrrrrk .kyyyk.. kwkwwkwk .kwbwwk. k..ksk.. kyyynyyk krrrrwrk ..kggk..
-krrrrrrk ..kyk... kwwkkwwk kbbbbbbk .kksk... kyynyyyk kkkkkkkk .kggggk.
-.krrrrk. ..kyyk.. .kwwwwk. kbbwbbbk ..kk.... kyyyyyyk ..kwwk.. kggggggk
-..krrk.. ..kyk... .kwkwwk. kbbbbbbk .knkk... .kyyyyk. ..kwwk.. .kknnkk.
-...kk... ..kyyk.. ..kkkk.. .kkkkkk. kk..k... ..kkkk.. ..kkkk.. ...kk...
-
-........ ..kkkk.. ..kkk... ...kk... ...kk... kk...... ......kk ...k....
-..kkkk.k .kwwwwk. .kyyk... ...yy... ..krrk.. krrkkk.. ..kkkrrk ...kwk..
-.kbbbbkk kwkwkwwk kyyk.... kkkyykkk .krrrrk. krrrrrkk kkrrrrrk ...kwwk.
-kbwbbbbk kwkwkwwk kyyk.... .kyyyyk. krrrrrrk krrrkkk. .kkkrrrk ...kwwwk
-kbkbbbbk kwwwwwwk kyyk...k ..kyyk.. .kwwwwk. kkkk.... ....kkkk ...k....
-.kbbbbkk kwwwwwwk kyyykkyk .kyyyyk. .kwnwbk. k....... .......k kkkkkkkk
-..kkkk.k kwkwwkwk .kyyyyk. kyykkyyk .kwnwwk. k....... .......k .knnnnk.
-........ .k.kk.k. ..kkkk.. kk....kk .kkkkkk. k....... .......k ..kkkk..
-"""
-COLOURS = {
-    ".": "00000000",
-    "k": "2a1f3dff",
-    "r": "d8434eff",
-    "y": "f2c14eff",
-    "g": "4fa65bff",
-    "b": "4a7fd0ff",
-    "n": "8a5a3cff",
-    "s": "b9c4d6ff",
-    "w": "ffffffff",
-}
-OPAQUE = {tuple(bytes.fromhex(colour[:6])) for colour in [*COLOURS.values()][1:]}
-
-
-def draw_sheet(path):
-    lines = [list(line.replace(" ", "")) for line in SHEET.split("\n") if line]
-    letters = np.array(lines)
-    pixels = np.zeros((*letters.shape, 4), np.uint8)
-    for letter, colour in COLOURS.items():
-        pixels[letters == letter] = [*bytes.fromhex(colour)]
-    Image.fromarray(pixels).save(path)
-
-
-def colours_in(pixels):
-    return {tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()}
 
 
 def code_of_the_lesson():

@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from own_pictures import as_sheet, random_sprites, save
 from PIL import Image
 
 import diffusion_utilities as du
@@ -19,46 +20,6 @@ CLEAR = (255, 255, 255, 0)
 @pytest.fixture
 def own(program):
     return program("own_sprites")
-
-
-def save(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
-    return path
-
-
-def random_sprites(n, side=16, seed=0, colours=6):
-    """Blots of different shapes and colours on a transparent background."""
-    rng = np.random.default_rng(seed)
-    palette = rng.integers(0, 256, (colours, 3))
-    tiles = np.zeros((n, side, side, 4), np.uint8)
-    for tile in tiles:
-        left, top = rng.integers(0, side // 3, 2)
-        right, bottom = rng.integers(side // 2, side, 2)
-        shape = (bottom - top, right - left)
-        drawn = rng.random(shape) < 0.8
-        tile[top:bottom, left:right, :3] = palette[rng.integers(0, colours, shape)]
-        tile[top:bottom, left:right, 3] = np.where(drawn, 255, 0)
-    return tiles
-
-
-def as_sheet(tiles, columns, margin=0, spacing=0, ground=(0, 0, 0, 0)):
-    height, width = tiles.shape[1:3]
-    rows = -(-len(tiles) // columns)
-    sheet = np.zeros(
-        (
-            2 * margin + rows * (height + spacing) - spacing,
-            2 * margin + columns * (width + spacing) - spacing,
-            4,
-        ),
-        np.uint8,
-    )
-    sheet[:] = ground
-    for place, tile in enumerate(tiles):
-        y = margin + place // columns * (height + spacing)
-        x = margin + place % columns * (width + spacing)
-        sheet[y : y + height, x : x + width] = tile
-    return sheet
 
 
 # ---- What is understood --------------------------------------------------------------
