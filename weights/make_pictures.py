@@ -246,7 +246,8 @@ def lesson_13() -> Image.Image:
 def lesson_14() -> Image.Image:
     """The strong network in 20 and 2 calls, and its student in 4, 2 and 1."""
     student = du.sprite_network(du.WEIGHTS / "sprite_unet_student.pth")
-    rows = {"20 calls": du.sprite_network(), "2 calls": du.sprite_network()}
+    teacher = du.sprite_network()
+    rows = {"teacher, 20": teacher, "teacher, 2": teacher}
     rows |= {"student, 4": student, "student, 2": student, "student, 1": student}
     pictures = {}
     for (label, network), calls in zip(rows.items(), (20, 2, 4, 2, 1)):
