@@ -3,7 +3,7 @@
 // worker.js draws. This page shows each step, remembers the walk for the slider below,
 // and writes every knob into the address, so that a link draws the same sprites.
 
-import { splitWords } from "./sampler.js";
+import { Noise, splitWords } from "./sampler.js";
 
 const part = (id) => document.getElementById(id);
 const playground = part("playground");
@@ -12,7 +12,7 @@ const walkSlider = part("walk");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const SIDE = 16; // pixels of a sprite
 const LOADING = "loading the network: 4 MB, and the first time 14 MB to run it";
-const FIRST = "a hero with long pink hair in a blue robe, holding a staff";
+const FIRST = "a hero with pink hair in a blue robe";
 
 let settings; // what export.py wrote
 let frames = []; // the walk so far: {t, x, picture}
@@ -117,6 +117,8 @@ function receive({ data }) {
   if (data.id !== request.id) return;
   if (data.loading) {
     part("status").textContent = LOADING;
+    const { seed, n } = request; // meanwhile, the noise that it will begin with
+    if (!still.matches) paint(part("now"), new Noise(seed).draw(n * 3 * SIDE * SIDE));
     return;
   }
   if (data.error) {
@@ -153,10 +155,10 @@ function show(place) {
   part("guess").setAttribute("aria-label", `guess of the sprites at t = ${t}, ${what}`);
 }
 
-/** Paint sprites, n x 3 x 16 x 16 from -1 to 1: four in a square, more in rows of four. */
+/** Paint sprites, n x 3 x 16 x 16 from -1 to 1, in two columns or, if they fit, four. */
 function paint(canvas, x) {
   const n = x.length / (3 * SIDE * SIDE);
-  const columns = n > 4 ? 4 : 2;
+  const columns = n > 4 && canvas.clientWidth >= 4 * 48 ? 4 : 2;
   const gap = 1;
   canvas.width = columns * (SIDE + gap) - gap;
   canvas.height = Math.ceil(n / columns) * (SIDE + gap) - gap;
