@@ -98,6 +98,7 @@ function draw() {
   started = performance.now();
   playground.setAttribute("aria-busy", "true");
   part("status").textContent = "drawing";
+  part("copied").textContent = "";
   worker.postMessage(request);
 }
 
@@ -211,9 +212,9 @@ walkSlider.addEventListener("input", () => {
 part("share").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(location.href);
-    part("status").textContent = "The link is in the clipboard.";
+    part("copied").textContent = "The link is in the clipboard.";
   } catch {
-    part("status").textContent = "Copy the page's address: it draws these sprites.";
+    part("copied").textContent = "Copy the page's address: it draws these sprites.";
   }
 });
 addEventListener("popstate", () => {

@@ -23,8 +23,8 @@ async function networkNamed(name) {
   try {
     return await networks[name];
   } catch (error) {
-    delete networks[name]; // perhaps there is a connection next time
-    throw error;
+    delete networks[name]; // perhaps it loads next time
+    throw new Error("the network did not load. Is there a connection?", { cause: error });
   }
 }
 
@@ -90,6 +90,6 @@ function justLoaded() {
 }
 
 self.onmessage = ({ data }) => {
-  draw(data).catch((error) => self.postMessage({ id: data.id, error: String(error) }));
+  draw(data).catch(({ message }) => self.postMessage({ id: data.id, error: message }));
 };
 self.postMessage({ ready: true, settings });
