@@ -284,7 +284,7 @@ def test_frequencies_sum_to_1_and_step_0_has_none():
 
 @pytest.mark.parametrize("spread", (0, -1, float("nan")))
 def test_another_spread_is_refused(spread):
-    with pytest.raises(ValueError, match="spread=.*expected a number above 0"):
+    with pytest.raises(ValueError, match="spread=.*expected a number from 0.01"):
         du.straight_frequencies(SCHEDULE, spread=spread)
 
 
