@@ -2681,6 +2681,7 @@ def draw(
 MAX_BYTES = 512 * 2**20  # of a file, and of what it holds when it is unpacked
 MAX_PIXELS = 16_000_000  # of a picture
 # Formats with a signature come first; TGA has none.
+PLAIN = "biuf"  # the kinds of numbers that an array may hold, in NumPy's letters
 PICTURE_FORMATS = ("PNG", "GIF", "BMP", "JPEG", "WEBP", "TGA")
 NUMBERS = (
     torch.float16,
@@ -3136,7 +3137,7 @@ def load_array(path: str | os.PathLike, name: str | None = None) -> np.ndarray:
     kind = "a NumPy array file of plain numbers"
     with _reading(path, kind, "copy it again, or write it with np.save"):
         array = _read_npy(path) if name is None else _read_npz(path, name)
-        if array.dtype.kind not in "biuf":
+        if array.dtype.kind not in PLAIN:
             raise UnusableFile(
                 f"{path} holds {str(array.dtype)[:80]}; expected plain numbers"
             )
@@ -3162,17 +3163,41 @@ def _read_npy(path: Path) -> np.ndarray:
         )
     if start != b"\x93NUMPY":
         raise ValueError("it does not begin as np.save begins a file")
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    expected = mapped.offset + mapped.nbytes
-    array = np.array(mapped)
-    del mapped  # Windows locks a file that is mapped
+    with open(path, "rb") as file:
+        shape, dtype = _npy_header(path, file)
+        expected = file.tell() + dtype.itemsize * math.prod(shape)
     size = os.path.getsize(path)
     if size != expected:
         raise UnusableFile(
             f"{path} is damaged: it has {size:,} bytes; expected {expected:,} for "
-            f"{array.dtype} of shape {array.shape}. Copy it again"
+            f"{dtype} of shape {shape}. Copy it again"
         )
-    return array
+    return np.load(path, allow_pickle=False)
+
+
+def _npy_header(path: Path, file: io.BufferedReader) -> tuple[tuple, np.dtype]:
+    """The (shape, dtype) in a .npy file's header, where the file is then read up to.
+
+    They are checked before the array is read, because NumPy trusts them: a side of -1
+    can end Python itself.
+    """
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+        (3, 0): np.lib.format.read_array_header_2_0,  # other letters, same layout
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"version {version} of the format is unknown")
+    shape, _, dtype = readers[version](file)
+    if dtype.kind not in PLAIN:
+        raise UnusableFile(f"{path} holds {str(dtype)[:80]}; expected plain numbers")
+    if any(side < 0 for side in shape):
+        raise UnusableFile(
+            f"{path} is damaged: its shape is {shape}; expected sides of 0 or more. "
+            "Copy it again"
+        )
+    return shape, dtype
 
 
 def _read_npz(path: Path, name: str) -> np.ndarray:
