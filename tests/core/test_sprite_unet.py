@@ -197,7 +197,7 @@ def test_it_learns_from_rows_and_from_captions():
 @torch.no_grad()
 @pytest.mark.parametrize("context", (torch.eye(175)[:2], words("a red hero", "")))
 def test_it_is_exported_to_onnx_and_says_the_same_there(context):
-    model = network()
+    model = network(channels=(8, 8, 8))
     inputs = (pictures(2, side=8), torch.tensor([0.2, 0.9]), context.float())
     file = io.BytesIO()
     with warnings.catch_warnings():
