@@ -382,6 +382,7 @@ WAYS = {
     "DDPM": ("teacher", ddpm_tilde, straight, (1, 2, 4, 8, 20, 50), 1),
     "DDIM": ("teacher", ddim, straight, (2, 4, 8, 20), 1),
     "2M": ("teacher", multistep(du.SecondOrder), straight, (2, 4, 8, 20), 1),
+    "DDIM, even in t": ("teacher", ddim, even, (4, 8, 20), 1),
     "iPNDM, even in t": ("teacher", multistep(du.AdamsBashforth), even, (4, 8, 20), 1),
     "DDPM, even in t": ("teacher", ddpm_tilde, even, (4, 8, 20, 50), 1),
     "DDPM, restarts": ("teacher", ddpm_tilde, restarting, (20, 50), 1),
