@@ -138,10 +138,10 @@ def test_what_a_killed_export_left_is_not_published(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
     import export
 
-    (tmp_path / "network.onnx.0123abcd.tmp").write_bytes(b"half a network")
+    (tmp_path / "strong.onnx.0123abcd.tmp").write_bytes(b"half a network")
     export.export(out=tmp_path)
     names = {file.name for file in tmp_path.iterdir()}
-    assert names == {"network.onnx", "settings.json"}
+    assert names == {"strong.onnx", "student.onnx", "settings.json"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
