@@ -29,8 +29,7 @@ GRASS = (70, 120, 90)
 
 def sheet(name: str) -> np.ndarray:
     """The pictures (64, 16, 16, 3) uint8 of a stored sheet."""
-    with np.load(RESULTS / f"{name}.npz") as file:
-        return file["pictures"]
+    return du.load_array(RESULTS / f"{name}.npz", "pictures")
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -71,9 +70,9 @@ def lesson_2() -> Image.Image:
 
 def lesson_3() -> Image.Image:
     """Heroes by the lesson's first recipe and by its last, seed 1 each."""
-    with np.load(RESULTS / "first_sprites.npz") as file:
-        first = file["noise, evenly, Adam, seed 1"][:8]
-        last = file["picture, the middle, Muon, seed 1"][:8]
+    path = RESULTS / "first_sprites.npz"
+    first = du.load_array(path, "noise, evenly, Adam, seed 1")[:8]
+    last = du.load_array(path, "picture, the middle, Muon, seed 1")[:8]
     return du.show_images(np.concatenate((first, last)), columns=8, zoom=3)
 
 
@@ -119,10 +118,11 @@ def lesson_6() -> Image.Image:
 
 def lesson_7() -> Image.Image:
     """Eight stored edits that are right: the sprites before, and after."""
-    with np.load(RESULTS / "editing.npz") as file:
-        right = np.flatnonzero(file["right"])[:8]
-        pictures = np.concatenate((file["real"][right], file["edited"][right]))
-    return du.show_images(pictures, columns=8, zoom=3)
+    path = RESULTS / "editing.npz"
+    right = np.flatnonzero(du.load_array(path, "right"))[:8]
+    real = du.load_array(path, "real")[right]
+    edited = du.load_array(path, "edited")[right]
+    return du.show_images(np.concatenate((real, edited)), columns=8, zoom=3)
 
 
 def lesson_8() -> Image.Image:
@@ -155,8 +155,8 @@ def lesson_10() -> Image.Image:
         "residual",
         "ContextUnet",
     )
-    with np.load(RESULTS / "five_unets.npz") as file:
-        rows = [file[name] for name in names]
+    path = RESULTS / "five_unets.npz"
+    rows = [du.load_array(path, name) for name in names]
     grey = np.concatenate(rows)[..., None]
     pictures = np.repeat(grey, 3, axis=3)
     return du.show_images(pictures, columns=len(rows[0]), zoom=2)
@@ -327,8 +327,8 @@ def lesson_17() -> Image.Image:
     clinic = json.loads((du.WEIGHTS / "clinic.json").read_text(encoding="utf8"))
     numbers = clinic["numbers"]
     patients = sorted(numbers, key=numbers.get)
-    with np.load(RESULTS / "clinic.npz") as file:
-        sheets = [file[f"{patient}: sheet"] for patient in patients]
+    path = RESULTS / "clinic.npz"
+    sheets = [du.load_array(path, f"{patient}: sheet") for patient in patients]
     heroes = [some[0] for some in sheets]
     food = [some[10] for some in sheets]
     return du.show_images(np.stack(heroes + food), columns=8, zoom=3)
