@@ -184,30 +184,31 @@ def lesson_12() -> Image.Image:
     """
     weights = np.array((0.5, 0.2, 0.3))
     means = np.array((-1.2, 0.1, 1.1))
-    height = 200
     ab = SCHEDULE.ab.numpy()
     beta = SCHEDULE.b.numpy()
     variance = ab * 0.15**2 + 1 - ab
-    x = np.linspace(2.8, -2.8, height)[:, None, None]
+    x = np.linspace(2.8, -2.8, 300)[:, None, None]
     apart = x - ab[:, None] ** 0.5 * means
-    density = np.exp(-(apart**2) / (2 * variance[:, None])) @ weights  # (200, 501)
+    density = np.exp(-(apart**2) / (2 * variance[:, None])) @ weights  # (300, 501)
     colour_map = matplotlib.colormaps["magma"]
-    picture = colour_map(0.85 * density / density.max(0))[..., :3]
+    colours = colour_map(0.85 * density / density.max(0), bytes=True)[..., :3]
+    picture = Image.fromarray(colours).resize((1504, 600), Image.BICUBIC)
+    pen = ImageDraw.Draw(picture)
     generator = np.random.default_rng(4)
-    for shaking, count, colour in ((0, 9, (1, 1, 1)), (1, 3, (0.35, 0.85, 1))):
+    for shaking, count, colour in ((0, 9, "white"), (1, 3, "#59d9ff")):
         x = np.linspace(-1.9, 1.9, count)
-        row = ((2.8 - x) / 5.6 * height).astype(int)
+        path = [x]
         for t in range(SCHEDULE.T, 0, -1):
             apart = ab[t] ** 0.5 * means - x[:, None]
             share = weights * np.exp(-(apart**2) / (2 * variance[t]))
             score = (share * apart).sum(1) / share.sum(1) / variance[t]
             dice = (shaking * beta[t]) ** 0.5 * generator.standard_normal(count)
             x = x + beta[t] / 2 * (x + (1 + shaking) * score) + dice
-            before = row
-            row = ((2.8 - x) / 5.6 * height).astype(int).clip(1, height - 2)
-            for low, high in np.sort(np.stack((before, row), 1)):
-                picture[low - 1 : high + 1, t] = colour
-    return Image.fromarray((picture * 255).astype(np.uint8))
+            path.append(x)
+        across = np.linspace(1504, 0, len(path))
+        for down in 300 - np.stack(path, 1) / 5.6 * 600:  # one row for each path
+            pen.line(list(zip(across, down)), fill=colour, width=4, joint="curve")
+    return picture.resize((752, 300), Image.LANCZOS)
 
 
 def lesson_13() -> Image.Image:

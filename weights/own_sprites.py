@@ -707,7 +707,9 @@ def strangeness(tiles: np.ndarray, data: np.ndarray, side: int = 6) -> np.ndarra
     """How unlike the data the parts of tiles (N, H, W, 4) are: (N,), from 0.
 
     Each part of side x side pixels with something drawn in it is compared with the same
-    part of every tile of the data. The RMS distance to the nearest is averaged.
+    part of every tile of the data. The RMS distance to the nearest is divided by the
+    part's own contrast, or a flat dark blot would be the most familiar picture. The
+    mean over the parts is returned.
 
     Lesson 16.
     """
@@ -723,9 +725,16 @@ def strangeness(tiles: np.ndarray, data: np.ndarray, side: int = 6) -> np.ndarra
             others = theirs[:, y : y + side, x : x + side].flatten(1)
             nearest = torch.cdist(part, others).amin(1) / part.shape[1] ** 0.5
             is_drawn = (part > 0).any(1).float()
-            total += nearest * is_drawn
+            total += nearest / (contrast(part) + 0.01) * is_drawn
             count += is_drawn
     return (total / count.clamp(min=1)).numpy()
+
+
+def contrast(parts: Tensor) -> Tensor:
+    """The RMS distance of the pixels of parts (N, pixels * 4) to their mean: (N,)."""
+    pixels = parts.unflatten(1, (-1, 4))
+    middle = pixels.mean(1, keepdim=True)
+    return (pixels - middle).square().mean((1, 2)).sqrt()
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,7 @@ def best_constant(attempt):
             f"{told}. The middle of the range would be best if dark and bright were "
             "equally common; here dark pixels are more common."
         )
-    if abs(guess - mean) > 0.05:
+    if abs(guess - mean) > 0.03:
         side = "lower" if guess > mean else "higher"
         raise Wrong(f"{told}. The best lies {side}: weigh each value by its share.")
 
