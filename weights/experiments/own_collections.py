@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -109,7 +110,10 @@ def fetch(source: Source, folder: Path) -> Path:
 
 
 def curve(kind: str, collection: own.Collection, minutes: float):
-    """(the trained network, [[seconds, steps, training loss, held-out loss]])."""
+    """(the best network of a training, [[seconds, steps, training, held-out loss]]).
+
+    The best has the lowest held-out loss of all looks, as in own_sprites.py.
+    """
     torch.manual_seed(0)
     start = None if kind == "scratch" else own.SHIPPED
     network = own.new_network(collection, start)
@@ -127,7 +131,9 @@ def curve(kind: str, collection: own.Collection, minutes: float):
     for look in looks:
         rows.append([round(look.seconds, 1), look.step, look.training, look.held_out])
         print(kind, rows[-1], flush=True)
-    return look.network, rows
+        if look.best:
+            best = deepcopy(look.network)
+    return best, rows
 
 
 def outcome(tiles: np.ndarray, collection: own.Collection) -> dict:
