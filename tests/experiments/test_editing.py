@@ -77,6 +77,24 @@ def test_each_method_draws_what_an_ideal_network_knows(name, edits):
     torch.testing.assert_close(x, target, atol=1e-3, rtol=0)
 
 
+def test_the_control_is_never_told_what_changes(edits):
+    """It inverts and comes back, so that only the strides can change a sprite."""
+    asked = []
+
+    def model(x, time, context):
+        asked.append(context)
+        return torch.zeros_like(x)
+
+    old = editing.as_rows(edits.old)
+    new = editing.as_rows(edits.new)
+    generator = torch.Generator().manual_seed(0)
+    method, start = editing.plan()[editing.CONTROL]
+    assert start == editing.STARTS[-1]
+    method(model, edits.x, old, new, [444, 269, 33, 0], generator)
+    assert len(asked) == 2 + 3  # strides up and down
+    assert all(torch.equal(context, old) for context in asked)
+
+
 def test_what_is_known_stays_when_half_is_filled():
     edits = editing.draw_edits(5)
     model = knows(edits.x.flip(0))

@@ -45,7 +45,8 @@ def test_a_wrong_sprite_counts_as_wrong(program, rows):
 
 def test_the_sets_that_are_made_from_others(program):
     sets = program.caption_sets(40)
-    assert set(sets) >= {"seen", "swapped", "unknown", "left out", "avoided"}
+    made = {"unknown", "left out", "affirmed", "avoided", "moved hair"}
+    assert set(sets) >= {"seen", "swapped"} | made
     for row in sets["unknown"]:
         assert program.UNKNOWN_WORD in row["text"]
     pairs = zip(sets["negation"], sets["left out"], sets["avoided"])
@@ -54,6 +55,12 @@ def test_the_sets_that_are_made_from_others(program):
         assert len(left_out["text"]) < len(denied["text"])
         assert not {"no", "without"} & set(left_out["text"].split())
         assert " with " in avoided["avoid"]
+    for denied, affirmed in zip(sets["negation"], sets["affirmed"]):
+        assert denied["unwanted"] == affirmed["unwanted"]
+        assert not {"no", "without"} & set(affirmed["text"].split())
+    assert 0 < len(sets["moved hair"]) < len(sets["words"])
+    for row in sets["moved hair"]:
+        assert "crimson" in row["text"] or "rosy" in row["text"]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +76,30 @@ def test_the_sets_that_are_made_from_others(program):
 def test_a_denial_is_left_out(program, text, left):
     row = {"text": text, "unwanted": {"item": "sword"}}
     assert program.without_denial(row)["text"] == left
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a hero: orange vest, no sword", "a hero: orange vest, sword"),
+        ("no blade, red hair, a hero", "blade, red hair, a hero"),
+        ("a hero without a blade and in a robe", "a hero with a blade and in a robe"),
+    ],
+)
+def test_a_denial_is_affirmed(program, text, says):
+    row = {"text": text, "unwanted": {"item": "sword"}}
+    assert program.affirmed(row)["text"] == says
+
+
+def test_moved_hair_is_a_word_that_training_says_of_other_things(program):
+    moved = {"text": "a hero with crimson hair", "wanted": {"hair_colour": "red"}}
+    usual = {"text": "a hero with red hair", "wanted": {"hair_colour": "red"}}
+    other = {
+        "text": "a hero with black hair in a crimson robe",
+        "wanted": {"hair_colour": "black", "outfit_colour": "red"},
+    }
+    found = [program.has_moved_hair(row) for row in (moved, usual, other)]
+    assert found == [True, False, False]
 
 
 def test_unknown_words_take_the_place_of_a_colour(program):

@@ -3,10 +3,12 @@
 Writes weights/editing.json for lesson 7. Each of 300 sprites of `test` shall change one
 factor, drawn at random, to another value. An edit is right if the decoder reads the
 asked value, and every other factor as before. Rows: three methods from several steps
-(the strength), and two baselines. The network may be told the class and the factor
-that changes; only the baseline "redrawn" is told everything. The part "seam" holds the
-errors of each column of pixels where the right half of a sprite is drawn anew. The
-first 60 sprites and their edits by one row go to weights/results/editing.npz.
+(the strength), and two baselines. A control inverts, and comes back with no change
+asked: its "kept" says what the way up and down costs. The network may be told the class
+and the factor that changes; only the baseline "redrawn" is told everything. The part
+"seam" holds the errors of each column of pixels where the right half of a sprite is
+drawn anew. The first 60 sprites and their edits by one row go to
+weights/results/editing.npz.
 
 It takes about 10 minutes of a core. A row that was made with these settings and
 weights is kept, so an interrupted program continues where it stopped.
@@ -152,6 +154,11 @@ def invert(model, x, old, new, steps, generator) -> Tensor:
     return x
 
 
+def invert_back(model, x, old, new, steps, generator) -> Tensor:
+    """The control: down under the old context, too."""
+    return invert(model, x, old, old, steps, generator)
+
+
 def difference(model, x, old, new, steps, generator, guidance=GUIDANCE) -> Tensor:
     """Move by the difference of two predictions, under the old and the new context.
 
@@ -186,6 +193,7 @@ METHODS = {
 }
 REDRAWN = "redrawn from the full description"
 SPECIFIED = "the decoded specification changed"
+CONTROL = "inversion, nothing asked"  # from the highest start
 SHOWN = "difference, guided, t = 444"  # the row whose pictures are kept
 SHOWN_SAMPLES = 60
 
@@ -351,6 +359,7 @@ def plan() -> dict[str, tuple]:
     for name, method in METHODS.items():
         for start in STARTS:
             rows[f"{name}, t = {start}"] = (method, start)
+    rows[CONTROL] = (invert_back, STARTS[-1])
     return rows
 
 

@@ -3,9 +3,11 @@
 Writes weights/strong_network.json: the usual scores of 1,000 samples asked for by
 class, in 20, 10 and 5 steps, with three seeds each, beside held-out real sprites; and
 how often a sprite is as its caption says, for each set of `data/test_captions.json.gz`
-and guidance 1, 2 and 4, beside the decoder on real sprites. Three sets are made from
+and guidance 1, 2 and 4, beside the decoder on real sprites. Five sets are made from
 those: `unknown` has an unknown word instead of a colour, `left out` does not mention
-what `negation` denies, and `avoided` moves it into a negative caption.
+what `negation` denies, `affirmed` asks for it, and `avoided` moves it into a negative
+caption. `moved hair` holds the captions of `words` in which a word for the hair's
+colour is one that training never says of hair.
 
 A row that is there already is kept; remove the file after training anew. `--weights
 FILE` scores other weights, such as a checkpoint's average, and `--captions N` takes the
@@ -90,7 +92,9 @@ def caption_sets(n: int) -> dict[str, list[dict]]:
     left_out = [without_denial(row) for row in sets["negation"]]
     sets["unknown"] = [with_unknown_word(row) for row in with_colour]
     sets["left out"] = left_out
+    sets["affirmed"] = [affirmed(row) for row in sets["negation"]]
     sets["avoided"] = [{**row, "avoid": denied_thing(row)} for row in left_out]
+    sets["moved hair"] = [row for row in sets["words"] if has_moved_hair(row)]
     return sets
 
 
@@ -114,14 +118,41 @@ def with_unknown_word(row: dict) -> dict:
     return {**row, "text": text, "wanted": wanted, "rest": rest}
 
 
+def has_moved_hair(row: dict) -> bool:
+    """Whether a caption names the hair's colour by a word that training never does."""
+    language = du.sprite_captions()
+    colour = row["wanted"].get("hair_colour")
+    for word in language.split_words(row["text"]):
+        is_held_out = (word, "hair_colour") in language.HELD_OUT_WORDS
+        if is_held_out and word in language.COLOUR_WORDS.get(colour, ()):
+            return True
+    return False
+
+
+def denials(row: dict) -> dict[str, str]:
+    """How a row may deny its thing, and the same affirmed.
+
+    {"without a sword": "with a sword", "no sword": "sword", ...}
+    """
+    (unwanted,) = row["unwanted"].items()
+    ways = {}
+    for words in du.sprite_captions().words_for(*unwanted):
+        name = re.sub(r"^an? ", "", words)
+        ways |= {f"without {words}": f"with {words}", f"no {name}": name}
+    return ways
+
+
+def affirmed(row: dict) -> dict:
+    """The row with a text that asks for what is denied."""
+    text = row["text"]
+    for denial, thing in denials(row).items():
+        text = re.sub(rf"\b{denial}\b", thing, text)
+    return {**row, "text": text}
+
+
 def without_denial(row: dict) -> dict:
     """The row with a text that does not mention what is denied."""
-    language = du.sprite_captions()
-    (unwanted,) = row["unwanted"].items()
-    things = []
-    for words in language.words_for(*unwanted):
-        things += [f"without {words}", "no " + re.sub(r"^an? ", "", words)]
-    denial = f"(?:{'|'.join(things)})"
+    denial = f"(?:{'|'.join(denials(row))})"
     first = rf"(?<=: ){denial}(?:, )?|^{denial}, "
     join = "(?: and |, | )"
     text = re.sub(rf"{first}|{join}?{denial}\b", "", row["text"], count=1)
