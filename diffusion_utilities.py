@@ -822,9 +822,9 @@ class EmbedFC(nn.Module):
         super().__init__()
         self.input_dim = input_dim
         self.model = nn.Sequential(
-            nn.Linear(input_dim, emb_dim),
+            nn.Linear(input_dim, emb_dim),  # (rows, emb_dim)
             nn.GELU(),
-            nn.Linear(emb_dim, emb_dim),
+            nn.Linear(emb_dim, emb_dim),  # (rows, emb_dim)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -921,10 +921,10 @@ class ContextUnet(nn.Module):
         self.n_feat = n_feat
         self.n_cfeat = n_cfeat
         self.h = height
-        wide = 2 * n_feat
-        low = height // 4
+        wide = 2 * n_feat  # the channels at h/4
+        low = height // 4  # h/4 itself, in pixels
 
-        # Down. The comments give channels x height of each output; h is the height.
+        # Down. The comments give channels x height of each output; h is `height`.
         # init_conv: n_feat x h
         self.init_conv = ResidualConvBlock(in_channels, n_feat, is_res=True)
         self.down1 = UnetDown(n_feat, n_feat)  # n_feat x h/2
@@ -1095,9 +1095,9 @@ class ReaderBlock(nn.Module):
         self.attention = Attention(width, width)
         self.norm2 = nn.LayerNorm(width)
         self.perceptron = nn.Sequential(
-            nn.Linear(width, 3 * width),
+            nn.Linear(width, 3 * width),  # (B, M, 3 * width)
             nn.GELU(),
-            nn.Linear(3 * width, width),
+            nn.Linear(3 * width, width),  # (B, M, width)
         )
 
     def forward(self, x: Tensor, is_word: Tensor) -> Tensor:
@@ -1145,12 +1145,13 @@ class ConditionedBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, width: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(8, in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.modulate = nn.Linear(width, 2 * out_channels)
-        self.norm2 = nn.GroupNorm(8, out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        # The comments give channels x height of each output.
+        self.norm1 = nn.GroupNorm(8, in_channels)  # in_channels x H
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)  # out x H
+        self.modulate = nn.Linear(width, 2 * out_channels)  # scale and shift
+        self.norm2 = nn.GroupNorm(8, out_channels)  # out x H
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)  # out x H
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)  # out x H
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -1203,8 +1204,8 @@ class SpriteUnet(nn.Module):
         network trains with almost none. With 1 it draws better: it can then correct a
         pixel that an earlier step got wrong.
 
-    Raises ValueError for other pictures, times and contexts than the network was built
-    for.
+    Raises ValueError for a palette or sizes that do not work, and for other pictures,
+    times and contexts than the network was built for.
 
     Sources: [EDM] section 5 for the clean picture, [Plaid], output prior, for the
     evidence of a pixel, [SD3] section 3.1 for the loss.
@@ -1228,12 +1229,26 @@ class SpriteUnet(nn.Module):
         super().__init__()
         _check_schedule(schedule)
         _check_number("doubt", doubt, low=0.001, high=1000)
-        full, half, quarter = channels
+        palette = _checked_palette(palette)
+        full, half, quarter = _three_channels(channels)
+        width = _whole("width", width)
+        reader_width = _whole("reader_width", reader_width, least=4)
+        if reader_width % 4:
+            raise ValueError(
+                f"reader_width={reader_width}; expected a multiple of 4, because "
+                "attention has 4 heads"
+            )
+        n_words = _whole("n_words", n_words)
+        self.n_cfeat = _whole("n_cfeat", n_cfeat)
+        self.max_words = _whole("max_words", max_words)
+        if n_cfeat == max_words:
+            raise ValueError(
+                f"n_cfeat and max_words are both {n_cfeat}; expected two numbers, as "
+                "the length of a context tells a row from a caption"
+            )
         self.doubt = doubt
         colours, self.in_channels = palette.shape
-        self.n_cfeat = n_cfeat
-        self.max_words = max_words
-        self.register_buffer("palette", palette.clone())
+        self.register_buffer("palette", palette)
         waves = 2.0 ** torch.linspace(-2, 4, 16)
         self.register_buffer("ab", schedule.ab.float(), persistent=False)
         self.register_buffer("waves", waves, persistent=False)
@@ -1337,6 +1352,8 @@ class SpriteUnet(nn.Module):
         average, several processes) sees its training.
         """
         self._check(x, t, c)
+        if clean is not None:
+            _check_predicted(clean, x, "clean:", "clean pictures")
         if c is None:
             c = x.new_zeros(x.shape[0], self.n_cfeat)
         c = torch.as_tensor(c, dtype=x.dtype, device=x.device)
@@ -1380,6 +1397,58 @@ class SpriteUnet(nn.Module):
                 f"context has shape {tuple(c.shape)}; expected rows of at most "
                 f"{self.n_cfeat} numbers, or captions of {self.max_words} words"
             )
+        if c.shape[1] == self.max_words:
+            _check_words(c, self.reader.word.num_embeddings)
+        elif c.shape[1] == 1 < self.n_cfeat:
+            raise ValueError(
+                f"context: {tuple(c.shape)} given; one-hot rows expected: "
+                "F.one_hot(labels.flatten(), 5).float()"
+            )
+
+
+def _checked_palette(palette) -> Tensor:
+    """A new tensor of colours (K, channels), once they are numbers from -1 to 1."""
+    colours = _tensor("palette", palette).detach()
+    _check_floats("palette", colours)
+    if colours.ndim != 2 or colours.numel() == 0:
+        raise ValueError(
+            f"palette has shape {tuple(colours.shape)}; expected (colours, channels), "
+            "as sprite_palette() returns it"
+        )
+    if not (colours.abs() <= 1).all():  # NaN is not, either
+        raise ValueError(
+            f"palette runs from {colours.min():g} to {colours.max():g}; expected "
+            "colours from -1 to 1, as to_model_range makes pictures"
+        )
+    return colours.float().clone()
+
+
+def _three_channels(channels) -> list:
+    """The channels at three resolutions, once groups and heads divide them."""
+    given = _listed(channels)
+    fits = [_is_whole(count) and count > 0 and count % 8 == 0 for count in given]
+    if fits != [True, True, True]:
+        raise ValueError(
+            f"channels={_shown(channels)}; expected three multiples of 8, such as "
+            "(48, 96, 128)"
+        )
+    return given
+
+
+def _check_words(c: Tensor, n_words: int) -> None:
+    """The numbers of words in captions must be in the vocabulary.
+
+    Like times, they are not looked at on a GPU, nor while the network is traced.
+    """
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if is_traced or c.device.type != "cpu":
+        return
+    are_known = (c >= 0) & (c < n_words) & (c == c.long())
+    if not are_known.all():
+        raise ValueError(
+            f"context runs from {c.min():g} to {c.max():g}; expected captions, whole "
+            f"numbers from 0 to {n_words - 1}, as sprite_captions().encode makes them"
+        )
 
 
 def straight_share(ab: Tensor) -> Tensor:
@@ -1437,15 +1506,16 @@ def straight_frequencies(
         steps with little noise are practised, too.
 
     Returns (T + 1,) for `diffusion_loss`; the first is 0, and they sum to 1. Raises
-    ValueError for a spread that is not above 0, and for another part than 0 to 1.
+    ValueError for a mean or spread beyond 100, for a spread below 0.01, and for another
+    part than 0 to 1.
 
     Source: [SD3] section 3.1.
 
     Lesson 13.
     """
     _check_schedule(schedule)
-    if not spread > 0:
-        raise ValueError(f"spread={spread}; expected a number above 0")
+    _check_number("mean", mean, low=-100, high=100)
+    _check_number("spread", spread, low=0.01, high=100)
     _check_number("even", even)
     shares = straight_share(schedule.ab[1:].double())
     places = torch.logit(shares)
@@ -1506,7 +1576,7 @@ def diffusion_loss(
 ) -> Tensor:
     """The DDPM loss: add noise, predict it, take the mean squared error.
 
-    Each picture gets its own random step t.
+    Each picture gets its own random step t and its own noise.
 
     x: clean pictures (B, C, H, W).
     c: contexts (B, n_cfeat), or None.
@@ -1516,8 +1586,10 @@ def diffusion_loss(
     frequencies: how often each step is drawn, (T + 1,) on the CPU, with frequencies[0]
         = 0. They need not sum to 1. None draws all steps equally often.
 
-    A network can define its own error. If it has a `loss` method, it is called as
-    model(x_t, t / T, c, clean=x) and must return the error, (B, ...).
+    A network can define its own error in a `loss` method. Its forward must then take
+    clean= and return the error, (B, ...): the model is called as
+    model(x_t, t / T, c, clean=x). (A wrapper such as DistributedDataParallel passes on
+    calls of the model, but not of its methods.)
 
     Returns one number. Raises ValueError for frequencies that do not fit the schedule,
     for no pictures, and for contexts or answers of the model that do not fit the
@@ -1528,6 +1600,7 @@ def diffusion_loss(
     Lesson 3.
     """
     _check_schedule(schedule)
+    _check_same_schedule(model, schedule)
     _check_weighting(schedule, min_snr, frequencies)
     _check_generator(generator)
     _check_batch("x", x)
@@ -1535,7 +1608,9 @@ def diffusion_loss(
     if frequencies is None:
         t = torch.randint(1, schedule.T + 1, (len(x),), generator=generator)
     else:
-        t = torch.multinomial(frequencies, len(x), True, generator=generator)
+        t = torch.multinomial(
+            frequencies, len(x), replacement=True, generator=generator
+        )
     t = t.to(x.device)
     noise = torch.randn(x.shape, generator=generator).to(x)
     x_t = perturb_input(x, t, noise, schedule)
@@ -1547,7 +1622,8 @@ def diffusion_loss(
         predicted = predicted.to(noise.dtype)  # autocast may return bfloat16
         error = (predicted - noise).square()
     if min_snr is not None:
-        error = _at(_min_snr_weights(schedule, min_snr), t, error) * error
+        weights = _min_snr_weights(schedule, min_snr)
+        error = _at(weights, t, error) * error
     return error.mean()
 
 
@@ -1577,14 +1653,15 @@ def _check_weighting(
         )
 
 
-def _check_predicted(predicted, x: Tensor) -> None:
+def _check_predicted(
+    predicted, x: Tensor, what: str = "the model returned", wanted="the noise in x"
+) -> None:
     """Raise ValueError unless a model's answer has the shape of its pictures."""
     shape = getattr(predicted, "shape", None)
     if shape != x.shape:
         given = _shown(predicted) if shape is None else f"shape {tuple(shape)}"
         raise ValueError(
-            f"the model returned {given}; expected the noise in x, of shape "
-            f"{tuple(x.shape)}"
+            f"{what} {given}; expected {wanted}, of shape {tuple(x.shape)}"
         )
 
 
@@ -1593,18 +1670,39 @@ def _min_snr_weights(schedule: NoiseSchedule, gamma: float) -> Tensor:
     return (gamma / schedule.snr).clamp(max=1)
 
 
-def _has_own_loss(model: nn.Module) -> bool:
-    """Whether the network, or the network inside a wrapper, has a `loss` method.
+def _with_wrapped(model: Callable) -> Iterator[Callable]:
+    """A model, and whatever it wraps, from the outside in.
 
     DataParallel, DistributedDataParallel and AveragedModel keep the network as
     `module`, and torch.compile keeps it as `_orig_mod`.
     """
     while model is not None:
-        if callable(getattr(model, "loss", None)):
-            return True
+        yield model
         compiled = getattr(model, "_orig_mod", None)
         model = getattr(model, "module", compiled)
-    return False
+
+
+def _has_own_loss(model: nn.Module) -> bool:
+    """Whether the network, or the network inside a wrapper, has a `loss` method."""
+    return any(callable(getattr(one, "loss", None)) for one in _with_wrapped(model))
+
+
+def _check_same_schedule(model: Callable, schedule: NoiseSchedule) -> None:
+    """A network that knows a schedule's alpha-bar, as `SpriteUnet`, must get that one.
+
+    Rounded numbers will do: a network may be of half precision.
+    """
+    for one in _with_wrapped(model):
+        own = getattr(one, "ab", None)
+        if not isinstance(own, Tensor):
+            continue
+        given = schedule.ab.to(own)
+        if own.shape != given.shape or not own.allclose(given, atol=1e-3):
+            raise ValueError(
+                f"{type(one).__name__} was built for another schedule than the one "
+                f"given, which has T = {schedule.T}; expected the same, such as "
+                "NoiseSchedule.linear(500) for the course's weights"
+            )
 
 
 def average_weights(
@@ -1642,6 +1740,9 @@ class Muon(torch.optim.Optimizer):
         read or write data, such as the first and the last one.
     lr, adam_lr: the learning rates of the two.
 
+    Raises ValueError for parameters without names, for a beginning that no name has,
+    and for rates below 0.
+
     Sources: [Muon]; [Adam] algorithm 1, with betas 0.9 and 0.95.
 
     Lesson 10.
@@ -1655,10 +1756,14 @@ class Muon(torch.optim.Optimizer):
         lr: float = 0.012,
         adam_lr: float = 1e-3,
     ) -> None:
+        _check_number("lr", lr, high=100)
+        _check_number("adam_lr", adam_lr, high=100)
+        adam = (adam,) if isinstance(adam, str) else tuple(adam)
+        named = _named(named_parameters, adam)
         matrices = []
         others = []
-        for name, parameter in named_parameters:
-            is_matrix = parameter.ndim > 1 and not name.startswith(tuple(adam))
+        for name, parameter in named.items():
+            is_matrix = parameter.ndim > 1 and not name.startswith(adam)
             (matrices if is_matrix else others).append(parameter)
         groups = [
             {"params": matrices, "lr": lr, "of_matrices": True},
@@ -1692,6 +1797,26 @@ class Muon(torch.optim.Optimizer):
         square.lerp_(gradient.square(), 1 - 0.95)
         size = (square / (1 - 0.95**n)).sqrt() + 1e-8
         return mean / (1 - 0.9**n) / size
+
+
+def _named(named_parameters, adam: tuple[str, ...]) -> dict[str, nn.Parameter]:
+    """The parameters by name, once each of the beginnings in `adam` is one's."""
+    try:
+        named = dict(named_parameters)
+    except (TypeError, ValueError, RuntimeError):
+        named = {}
+    if not named or not all(isinstance(name, str) for name in named):
+        raise ValueError(
+            "named_parameters: expected pairs of a name and a parameter, as "
+            "model.named_parameters() gives them"
+        )
+    for beginning in adam:
+        if not any(name.startswith(beginning) for name in named):
+            raise ValueError(
+                f"adam names {_shown(beginning)}, but no parameter's name begins so; "
+                f"they are {_shown(', '.join(named))}"
+            )
+    return named
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
@@ -2055,11 +2180,12 @@ def walk(
 ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
     """Take x from step to step along a list, and yield after each of them.
 
-    It yields (t_prev, x at t_prev, the noise predicted at t), where t_prev is the step
-    just reached and t the one before it in the list. Where the list goes up, fresh
-    noise brings x to the noise level of the higher step; the model is not called, and
-    the predicted noise is None. A network is called in eval mode. A plain function must
-    do that itself.
+    It yields (t_prev, x at t_prev, the noise predicted at t), where t is a step of the
+    list and t_prev the next one, which was just reached. (It is called "previous"
+    because noise adds up from 0 to T, and sampling goes back.) Where the list goes up,
+    fresh noise brings x to the noise level of the higher step; the model is not called,
+    and the predicted noise is None. A network is called in eval mode, as `evaluating`
+    does it. A plain function must do that itself.
 
     model: any function model(x, time, context) that returns the predicted noise.
     x: where to start, (N, C, H, W).
@@ -2077,10 +2203,11 @@ def walk(
     Lesson 4.
     """
     _check_schedule(schedule)
+    _check_same_schedule(model, schedule)
     _check_generator(generator)
     _check_batch("x", x)
     context = _context(context, x, one_for_all=True)
-    steps = _checked_steps(steps, 0, schedule.T)
+    steps = _checked_steps(steps, least=0, T=schedule.T)
     for t, t_prev in zip(steps[:-1], steps[1:]):
         z = torch.randn(x.shape, generator=generator).to(x)
         if t_prev > t:  # up: add noise
@@ -2238,6 +2365,7 @@ def sample_ddpm(
 ) -> tuple[Tensor, Tensor]:
     """Sample pictures with DDPM: `walk` from x_T to step 0 with `denoise_add_noise`.
 
+    model: a network, or any function as in `walk`.
     shape, x_T: give one of the two: the shape (N, C, H, W) of the noise to start from,
         or that noise itself.
     context: what to ask for, (N, n_cfeat), or None.
@@ -2263,15 +2391,9 @@ def sample_ddpm(
     _check_number("noise_scale", noise_scale, high=100)
 
     def step(x, t, t_prev, pred_noise, z):
+        z = noise_scale * z
         return denoise_add_noise(
-            x,
-            t,
-            pred_noise,
-            schedule,
-            z=noise_scale * z,
-            t_prev=t_prev,
-            variance=variance,
-            clip=clip,
+            x, t, pred_noise, schedule, z=z, t_prev=t_prev, variance=variance, clip=clip
         )
 
     return _sample(
@@ -2450,26 +2572,6 @@ def sample_multistep(
     )
 
 
-# ---- Files ---------------------------------------------------------------------------
-
-MAX_BYTES = 512 * 2**20  # of a file, and of what it holds when it is unpacked
-MAX_PIXELS = 16_000_000  # of a picture
-# Formats with a signature come first; TGA has none.
-PICTURE_FORMATS = ("PNG", "GIF", "BMP", "JPEG", "WEBP", "TGA")
-NUMBERS = (
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.bool,
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-    torch.int32,
-    torch.int64,
-)
-
-
 def guided(model: Callable, weight: float, avoid: Tensor | None = None) -> Callable:
     """A model with classifier-free guidance, for any sampler.
 
@@ -2478,13 +2580,19 @@ def guided(model: Callable, weight: float, avoid: Tensor | None = None) -> Calla
 
     avoid: a context (1, n_cfeat) to go away from, instead of from none.
 
+    Raises ValueError for another weight than 0 to 100. The model that it returns raises
+    ValueError when it gets no context, or one that is not as long as `avoid`.
+
     Source: [CFG] eq. 6, with weight = 1 + w.
 
     Lesson 6.
     """
     _check_number("weight", weight, high=100)
 
+    avoid = _context(avoid)
+
     def predicted(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        c = _context_to_guide(c, x, avoid)
         towards = model(x, t, c)
         away = torch.zeros_like(c)
         if avoid is not None:
@@ -2493,6 +2601,21 @@ def guided(model: Callable, weight: float, avoid: Tensor | None = None) -> Calla
         return start + weight * (towards - start)
 
     return predicted
+
+
+def _context_to_guide(c, x: Tensor, avoid: Tensor | None) -> Tensor:
+    """A context for guidance, which needs one as long as what it avoids."""
+    c = _context(c, x, one_for_all=True)
+    if c is None:
+        raise ValueError(
+            "guidance without a context; give the sampler context=, (N, n_cfeat)"
+        )
+    if avoid is not None and avoid.shape[1] != c.shape[1]:
+        raise ValueError(
+            f"avoid has shape {tuple(avoid.shape)}, and the context {tuple(c.shape)}; "
+            "expected rows of the same length"
+        )
+    return c
 
 
 @functools.cache
@@ -2533,7 +2656,7 @@ def draw(
     """
     n = _whole("n", n)
     encode = sprite_captions().encode
-    asked = torch.from_numpy(encode([caption or ""]))
+    asked = torch.from_numpy(encode(["" if caption is None else caption]))
     model = sprite_network()
     schedule = NoiseSchedule.linear()
     predicted = model
@@ -2551,6 +2674,27 @@ def draw(
         keep=0,
     )
     return to_pictures(pictures)
+
+
+# ---- Files ---------------------------------------------------------------------------
+
+MAX_BYTES = 512 * 2**20  # of a file, and of what it holds when it is unpacked
+MAX_PIXELS = 16_000_000  # of a picture
+# Formats with a signature come first; TGA has none.
+PLAIN = "biuf"  # the kinds of numbers that an array may hold, in NumPy's letters
+PICTURE_FORMATS = ("PNG", "GIF", "BMP", "JPEG", "WEBP", "TGA")
+NUMBERS = (
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+)
 
 
 class UnusableFile(ValueError):
@@ -2993,7 +3137,7 @@ def load_array(path: str | os.PathLike, name: str | None = None) -> np.ndarray:
     kind = "a NumPy array file of plain numbers"
     with _reading(path, kind, "copy it again, or write it with np.save"):
         array = _read_npy(path) if name is None else _read_npz(path, name)
-        if array.dtype.kind not in "biuf":
+        if array.dtype.kind not in PLAIN:
             raise UnusableFile(
                 f"{path} holds {str(array.dtype)[:80]}; expected plain numbers"
             )
@@ -3019,17 +3163,41 @@ def _read_npy(path: Path) -> np.ndarray:
         )
     if start != b"\x93NUMPY":
         raise ValueError("it does not begin as np.save begins a file")
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    expected = mapped.offset + mapped.nbytes
-    array = np.array(mapped)
-    del mapped  # Windows locks a file that is mapped
+    with open(path, "rb") as file:
+        shape, dtype = _npy_header(path, file)
+        expected = file.tell() + dtype.itemsize * math.prod(shape)
     size = os.path.getsize(path)
     if size != expected:
         raise UnusableFile(
             f"{path} is damaged: it has {size:,} bytes; expected {expected:,} for "
-            f"{array.dtype} of shape {array.shape}. Copy it again"
+            f"{dtype} of shape {shape}. Copy it again"
         )
-    return array
+    return np.load(path, allow_pickle=False)
+
+
+def _npy_header(path: Path, file: io.BufferedReader) -> tuple[tuple, np.dtype]:
+    """The (shape, dtype) in a .npy file's header, where the file is then read up to.
+
+    They are checked before the array is read, because NumPy trusts them: a side of -1
+    can end Python itself.
+    """
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+        (3, 0): np.lib.format.read_array_header_2_0,  # other letters, same layout
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"version {version} of the format is unknown")
+    shape, _, dtype = readers[version](file)
+    if dtype.kind not in PLAIN:
+        raise UnusableFile(f"{path} holds {str(dtype)[:80]}; expected plain numbers")
+    if any(side < 0 for side in shape):
+        raise UnusableFile(
+            f"{path} is damaged: its shape is {shape}; expected sides of 0 or more. "
+            "Copy it again"
+        )
+    return shape, dtype
 
 
 def _read_npz(path: Path, name: str) -> np.ndarray:
@@ -3479,7 +3647,7 @@ def _nothing_drawn(path: Path, count: int, left_out: Sequence[str]) -> ValueErro
     if count == 0:
         why = f"Expected files that end in {', '.join(PICTURE_ENDINGS)}"
     return ValueError(
-        f"{path} holds no tile with anything drawn on it ({count} pictures found). "
+        f"{path} holds no tile with anything drawn on it (pictures found: {count}). "
         f"{why}"
     )
 
@@ -3571,7 +3739,7 @@ def _picture_files(folder: Path) -> list[Path]:
     endings = {file.suffix or file.name for file in every} - {f.suffix for f in files}
     if len(files) < len(every):
         print(
-            f"left out: {len(every) - len(files)} files that are no pictures "
+            f"left out, because they are not pictures: {len(every) - len(files)} "
             f"({', '.join(sorted(endings)[:5])})"
         )
     return files
@@ -3685,8 +3853,16 @@ def _as_rgba(picture: Image.Image) -> np.ndarray:
 def on_white(pictures: np.ndarray) -> np.ndarray:
     """Pictures (..., 4) uint8 laid on white: (..., 3) uint8.
 
+    Raises ValueError for other arrays.
+
     Lesson 16.
     """
+    pictures = np.asarray(pictures)
+    if pictures.dtype != np.uint8 or pictures.shape[-1:] != (4,):
+        raise ValueError(
+            f"pictures: {pictures.dtype} of shape {pictures.shape} given; expected "
+            "uint8 of shape (..., 4)"
+        )
     alpha = pictures[..., 3:].astype(int)
     mixed = pictures[..., :3] * alpha + 255 * (255 - alpha)
     return ((mixed + 127) // 255).astype(np.uint8)
@@ -3785,7 +3961,7 @@ def denoising_losses(model, x, schedule, *, steps, c=None, seed=0, batch=100) ->
     """
     generator = _seeded(seed)
     _check_schedule(schedule)
-    steps = _checked_steps(steps, 1, schedule.T)
+    steps = _checked_steps(steps, least=1, T=schedule.T)
     batch = _whole("batch", batch)
     x, c = _on_device(model, "x", x, c)
     losses = []
@@ -3950,7 +4126,8 @@ def memorised(
     A picture counts as a copy if its nearest training picture is less than a third as
     far away as the second-nearest, duplicates aside.
 
-    pictures, training: as in `nearest_pictures`.
+    pictures, training: as in `nearest_pictures`. Raises ValueError for fewer than two
+    different training pictures.
 
     Source: [Memo].
 
@@ -3996,7 +4173,7 @@ def sprite_features(pictures: Tensor | np.ndarray) -> np.ndarray:
     """The features of sprites, as `feature_network` sees them: (N, 64) float64.
 
     pictures: a tensor (N, 3, 16, 16) in [-1, 1], which is rounded to uint8 first, or a
-        uint8 array (N, 16, 16, 3).
+        uint8 array (N, 16, 16, 3). Raises ValueError for another shape.
 
     Lesson 4.
     """

@@ -22,7 +22,8 @@ import sprite_factory as factory
 from sprite_factory import Specification
 
 MAX_WORDS = 40
-PADDING, UNKNOWN = 0, 1  # numbers of no word, and of a word that is not known
+PADDING = 0  # the number of no word
+UNKNOWN = 1  # the number of a word that is not known
 
 # ---- Words: what a value is called ---------------------------------------------------
 

@@ -1,10 +1,11 @@
-"""Export the strong network for the book's playground: `python docs/export.py`.
+"""Export the networks of the book's playground: `python docs/export.py`.
 
-It writes, for a browser, the network (float32 arithmetic, weights stored in float16)
-and what the page must know of it: the words, the schedule, some captions to try. It
-prints the file's size and the largest difference from torch over 100 random inputs.
+It writes, for a browser, the strong network and its student (float32 arithmetic,
+weights stored in float16), and what the page must know of them: the words, the
+schedule, some captions to try. It prints each file's size and the largest difference
+from torch over 100 random inputs.
 
-Sphinx exports whenever it builds the book. Other weights:
+Sphinx exports whenever it builds the book. Other weights of the strong network:
 `python docs/export.py --weights weights/another.pth`.
 """
 
@@ -32,13 +33,17 @@ sys.path.insert(0, str(DOCS.parent))
 import diffusion_utilities as du  # noqa: E402
 
 OUT = DOCS / "_playground"
+STRONG = du.WEIGHTS / "sprite_unet_trained.pth"
+STUDENT = du.WEIGHTS / "sprite_unet_student.pth"
+STUDENT_STEPS = 4  # the most calls in which it practised drawing (lesson 14)
 
 
 class ForBrowser(nn.Module):
     """The noise in x, by a `SpriteUnet`, without its checks.
 
     x: (B, 3, 16, 16). ab: alpha-bar of the step, (B, 1).
-    words: (B, max_words), float32.
+    words: (W, max_words), float32: W captions, each for the next B / W sprites. So a
+    caption is read once, however many sprites it is for.
     """
 
     def __init__(self, model: du.SpriteUnet) -> None:
@@ -46,7 +51,10 @@ class ForBrowser(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, ab: Tensor, words: Tensor) -> Tensor:
-        picture = self.model.picture(x, ab, self.model.read(words))
+        read = self.model.read(words)
+        each = x.shape[0] // words.shape[0]
+        read = read[:, None].expand(-1, each, -1, -1).flatten(0, 1)
+        picture = self.model.picture(x, ab, read)
         ab = ab[..., None, None]
         return (x - ab.sqrt() * picture) / (1 - ab).sqrt()
 
@@ -78,17 +86,19 @@ def captions_of(factors: Sequence[dict[str, str]]) -> list[str]:
 
 
 def exported(model: du.SpriteUnet) -> onnx.ModelProto:
-    """The network as an ONNX graph for any number of sprites."""
-    names = ["x", "ab", "words"]
+    """The network as an ONNX graph for any number of sprites and captions."""
+    rows = {"x": "sprites", "ab": "sprites", "words": "captions", "noise": "sprites"}
+    *inputs, output = rows
+    x, ab, words = noisy_inputs(model, 4)
     file = io.BytesIO()
     with torch.no_grad():
         torch.onnx.export(
             ForBrowser(model).eval(),
-            noisy_inputs(model, 2),
+            (x, ab, words[:2]),
             file,
-            input_names=names,
-            output_names=["noise"],
-            dynamic_axes={name: {0: "sprites"} for name in (*names, "noise")},
+            input_names=inputs,
+            output_names=[output],
+            dynamic_axes={name: {0: axis} for name, axis in rows.items()},
             opset_version=17,
             dynamo=False,
         )
@@ -124,51 +134,61 @@ def difference(model: du.SpriteUnet, network: bytes, n: int = 100) -> float:
     return float(np.abs(noise - expected.numpy()).max())
 
 
-def settings(digest: str) -> dict:
-    """What the page must know: words, schedule, captions, and how `draw` draws.
+def settings(digests: dict[str, str]) -> dict:
+    """What the page must know: words, schedule, captions, and how to draw.
 
-    digest: of the network, so that a browser does not take an old one from its cache.
+    digests: of the networks' files, so that a browser takes no old one from its cache.
     """
     defaults = inspect.signature(du.draw).parameters
+    steps = {"strong": defaults["steps"].default, "student": STUDENT_STEPS}
+    networks = {}
+    for name, digest in digests.items():
+        file = f"{name}.onnx?{digest}"
+        networks[name] = {"file": file, "steps": steps[name]}
     captions = captions_of(du.load_sprites("compositional").factors[::10])
     return {
-        "network": f"network.onnx?{digest}",
+        "networks": networks,
         "vocabulary": du.sprite_captions().vocabulary(),
         "max_words": du.sprite_captions().MAX_WORDS,
         "ab": du.NoiseSchedule.linear().ab.tolist(),
-        "steps": defaults["steps"].default,
         "guidance": defaults["guidance"].default,
         "captions": captions,
     }
 
 
-def export(weights: Path | None = None, out: Path = OUT) -> None:
-    """Write network.onnx and settings.json, and print size and difference."""
-    model = du.sprite_network(weights) if weights else du.sprite_network()
+def export(strong: Path = STRONG, out: Path = OUT) -> None:
+    """Write both networks and settings.json, and print sizes and differences."""
+    du.sweep_temporary(out)  # or the book would publish what a killed export left
+    digests = {}
+    for name, weights in (("strong", strong), ("student", STUDENT)):
+        model = du.sprite_network(weights)
+        network = stored(model)
+        digests[name] = hashlib.sha256(network).hexdigest()[:12]
+        with du.written_whole(out / f"{name}.onnx") as path:
+            path.write_bytes(network)
+        megabytes = len(network) / 1e6
+        worst = difference(model, network)
+        print(f"{name}.onnx: {megabytes:.2f} MB; differs from torch by {worst:.1e}")
+    with du.written_whole(out / "settings.json") as path:
+        path.write_text(json.dumps(settings(digests)), encoding="utf8")
+
+
+def stored(model: du.SpriteUnet) -> bytes:
+    """The file of a network."""
     graph = exported(model)
     store_as_float16(graph.graph)
     onnx.checker.check_model(graph)
-    network = graph.SerializeToString()
-    digest = hashlib.sha256(network).hexdigest()[:12]
-
-    du.sweep_temporary(out)  # or the book would publish what a killed export left
-    with du.written_whole(out / "network.onnx") as path:
-        path.write_bytes(network)
-    with du.written_whole(out / "settings.json") as path:
-        path.write_text(json.dumps(settings(digest)), encoding="utf8")
-    megabytes = len(network) / 1e6
-    worst = difference(model, network)
-    print(
-        f"network.onnx: {megabytes:.2f} MB; largest difference from torch {worst:.1e}"
-    )
+    return graph.SerializeToString()
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", type=Path, help="other weights of the network")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the two files")
+    parser.add_argument(
+        "--weights", type=Path, default=STRONG, help="of the strong network"
+    )
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of all files")
     chosen = parser.parse_args(arguments)
     export(chosen.weights, chosen.out)
 

@@ -29,8 +29,7 @@ GRASS = (70, 120, 90)
 
 def sheet(name: str) -> np.ndarray:
     """The pictures (64, 16, 16, 3) uint8 of a stored sheet."""
-    with np.load(RESULTS / f"{name}.npz") as file:
-        return file["pictures"]
+    return du.load_array(RESULTS / f"{name}.npz", "pictures")
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -71,9 +70,9 @@ def lesson_2() -> Image.Image:
 
 def lesson_3() -> Image.Image:
     """Heroes by the lesson's first recipe and by its last, seed 1 each."""
-    with np.load(RESULTS / "first_sprites.npz") as file:
-        first = file["noise, evenly, Adam, seed 1"][:8]
-        last = file["picture, the middle, Muon, seed 1"][:8]
+    path = RESULTS / "first_sprites.npz"
+    first = du.load_array(path, "noise, evenly, Adam, seed 1")[:8]
+    last = du.load_array(path, "picture, the middle, Muon, seed 1")[:8]
     return du.show_images(np.concatenate((first, last)), columns=8, zoom=3)
 
 
@@ -119,10 +118,11 @@ def lesson_6() -> Image.Image:
 
 def lesson_7() -> Image.Image:
     """Eight stored edits that are right: the sprites before, and after."""
-    with np.load(RESULTS / "editing.npz") as file:
-        right = np.flatnonzero(file["right"])[:8]
-        pictures = np.concatenate((file["real"][right], file["edited"][right]))
-    return du.show_images(pictures, columns=8, zoom=3)
+    path = RESULTS / "editing.npz"
+    right = np.flatnonzero(du.load_array(path, "right"))[:8]
+    real = du.load_array(path, "real")[right]
+    edited = du.load_array(path, "edited")[right]
+    return du.show_images(np.concatenate((real, edited)), columns=8, zoom=3)
 
 
 def lesson_8() -> Image.Image:
@@ -155,8 +155,8 @@ def lesson_10() -> Image.Image:
         "residual",
         "ContextUnet",
     )
-    with np.load(RESULTS / "five_unets.npz") as file:
-        rows = [file[name] for name in names]
+    path = RESULTS / "five_unets.npz"
+    rows = [du.load_array(path, name) for name in names]
     grey = np.concatenate(rows)[..., None]
     pictures = np.repeat(grey, 3, axis=3)
     return du.show_images(pictures, columns=len(rows[0]), zoom=2)
@@ -184,30 +184,31 @@ def lesson_12() -> Image.Image:
     """
     weights = np.array((0.5, 0.2, 0.3))
     means = np.array((-1.2, 0.1, 1.1))
-    height = 200
     ab = SCHEDULE.ab.numpy()
     beta = SCHEDULE.b.numpy()
     variance = ab * 0.15**2 + 1 - ab
-    x = np.linspace(2.8, -2.8, height)[:, None, None]
+    x = np.linspace(2.8, -2.8, 300)[:, None, None]
     apart = x - ab[:, None] ** 0.5 * means
-    density = np.exp(-(apart**2) / (2 * variance[:, None])) @ weights  # (200, 501)
+    density = np.exp(-(apart**2) / (2 * variance[:, None])) @ weights  # (300, 501)
     colour_map = matplotlib.colormaps["magma"]
-    picture = colour_map(0.85 * density / density.max(0))[..., :3]
+    colours = colour_map(0.85 * density / density.max(0), bytes=True)[..., :3]
+    picture = Image.fromarray(colours).resize((1504, 600), Image.BICUBIC)
+    pen = ImageDraw.Draw(picture)
     generator = np.random.default_rng(4)
-    for shaking, count, colour in ((0, 9, (1, 1, 1)), (1, 3, (0.35, 0.85, 1))):
+    for shaking, count, colour in ((0, 9, "white"), (1, 3, "#59d9ff")):
         x = np.linspace(-1.9, 1.9, count)
-        row = ((2.8 - x) / 5.6 * height).astype(int)
+        path = [x]
         for t in range(SCHEDULE.T, 0, -1):
             apart = ab[t] ** 0.5 * means - x[:, None]
             share = weights * np.exp(-(apart**2) / (2 * variance[t]))
             score = (share * apart).sum(1) / share.sum(1) / variance[t]
             dice = (shaking * beta[t]) ** 0.5 * generator.standard_normal(count)
             x = x + beta[t] / 2 * (x + (1 + shaking) * score) + dice
-            before = row
-            row = ((2.8 - x) / 5.6 * height).astype(int).clip(1, height - 2)
-            for low, high in np.sort(np.stack((before, row), 1)):
-                picture[low - 1 : high + 1, t] = colour
-    return Image.fromarray((picture * 255).astype(np.uint8))
+            path.append(x)
+        across = np.linspace(1504, 0, len(path))
+        for down in 300 - np.stack(path, 1) / 5.6 * 600:  # one row for each path
+            pen.line(list(zip(across, down)), fill=colour, width=4, joint="curve")
+    return picture.resize((752, 300), Image.LANCZOS)
 
 
 def lesson_13() -> Image.Image:
@@ -312,8 +313,8 @@ def lesson_17() -> Image.Image:
     clinic = json.loads((du.WEIGHTS / "clinic.json").read_text(encoding="utf8"))
     numbers = clinic["numbers"]
     patients = sorted(numbers, key=numbers.get)
-    with np.load(RESULTS / "clinic.npz") as file:
-        sheets = [file[f"{patient}: sheet"] for patient in patients]
+    path = RESULTS / "clinic.npz"
+    sheets = [du.load_array(path, f"{patient}: sheet") for patient in patients]
     heroes = [some[0] for some in sheets]
     food = [some[10] for some in sheets]
     return du.show_images(np.stack(heroes + food), columns=8, zoom=3)

@@ -3,7 +3,7 @@
 // worker.js draws. This page shows each step, remembers the walk for the slider below,
 // and writes every knob into the address, so that a link draws the same sprites.
 
-import { splitWords } from "./sampler.js";
+import { Noise, splitWords } from "./sampler.js";
 
 const part = (id) => document.getElementById(id);
 const playground = part("playground");
@@ -11,21 +11,22 @@ const form = playground.querySelector("form");
 const walkSlider = part("walk");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const SIDE = 16; // pixels of a sprite
-const FIRST = "a hero with long pink hair in a blue robe, holding a staff";
+const LOADING = "loading the network: 4 MB, and the first time 14 MB to run it";
+const FIRST = "a hero with pink hair in a blue robe";
 
 let settings; // what export.py wrote
 let frames = []; // the walk so far: {t, x, picture}
 let request = { id: 0 }; // what is being drawn
 let started; // when
-let loaded; // the files that the worker has loaded
 
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 
 // ---- Knobs and the address -----------------------------------------------------------
 
 function knobs() {
-  const { words, seed, steps, guidance, n, sampler, eta } = form.elements;
+  const { network, words, seed, steps, guidance, n, sampler, eta } = form.elements;
   return {
+    network: network.value,
     words: words.value.trim(),
     seed: Number(seed.value),
     steps: Number(steps.value),
@@ -37,11 +38,20 @@ function knobs() {
 }
 
 function readAddress() {
-  form.elements.words.value = FIRST;
-  form.elements.steps.value = settings.steps;
-  form.elements.guidance.value = settings.guidance;
-  turnTo(new URLSearchParams(location.search));
-  if (!form.elements.sampler.value) form.elements.sampler.value = "ddpm";
+  const wanted = new URLSearchParams(location.search);
+  const { network, sampler, words, guidance } = form.elements;
+  words.value = FIRST;
+  guidance.value = settings.guidance;
+  turnTo(wanted);
+  if (!sampler.value) sampler.value = "ddpm";
+  if (!network.value) network.value = "strong";
+  if (!wanted.has("steps")) takeItsSteps();
+}
+
+/** As many steps as the network is made for. */
+function takeItsSteps() {
+  const { network, steps } = form.elements;
+  steps.value = settings.networks[network.value].steps;
 }
 
 /** Turn the knobs that an address or a button names. */
@@ -58,7 +68,7 @@ function writeAddress() {
 }
 
 function showKnobs() {
-  const { words, seed, steps, guidance, n, sampler } = knobs();
+  const { network, words, seed, steps, guidance, n, sampler } = knobs();
   for (const output of form.querySelectorAll(".knobs output")) {
     output.value = part(output.htmlFor.value).value;
   }
@@ -71,7 +81,8 @@ function showKnobs() {
   const text = JSON.stringify(words);
   const call = `draw(${text}, n=${n}, seed=${seed}, guidance=${guidance}, steps=${steps})`;
   part("python").textContent = call;
-  part("python").closest("p").hidden = sampler !== "ddpm";
+  const isDraw = network === "strong" && sampler === "ddpm";
+  part("python").closest("p").hidden = !isDraw;
 }
 
 // ---- Drawing -------------------------------------------------------------------------
@@ -87,6 +98,7 @@ function draw() {
   started = performance.now();
   playground.setAttribute("aria-busy", "true");
   part("status").textContent = "drawing";
+  part("copied").textContent = "";
   worker.postMessage(request);
 }
 
@@ -99,12 +111,17 @@ function drawSoon(milliseconds) {
 function receive({ data }) {
   if (data.ready) {
     settings = data.settings;
-    loaded = data.loaded;
     readAddress();
     draw();
     return;
   }
   if (data.id !== request.id) return;
+  if (data.loading) {
+    part("status").textContent = LOADING;
+    const { seed, n } = request; // meanwhile, the noise that it will begin with
+    if (!still.matches) paint(part("now"), new Noise(seed).draw(n * 3 * SIDE * SIDE));
+    return;
+  }
   if (data.error) {
     playground.setAttribute("aria-busy", "false");
     part("status").textContent = `It could not draw: ${data.error}`;
@@ -114,16 +131,17 @@ function receive({ data }) {
   const done = data.t === 0;
   walkSlider.max = request.steps;
   if (done || !still.matches) show(frames.length - 1);
-  if (done) finish();
+  if (done) finish(data.loaded);
 }
 
-function finish() {
+/** loaded: the files that the worker has loaded for it. */
+function finish(loaded) {
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   playground.setAttribute("aria-busy", "false");
   playground.dataset.drawn = request.id;
   const count = `${request.n} sprites in ${request.steps} steps`;
   part("status").textContent = `${count}, ${seconds} s`;
-  window.keepForOffline?.(loaded.splice(0)); // once, and not before there are sprites
+  window.keepForOffline?.(loaded);
 }
 
 /** Show one step of the walk in both pictures. */
@@ -138,10 +156,10 @@ function show(place) {
   part("guess").setAttribute("aria-label", `guess of the sprites at t = ${t}, ${what}`);
 }
 
-/** Paint sprites, n x 3 x 16 x 16 from -1 to 1, in rows of at most four. */
+/** Paint sprites, n x 3 x 16 x 16 from -1 to 1, in two columns or, if they fit, four. */
 function paint(canvas, x) {
   const n = x.length / (3 * SIDE * SIDE);
-  const columns = 4;
+  const columns = n > 4 && canvas.clientWidth >= 4 * 48 ? 4 : 2;
   const gap = 1;
   canvas.width = columns * (SIDE + gap) - gap;
   canvas.height = Math.ceil(n / columns) * (SIDE + gap) - gap;
@@ -174,6 +192,7 @@ form.addEventListener("submit", (event) => {
 });
 form.addEventListener("input", ({ target }) => {
   if (target === walkSlider || !settings) return;
+  if (target.id === "network") takeItsSteps();
   showKnobs();
   drawSoon(target.id === "words" ? 500 : 120);
 });
@@ -193,9 +212,9 @@ walkSlider.addEventListener("input", () => {
 part("share").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(location.href);
-    part("status").textContent = "The link is in the clipboard.";
+    part("copied").textContent = "The link is in the clipboard.";
   } catch {
-    part("status").textContent = "Copy the page's address: it draws these sprites.";
+    part("copied").textContent = "Copy the page's address: it draws these sprites.";
   }
 });
 addEventListener("popstate", () => {

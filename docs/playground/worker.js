@@ -1,7 +1,8 @@
 // Draws sprites beside the page, so that the page never waits: the network runs here.
 //
-// In: {id, words, seed, n, steps, sampler, eta, guidance}. A new message ends the
-// walk of the one before. Out: {id, t, x, picture} after each step, or {error}.
+// In: {id, network, words, seed, n, steps, sampler, eta, guidance}. A new message ends
+// the walk of the one before. Out: {id, loading} when a network is asked for the first
+// time, {id, t, x, picture} after each step, or {id, error}.
 
 import * as ort from "./ort.wasm.min.mjs";
 import { Noise, SAMPLERS, encode, guided, straightSteps, walk } from "./sampler.js";
@@ -10,32 +11,46 @@ const settings = await (await fetch("settings.json")).json();
 // Threads need the headers that offline.js brings: from the second visit on
 const cores = navigator.hardwareConcurrency || 1;
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(cores, 4) : 1;
-const session = await ort.InferenceSession.create(settings.network);
+const networks = {}; // those that were asked for
 let latest = 0;
 
-/** The noise in x, which are pictures at step t, one row of words for each. */
-async function noiseIn(x, t, rows) {
-  const n = rows.length;
+/** A network by its name, loaded when it is first asked for. */
+async function networkNamed(name) {
+  const { file } = settings.networks[name];
+  // more than "basic" takes half a second, and makes nothing faster
+  const options = { graphOptimizationLevel: "basic" };
+  networks[name] ??= ort.InferenceSession.create(file, options);
+  try {
+    return await networks[name];
+  } catch (error) {
+    delete networks[name]; // perhaps it loads next time
+    throw new Error("the network did not load. Is there a connection?", { cause: error });
+  }
+}
+
+/** The noise in n pictures x at step t: as many for each row of words. */
+async function noiseIn(session, x, t, rows) {
+  const n = x.length / (3 * 16 * 16);
   const words = Float32Array.from(rows.flatMap((row) => [...row]));
   const { noise } = await session.run({
     x: new ort.Tensor("float32", x, [n, 3, 16, 16]),
     ab: new ort.Tensor("float32", new Float32Array(n).fill(settings.ab[t]), [n, 1]),
-    words: new ort.Tensor("float32", words, [n, settings.max_words]),
+    words: new ort.Tensor("float32", words, [rows.length, settings.max_words]),
   });
   return noise.data;
 }
 
-/** A function predict(x, t) for a walk: the network, with guidance where it is asked. */
-function network({ words, n, guidance }) {
+/** A function predict(x, t) for a walk: a network, with guidance where it is asked. */
+function prediction(session, { words, guidance }) {
   const read = (caption) => encode(caption, settings.vocabulary, settings.max_words);
-  const asked = Array(n).fill(read(words));
-  const nothing = Array(n).fill(read(""));
+  const asked = read(words);
+  const nothing = read("");
   return async (x, t) => {
-    if (guidance === 1) return noiseIn(x, t, asked);
+    if (guidance === 1) return noiseIn(session, x, t, [asked]);
     const twice = new Float32Array(2 * x.length);
     twice.set(x);
     twice.set(x, x.length);
-    const noise = await noiseIn(twice, t, [...asked, ...nothing]);
+    const noise = await noiseIn(session, twice, t, [asked, nothing]);
     const half = x.length;
     return guided(noise.subarray(0, half), noise.subarray(half), guidance);
   };
@@ -45,7 +60,11 @@ function network({ words, n, guidance }) {
 const pause = () => new Promise((resolve) => setTimeout(resolve));
 
 async function draw(request) {
-  latest = request.id;
+  const { id, network } = request;
+  latest = id;
+  if (!networks[network]) self.postMessage({ id, loading: network });
+  const session = await networkNamed(network);
+  if (id !== latest) return;
   const { ab } = settings;
   const trip = walk({
     n: request.n,
@@ -53,17 +72,24 @@ async function draw(request) {
     steps: straightSteps(ab, request.steps),
     step: SAMPLERS[request.sampler](ab, request.eta),
     source: new Noise(request.seed),
-    predict: network(request),
+    predict: prediction(session, request),
   });
   for await (const { t, x, picture } of trip) {
     await pause();
-    if (request.id !== latest) return;
-    self.postMessage({ id: request.id, t, x, picture });
+    if (id !== latest) return;
+    const loaded = t === 0 ? justLoaded() : [];
+    self.postMessage({ id, t, x, picture, loaded });
   }
 }
 
+/** The addresses that were loaded since this was last asked. */
+function justLoaded() {
+  const names = performance.getEntriesByType("resource").map(({ name }) => name);
+  performance.clearResourceTimings();
+  return names;
+}
+
 self.onmessage = ({ data }) => {
-  draw(data).catch((error) => self.postMessage({ id: data.id, error: String(error) }));
+  draw(data).catch(({ message }) => self.postMessage({ id: data.id, error: message }));
 };
-const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
-self.postMessage({ ready: true, settings, loaded });
+self.postMessage({ ready: true, settings });

@@ -4,7 +4,12 @@ import functools
 from types import SimpleNamespace
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+)
 
 from diffusion_utilities import NoiseSchedule, sprite_network
 from exercises import (
@@ -214,7 +219,7 @@ CONVENTIONS = {
 @exercise(
     "15.3",
     "Now guess which two of the other five make the sprites worse. "
-    "The figure has the answer.",
+    "The text below the sprites has the answer.",
 )
 def harmless(attempt):
     names = ", ".join(f'"{name}"' for name in CONVENTIONS)
@@ -268,6 +273,102 @@ def sprite_moved():
 # ---- 15.4 ----------------------------------------------------------------------------
 
 
+def euler_walked(scheduler, x, n, *, shift=1, scale=True, goes_on="x", first=None):
+    """The loop with Euler's two lines, right unless an option says otherwise.
+
+    goes_on: what `step` starts from, "x" or "seen". first: what the first noise is
+    multiplied by.
+    """
+    scheduler.set_timesteps(n)
+    x = x * (scheduler.init_noise_sigma if first is None else first)
+    for k in scheduler.timesteps:
+        seen = scheduler.scale_model_input(x, k) if scale else x
+        noise = toy(seen, (k + shift) / 500)
+        start = seen if goes_on == "seen" else x
+        x = scheduler.step(noise, k, start).prev_sample
+    return x
+
+
+def growing(scheduler, x, n):
+    """The loop that multiplies by init_noise_sigma at each step."""
+    scheduler.set_timesteps(n)
+    for k in scheduler.timesteps:
+        x = x * scheduler.init_noise_sigma
+        noise = toy(scheduler.scale_model_input(x, k), (k + 1) / 500)
+        x = scheduler.step(noise, k, x).prev_sample
+    return x
+
+
+def euler_mistakes(fresh, x, n):
+    sigma = fresh().init_noise_sigma  # before set_timesteps
+    yield (
+        "the first noise has std 1: multiply it by `scheduler.init_noise_sigma`.",
+        euler_walked(fresh(), x, n, first=1),
+    )
+    yield (
+        "the network saw x as it is: ask it about `scheduler.scale_model_input(x, k)`.",
+        euler_walked(fresh(), x, n, scale=False),
+    )
+    yield (
+        "that is exercise 15.2's loop: Euler needs two more lines.",
+        euler_walked(fresh(), x, n, first=1, scale=False),
+    )
+    yield (
+        "`step` went on from the scaled x. Only the network gets that one.",
+        euler_walked(fresh(), x, n, goes_on="seen"),
+    )
+    yield (
+        "`init_noise_sigma` was read before `set_timesteps`, which changes it.",
+        euler_walked(fresh(), x, n, first=sigma),
+    )
+    yield (
+        "only the *first* noise is multiplied by `init_noise_sigma`.",
+        growing(fresh(), x, n),
+    )
+    yield (
+        "the first noise grows: multiply it by `init_noise_sigma`, do not divide.",
+        euler_walked(fresh(), x, n, first=1 / sigma),
+    )
+    yield (
+        "the network was asked at k / T; our t is k + 1.",
+        euler_walked(fresh(), x, n, shift=0),
+    )
+
+
+def fresh_euler(spacing):
+    config = DDPMScheduler(**RIGHT | {"timestep_spacing": spacing}).config
+    return EulerDiscreteScheduler.from_config(config)
+
+
+@exercise(
+    "15.4",
+    "Read `scheduler.init_noise_sigma` before and after `set_timesteps(5)`, once with "
+    '`timestep_spacing="leading"`.',
+)
+def euler_loop(attempt):
+    x = normal(2, 3, 16, 16, seed=1)
+    for spacing, n in (("trailing", 10), ("leading", 7)):
+        fresh = functools.partial(fresh_euler, spacing)
+        mine = tried(attempt, toy, fresh(), x, n)
+        if isinstance(mine, SimpleNamespace) or hasattr(mine, "prev_sample"):
+            raise Wrong(
+                "your function returned all that `step` returns; "
+                "x is its `prev_sample`."
+            )
+        compare(
+            mine,
+            euler_walked(fresh(), x, n),
+            euler_mistakes(fresh, x, n),
+            where=f"with Euler, {spacing}, in {n} steps",
+            tolerance=1e-3,
+        )
+    mine = tried(attempt, toy, fresh_ddim(), x, 10)
+    compare(mine, walked(fresh_ddim(), x, 10), (), where="with DDIM in 10 steps")
+
+
+# ---- 15.5 ----------------------------------------------------------------------------
+
+
 def velocity_mistakes(x, noise, sigma):
     picture = (x - sigma * noise) / (1 - sigma)
     yield "the sign is wrong: v points from the picture to the noise.", picture - noise
@@ -296,7 +397,7 @@ def velocity_mistakes(x, noise, sigma):
 
 
 @exercise(
-    "15.4",
+    "15.5",
     "Simplify it: it is (noise - x) / (1 - sigma). Which sigma would break it?",
 )
 def velocity(attempt):
@@ -313,7 +414,7 @@ def velocity(attempt):
         )
 
 
-# ---- 15.5 ----------------------------------------------------------------------------
+# ---- 15.6 ----------------------------------------------------------------------------
 
 
 def latent_toy(latents, k, words):
@@ -349,7 +450,7 @@ def guided_mistakes(after, latents, k, words, w):
 
 
 @exercise(
-    "15.5",
+    "15.6",
     "Call it with `tiny`'s U-Net, 50 times with `scheduler.timesteps`, then decode: "
     "that is the whole of Stable Diffusion, without its weights.",
 )

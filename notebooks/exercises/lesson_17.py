@@ -3,11 +3,16 @@
 A diagnosis is compared with what weights/experiments/clinic.py stored of the patient.
 """
 
+import base64
 import difflib
 import functools
+import html
+import io
 import json
 
 import numpy as np
+from IPython.display import HTML
+from PIL import Image
 
 from diffusion_utilities import WEIGHTS
 from exercises import Wrong, described, exercise
@@ -43,6 +48,18 @@ IN_THE_SAMPLING = (
     "t not divided",
 )
 
+# The test on the bench that decides
+DECIDES = {
+    "eval forgotten": "other company",
+    "few pictures": "nearest in training",
+    "no noise added": "another sampler",
+    "no root": "loss by step",
+    "noise at the end": "minus the healthy",
+    "rate too high": "loss by step",
+    "shuffled labels": "another sampler",
+    "stride wraps": "another sampler",
+}
+
 
 @functools.cache
 def stored() -> dict:
@@ -74,6 +91,18 @@ def drawn_twice(fault: str) -> np.ndarray:
     name = next(name for name, row in trainings if fault in row["patients"])
     its_own = sheets()[f"{fault}: sheet"][:10]
     return np.concatenate((its_own, sheets()[f"{name}: retest"][:10]))
+
+
+def folded(summary: str, picture: Image.Image, title: str, caption: str) -> HTML:
+    """A picture under its title, behind a summary to click on: it needs no kernel."""
+    memory = io.BytesIO()
+    picture.quantize(dither=Image.Dither.NONE).save(memory, "PNG", optimize=True)
+    encoded = base64.b64encode(memory.getvalue()).decode()
+    words = html.escape(f"{title}: {caption}")
+    return HTML(
+        f"<details><summary>{html.escape(summary)}</summary><p>{words}</p>"
+        f'<img alt="{words}" src="data:image/png;base64,{encoded}"></details>'
+    )
 
 
 @functools.cache

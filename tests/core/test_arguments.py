@@ -1087,6 +1087,167 @@ def test_one_amount_of_noise_for_all():
         assert torch.equal(du.corrupt(x, amount, seeded()), expected)
 
 
+# ---- The strong network, guidance and Muon -------------------------------------------
+
+PALETTE = du.sprite_palette()
+
+
+@pytest.mark.parametrize(
+    "palette, words",
+    [
+        (PALETTE[:, 0], "shape (104,)"),
+        (PALETTE[:0], "shape (0, 3)"),
+        (((PALETTE + 1) * 127.5).to(torch.uint8), "a tensor of floats"),
+        ((PALETTE + 1) * 127.5, "from -1 to 1"),
+        (PALETTE * NAN, "from -1 to 1"),
+        ("red", "a tensor, an array or a list"),
+    ],
+)
+def test_a_palette_that_is_none(palette, words):
+    with refused("palette", words):
+        du.SpriteUnet(SCHEDULE, palette)
+
+
+def test_a_palette_may_be_an_array():
+    model = du.SpriteUnet(SCHEDULE, PALETTE.double().numpy(), channels=(8, 8, 8))
+    assert torch.equal(model.palette, PALETTE)
+
+
+@pytest.mark.parametrize(
+    "size, words",
+    [
+        ({"channels": (8, 16)}, "three multiples of 8"),
+        ({"channels": (10, 20, 30)}, "three multiples of 8"),
+        ({"channels": (0, 8, 8)}, "three multiples of 8"),
+        ({"channels": 8}, "three multiples of 8"),
+        ({"width": 0}, "width=0"),
+        ({"reader_width": 10}, "reader_width=10"),
+        ({"n_cfeat": 0}, "n_cfeat=0"),
+        ({"n_words": 2.5}, "n_words=2.5"),
+        ({"max_words": 0}, "max_words=0"),
+        ({"n_cfeat": 40}, "a row from a caption"),
+    ],
+)
+def test_sizes_that_no_strong_network_has(size, words):
+    with refused(words):
+        du.SpriteUnet(SCHEDULE, PALETTE, **size)
+
+
+@pytest.mark.parametrize("number", [217, -1, 0.5, NAN])
+def test_numbers_of_no_word(number):
+    captions = torch.zeros(3, 40)
+    captions[1, 2] = number
+    with refused("context", "whole numbers from 0 to 216"):
+        sprite_unet()(pictures(), torch.tensor(0.5), captions)
+
+
+def test_class_numbers_in_a_column_are_no_short_row():
+    with refused("(3, 1) given", "one-hot rows"):
+        sprite_unet()(pictures(), torch.tensor(0.5), torch.tensor([[3], [1], [2]]))
+
+
+def test_one_clean_picture_is_not_the_clean_picture_of_all():
+    with refused("clean", "(1, 3, 16, 16)", "(3, 3, 16, 16)"):
+        sprite_unet()(pictures(), torch.tensor(0.5), clean=pictures(1))
+
+
+OTHER_SCHEDULES = [du.NoiseSchedule.cosine(20), du.NoiseSchedule.linear(1000)]
+USES_OF_A_SCHEDULE = {
+    "loss": lambda model, schedule: du.diffusion_loss(model, pictures(), schedule),
+    "sampler": lambda model, schedule: du.sample_ddim(
+        model, schedule, shape=(1, 3, 16, 16), steps=1
+    ),
+}
+
+
+@pytest.mark.parametrize("schedule", OTHER_SCHEDULES)
+@pytest.mark.parametrize("use", USES_OF_A_SCHEDULE.values(), ids=USES_OF_A_SCHEDULE)
+def test_a_network_with_a_schedule_gets_no_other(use, schedule):
+    with refused("SpriteUnet was built for another schedule"):
+        use(sprite_unet(), schedule)
+    with refused("SpriteUnet was built for another schedule"):
+        use(du.average_weights(sprite_unet()), schedule)
+
+
+@pytest.mark.parametrize("use", USES_OF_A_SCHEDULE.values(), ids=USES_OF_A_SCHEDULE)
+def test_a_network_with_a_schedule_gets_an_equal_one(use):
+    use(sprite_unet(), du.NoiseSchedule.linear(SCHEDULE.T))
+
+
+def test_guidance_needs_a_context():
+    with refused("guidance without a context", "context="):
+        du.sample_ddim(
+            du.guided(context_unet(), 2), SCHEDULE, shape=(1, 3, 16, 16), steps=1
+        )
+
+
+def test_guidance_takes_contexts_of_any_kind():
+    rows = np.eye(5, dtype=np.float32)
+    x = pictures()
+    t = torch.tensor(0.5)
+    guide = du.guided(context_unet(), 2, avoid=rows[4:])
+    answer = guide(x, t, rows[:3])
+    assert torch.equal(answer, guide(x, t, torch.tensor(rows[:3])))
+    others = du.guided(context_unet(), 2, avoid=rows[4:].tolist())
+    assert torch.equal(answer, others(x, t, rows[:3].tolist()))
+
+
+@pytest.mark.parametrize("avoid", [torch.tensor([1, 2]), "a hat"])
+def test_what_cannot_be_avoided(avoid):
+    with refused("context"):
+        du.guided(context_unet(), 2, avoid=avoid)
+
+
+def test_what_is_avoided_is_as_long_as_what_is_wanted():
+    guide = du.guided(sprite_unet(), 2, avoid=torch.zeros(1, 40))
+    with refused("avoid has shape (1, 40)", "(3, 175)"):
+        guide(pictures(), torch.tensor(0.5), torch.eye(175)[:3])
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"adam": ("init_conv", "nowhere")}, "'nowhere', but no parameter's name"),
+        ({"lr": -1}, "lr=-1"),
+        ({"lr": "fast"}, "lr='fast'"),
+        ({"adam_lr": NAN}, "adam_lr=nan"),
+    ],
+)
+def test_options_that_muon_does_not_have(options, words):
+    with refused(words):
+        du.Muon(context_unet().named_parameters(), **options)
+
+
+def test_muon_needs_names():
+    with refused("named_parameters", "pairs"):
+        du.Muon(context_unet().parameters())
+
+
+def test_a_name_alone_is_a_name_and_not_its_letters():
+    model = context_unet()
+    alone = du.Muon(model.named_parameters(), adam="out")
+    listed = du.Muon(model.named_parameters(), adam=("out",))
+    sizes = [len(group["params"]) for group in alone.param_groups]
+    assert sizes == [len(group["params"]) for group in listed.param_groups]
+
+
+@pytest.mark.parametrize(
+    "option", [{"mean": NAN}, {"mean": "0"}, {"spread": "1"}, {"even": 2}]
+)
+def test_a_distribution_of_steps_that_is_none(option):
+    [name] = option
+    with refused(f"{name}="):
+        du.straight_frequencies(SCHEDULE, **option)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 4, 4, 4))]
+)
+def test_what_has_no_opacity_to_lay_on_white(array):
+    with refused("pictures", "expected uint8 of shape (..., 4)"):
+        du.on_white(array)
+
+
 # ---- Measuring -----------------------------------------------------------------------
 
 

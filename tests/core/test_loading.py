@@ -522,6 +522,15 @@ def test_attack_6_broken_arrays(kind, tmp_path):
     refused(lambda path: du.CustomDataset(path, path, None), path)
 
 
+@pytest.mark.parametrize("letters", ["U0", "S0", "V0"])
+def test_attack_6_a_header_that_ends_python_itself(letters, tmp_path):
+    """NumPy divides by the size of nothing: np.load(path, mmap_mode="r") is killed."""
+    path = tmp_path / "a.npy"
+    line = f"{{'descr': '|{letters}', 'fortran_order': False, 'shape': (-1,)}}"
+    path.write_bytes(header(line, b"a"))
+    refused(du.load_array, path, "expected plain numbers")
+
+
 FOREIGN = {
     "text": np.array(["a", "b"]),
     "empty text": np.zeros(3, "U0"),

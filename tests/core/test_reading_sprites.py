@@ -187,7 +187,7 @@ def test_every_format_is_read_and_subfolders_too(tmp_path, capsys):
     assert len(tiles) == len(files) == len(endings)
     assert files == sorted(files)
     assert abs(tiles[..., :3].astype(int) - (200, 30, 30)).max() < 12  # JPEG
-    assert "1 files that are no pictures (.txt)" in capsys.readouterr().out
+    assert "not pictures: 1 (.txt)" in capsys.readouterr().out
 
 
 def test_hidden_files_and_folders_are_not_read(tmp_path, capsys):
@@ -329,7 +329,7 @@ def test_a_line_is_printed_for_each_picture_that_is_left_out(tmp_path, capsys):
 
 def test_a_folder_of_which_nothing_is_left_is_an_error_that_names_each_fault(tmp_path):
     fill(tmp_path, BAD)
-    words = f"{tmp_path} holds no tile with anything drawn on it (9 pictures found)"
+    words = f"{tmp_path} holds no tile with anything drawn on it (pictures found: 9)"
     with pytest.raises(ValueError, match=re.escape(words)) as error:
         du.load_sprite_pictures(tmp_path)
     said = str(error.value)

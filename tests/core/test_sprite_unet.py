@@ -197,8 +197,8 @@ def test_it_learns_from_rows_and_from_captions():
 @torch.no_grad()
 @pytest.mark.parametrize("context", (torch.eye(175)[:2], words("a red hero", "")))
 def test_it_is_exported_to_onnx_and_says_the_same_there(context):
-    model = network()
-    inputs = (pictures(2), torch.tensor([0.2, 0.9]), context.float())
+    model = network(channels=(8, 8, 8))
+    inputs = (pictures(2, side=8), torch.tensor([0.2, 0.9]), context.float())
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -213,7 +213,8 @@ def test_it_is_exported_to_onnx_and_says_the_same_there(context):
         )
     exported = onnx.load_from_string(file.getvalue())
     onnx.checker.check_model(exported)
-    others = (pictures(3), torch.tensor([0.0, 0.5, 1.0]), context.float()[[0, 1, 0]])
+    rows = context.float()[[0, 1, 0]]
+    others = (pictures(3, side=8), torch.tensor([0.0, 0.5, 1.0]), rows)
     feed = {name: each.numpy() for name, each in zip(("x", "t", "context"), others)}
     (said,) = ReferenceEvaluator(exported).run(None, feed)
     assert np.allclose(said, model(*others).numpy(), atol=1e-3)
@@ -284,7 +285,7 @@ def test_frequencies_sum_to_1_and_step_0_has_none():
 
 @pytest.mark.parametrize("spread", (0, -1, float("nan")))
 def test_another_spread_is_refused(spread):
-    with pytest.raises(ValueError, match="spread=.*expected a number above 0"):
+    with pytest.raises(ValueError, match="spread=.*expected a number from 0.01"):
         du.straight_frequencies(SCHEDULE, spread=spread)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from exercises import answer_to
-from exercises.lesson_17 import FAULTS, IN_THE_SAMPLING, evidence
+from exercises.lesson_17 import DECIDES, FAULTS, IN_THE_SAMPLING, evidence
 
 import diffusion_utilities as du
 
@@ -391,6 +391,21 @@ def test_the_folded_solution_is_the_fault(fault):
     start = f"**Exercise 17.{NUMBERS[fault]}.**"
     [exercise] = [i for i, text in enumerate(texts) if start in text]
     assert f'my_diagnosis = "{fault}"' in texts[exercise + 1]
+
+
+@pytest.mark.parametrize("fault", NUMBERS)
+def test_a_page_without_a_kernel_has_the_test_that_decides(fault):
+    """Folded, with a picture, and without the name of the fault."""
+    start = f'check("17.{NUMBERS[fault]}"'
+    [cell] = [cell for cell in CELLS if start in "".join(cell["source"])]
+    pages = [
+        one["data"].get("text/html", []) for one in cell["outputs"] if "data" in one
+    ]
+    [page] = ["".join(page) for page in pages]
+    assert page.startswith("<details><summary>The test that decides</summary>")
+    assert f"<p>{DECIDES[fault]}" in page
+    assert "data:image/png;base64," in page
+    assert fault not in page
 
 
 def is_markdown(cell):

@@ -248,6 +248,35 @@ def test_the_network_of_new_colours_knows_what_the_course_s_knew(own):
     assert ours < theirs + 0.1 * (nothing - theirs)
 
 
+@pytest.mark.parametrize("style", ["the course's", "another"])
+def test_training_starts_from_the_course_only_where_it_helps(own, style):
+    tiles = random_sprites(40)
+    if style == "the course's":
+        sprites = du.load_sprites("test").images[:40]
+        tiles = np.concatenate([sprites, np.full_like(sprites[..., :1], 255)], 3)
+    collection = collection_of(own, tiles)
+    assert collection.held.any()
+    weight = own.first_network(collection).down2.state_dict()
+    course = own.new_network(collection).down2.state_dict()
+    is_course = all(weight[name].equal(value) for name, value in course.items())
+    assert is_course == (style == "the course's")
+
+
+def test_contrast_decides_between_a_blot_and_a_drawing(own):
+    """Equally far from the data, a flat part is stranger than one with contrast."""
+    rng = np.random.default_rng(0)
+    drawing = rng.integers(0, 2, (1, 16, 16, 1)) * np.full((1, 16, 16, 4), 255)
+    drawing[..., 3] = 255
+    blot = np.full_like(drawing, 40)
+    blot[..., 3] = 255
+    data = np.concatenate([drawing, blot]).astype(np.uint8)
+    noisy = data.astype(int)
+    noisy[..., :3] += rng.integers(0, 2, noisy[..., :3].shape) * 20
+    noisy = noisy.clip(0, 255).astype(np.uint8)
+    drawn, flat = own.strangeness(noisy, data)
+    assert flat > 2 * drawn
+
+
 # ---- Training ------------------------------------------------------------------------
 
 

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.browser
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEDULE = du.NoiseSchedule.linear()
 AB = SCHEDULE.ab.tolist()
-KNOBS = ("seed", "steps", "guidance", "n", "sampler")  # eta is for DDIM only
+# eta is for DDIM only
+KNOBS = ("network", "seed", "steps", "guidance", "n", "sampler")
 SMALL = {"n": 4, "steps": 4, "guidance": 1}
 
 
@@ -206,6 +207,62 @@ def test_each_sampler_draws_what_torch_draws(new_page, sampler_name, eta):
     assert not page.errors
 
 
+@pytest.mark.parametrize("guidance", [1, 3])
+def test_the_student_draws_what_torch_draws(new_page, guidance):
+    """In the steps that it practised, unless the address says another number."""
+    knobs = {"network": "student", "words": "a ghost", "n": 4, "seed": 8}
+    page = opened(new_page, guidance=guidance, **knobs)
+    assert address_of(page)["steps"] == "4"
+    encode = du.sprite_captions().encode
+    asked, nothing = torch.from_numpy(encode(["a ghost", ""]))[:, None]
+    student = du.sprite_network(du.WEIGHTS / "sprite_unet_student.pth")
+    expected, _ = du.sample_ddpm(
+        du.guided(student, guidance, nothing),
+        SCHEDULE,
+        shape=(4, 3, 16, 16),
+        context=asked.expand(4, -1),
+        steps=du.straight_steps(SCHEDULE, 4),
+        generator=torch.Generator().manual_seed(8),
+        variance="beta_tilde",
+        keep=0,
+    )
+    worst = np.abs(sprites(page) - expected.numpy()).max()
+    print(f"the student, guidance {guidance}: largest difference {worst:.1e}")
+    assert worst < 0.01
+    assert not page.locator("#python").is_visible()  # draw() has the strong network
+    assert not page.errors
+
+
+def test_a_network_brings_its_number_of_steps(new_page):
+    page = opened(new_page, n=4, steps=9, guidance=1)
+    assert address_of(page)["steps"] == "9"
+    redrawn(page, lambda: page.select_option("#network", "student"))
+    assert address_of(page)["steps"] == page.input_value("#steps") == "4"
+    drawn_by_student = sprites(page)
+    redrawn(page, lambda: page.select_option("#network", "strong"))
+    assert address_of(page)["steps"] == "20"
+    page.goto(page.url.replace("steps=20", "steps=4"))
+    drawn(page, 1)
+    assert not np.array_equal(sprites(page), drawn_by_student)
+
+
+def test_the_page_with_both_networks_is_below_25_megabytes(new_page):
+    """What a reader loads for it; nothing of it is loaded twice."""
+    sizes = {}
+
+    def note(response):
+        sizes[response.url] = len(response.body())
+
+    page = new_page("run.html", service_workers="block")
+    page.on("response", note)
+    page.goto(page.url.replace("run.html", f"index.html?{urlencode(SMALL)}"))
+    drawn(page, 1)
+    redrawn(page, lambda: page.select_option("#network", "student"))
+    weight = sum(sizes.values())
+    print(f"{weight / 1e6:.1f} MB with both networks")
+    assert 20e6 < weight < 25e6
+
+
 def test_every_knob_changes_the_sprites_and_the_address(new_page):
     page = opened(new_page, words="a hero", **SMALL)
     seen = [sprites(page)]
@@ -293,9 +350,11 @@ def test_words_that_it_has_never_read_are_named(new_page):
 
 
 def test_nonsense_in_the_address_draws_all_the_same(new_page):
-    page = opened(new_page, n=4, steps="many", sampler="magic", seed="-5", more="<b>")
+    nonsense = {"steps": "many", "sampler": "magic", "seed": "-5", "more": "<b>"}
+    page = opened(new_page, n=4, network="constructor", **nonsense)
     assert sprites(page).shape == (4, 3, 16, 16)
     assert address_of(page)["sampler"] == "ddpm"
+    assert address_of(page)["network"] == "strong"
     assert not page.errors
 
 
@@ -341,7 +400,8 @@ def test_every_control_has_a_name(new_page):
     for name in ("seed", "steps", "guidance", "sprites", "eta", "the walk"):
         assert page.get_by_role("slider", name=name).count() == 1, name
     assert page.get_by_role("textbox", name="What shall it draw?").count() == 1
-    assert page.get_by_role("combobox", name="sampler").count() == 1
+    for name in ("network", "sampler"):
+        assert page.get_by_role("combobox", name=name).count() == 1
     assert page.get_by_role("img", name="4 sprites for: a hero").count() == 2
 
 
@@ -352,7 +412,7 @@ def test_on_a_phone_by_touch(new_page):
     assert page.input_value("#words") == "food"
     box = page.locator("#guess").bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= 390
-    assert box["width"] / 4 >= 48  # pixels of a sprite
+    assert box["width"] / 2 >= 48  # pixels of a sprite, of which two are in a row
 
 
 def test_it_works_offline_after_the_first_visit_and_then_with_threads(new_page):
@@ -400,6 +460,22 @@ def test_what_cannot_be_kept_is_answered_all_the_same(browser, given, expected):
     source = (DOCS / "offline-worker.js").read_text(encoding="utf8")
     assert page.evaluate(ANSWER, [source, given]) == expected
     page.close()
+
+
+def test_a_network_that_did_not_load_can_be_asked_for_again(new_page):
+    page = new_page("run.html", service_workers="block")
+    page.route("**/student.onnx*", lambda route: route.abort())
+    knobs = {"words": "a hero", **SMALL}
+    page.goto(page.url.replace("run.html", f"index.html?{urlencode(knobs)}"))
+    drawn(page, 1)
+    page.select_option("#network", "student")
+    page.wait_for_function(
+        "document.querySelector('#status').textContent.startsWith('It could not')"
+    )
+    assert page.get_attribute("#playground", "aria-busy") == "false"
+    page.unroute_all()
+    redrawn(page, lambda: page.press("#seed", "ArrowRight"))
+    assert sprites(page).shape == (4, 3, 16, 16)
 
 
 def test_a_failed_drawing_is_no_longer_busy(new_page):

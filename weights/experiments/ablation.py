@@ -37,11 +37,15 @@ from training import random_rows, steps_with
 import diffusion_utilities as du  # found two folders up
 
 SCHEDULE = du.NoiseSchedule.linear()
-FEATURES, PICTURES = 32, 100_000
-WARM_UP, DECAY = 50, 0.999
+FEATURES = 32
+PICTURES = 100_000
+WARM_UP = 50
+DECAY = 0.999
 LOSS_STEPS = (5, 20, 50, 100, 200, 300, 400)
 HELD_OUT = 600
-SAMPLES, SAMPLING_STEPS, SEED = 1000, 50, 4
+SAMPLES = 1000
+SAMPLING_STEPS = 50
+SEED = 4
 
 
 @dataclass(frozen=True)

@@ -865,8 +865,8 @@ def main() -> None:
     if "loops" not in content:
         content["loops"] = in_its_own_process(loops)
         tables.write_json(path, content)
-    with np.load(samples) as file:
-        draw_picture(content, dict(file), options.out / "pictures" / "benchmark.png")
+    pictures = tables.stored_arrays(samples)
+    draw_picture(content, pictures, options.out / "pictures" / "benchmark.png")
     print(table(content), speed_table(content), sep="\n\n")
 
 

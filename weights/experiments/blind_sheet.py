@@ -24,7 +24,8 @@ QUESTION = (
     "Is this a sprite that anyone would accept in such a set? Reject what is a blot, "
     "a mixture of two things, unrecognisable, or visibly broken."
 )
-N, WEIGHTS = 64, "model_31"
+N = 64
+WEIGHTS = "model_31"
 
 
 def shuffled(seed: int, n_test: int) -> tuple[np.ndarray, np.ndarray]:

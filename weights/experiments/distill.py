@@ -382,10 +382,20 @@ WAYS = {
     "DDPM": ("teacher", ddpm_tilde, straight, (1, 2, 4, 8, 20, 50), 1),
     "DDIM": ("teacher", ddim, straight, (2, 4, 8, 20), 1),
     "2M": ("teacher", multistep(du.SecondOrder), straight, (2, 4, 8, 20), 1),
+    "DDIM, even in t": ("teacher", ddim, even, (4, 8, 20), 1),
     "iPNDM, even in t": ("teacher", multistep(du.AdamsBashforth), even, (4, 8, 20), 1),
     "DDPM, even in t": ("teacher", ddpm_tilde, even, (4, 8, 20, 50), 1),
     "DDPM, restarts": ("teacher", ddpm_tilde, restarting, (20, 50), 1),
     "ideal": ("ideal", ddpm_tilde, straight, (1, 2, 4, 8, 20), 1),
+    # is it the network's errors that iPNDM multiplies? An ideal denoiser has none.
+    "ideal, DDIM, even in t": ("ideal", ddim, even, (4, 8, 20), 1),
+    "ideal, iPNDM, even in t": (
+        "ideal",
+        multistep(du.AdamsBashforth),
+        even,
+        (4, 8, 20),
+        1,
+    ),
 }
 SEEDS = (4, 5, 6)
 SAMPLES = 300

@@ -36,8 +36,13 @@ from training import random_rows, steps_with
 import diffusion_utilities as du  # found two folders up
 
 SCHEDULE = du.NoiseSchedule.linear()
-FEATURES, BATCH, STEPS = 32, 32, 825
-SAMPLES, SAMPLING_STEPS, SEED, SHOWN = 200, 20, 4, 16
+FEATURES = 32
+BATCH = 32
+STEPS = 825
+SAMPLES = 200
+SAMPLING_STEPS = 20
+SEED = 4
+SHOWN = 16
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,21 @@ import diffusion_utilities as du  # found two folders up
 
 SCHEDULE = du.NoiseSchedule.linear()
 CALLS = (5, 10, 20, 50)
-SAMPLES, BATCH, SHOWN = 400, 200, 10
+SAMPLES = 400
+BATCH = 200
+SHOWN = 10
 # Small: Adam, with a warm-up, and a rate that falls linearly to 0.
-FEATURES, PICTURES, SMALL_BATCH, WARM_UP, RATE = 32, 60_000, 50, 50, 2e-3
+FEATURES = 32
+PICTURES = 60_000
+SMALL_BATCH = 50
+WARM_UP = 50
+RATE = 2e-3
 # Strong: Muon, with a rate that is steady for the first part of the time.
-SECONDS, STRONG_BATCH, STEADY, P_DROP, GUIDANCE = 900, 64, 0.4, 0.15, 2.0
+SECONDS = 900
+STRONG_BATCH = 64
+STEADY = 0.4
+P_DROP = 0.15
+GUIDANCE = 2.0
 
 
 @dataclass(frozen=True)

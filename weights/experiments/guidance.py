@@ -42,7 +42,8 @@ import diffusion_utilities as du  # found two folders up
 
 VERSION = 2  # raise it when the code makes other rows with the same settings
 SCHEDULE = du.NoiseSchedule.linear()
-SAMPLES, STEPS = 200, 20
+SAMPLES = 200
+STEPS = 20
 SEEDS = (4, 5, 6)
 WEIGHTS = (0, 1, 1.5, 2, 3, 5, 8)
 PAIR_WEIGHTS = (1, 2, 3, 5)

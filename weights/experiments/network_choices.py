@@ -35,8 +35,12 @@ from training import random_rows
 import diffusion_utilities as du  # found two folders up
 
 SCHEDULE = du.NoiseSchedule.linear()
-SECONDS, BATCH, P_DROP = 300, 64, 0.15
-SAMPLES, STEPS, SEED = 500, 20, 4
+SECONDS = 300
+BATCH = 64
+P_DROP = 0.15
+SAMPLES = 500
+STEPS = 20
+SEED = 4
 EMA = 0.998
 STEADY = 0.4  # the learning rate falls after this part of the time
 

@@ -36,7 +36,8 @@ from tables import command_line, digest, fill, parsed, stored
 import diffusion_utilities as du  # found two folders up
 
 VERSION = 1  # raise it when the code makes other rows with the same settings
-N, SEED = 1000, 4
+N = 1000
+SEED = 4
 EPOCHS_STEPS = 50  # of DDIM: good enough for a curve over epochs
 # DDPM whose last step is that of a run of 500 steps, from t = 1.
 LAST_FROM_1 = [*du.sampling_steps(100, 500)[:-1], 1, 0]

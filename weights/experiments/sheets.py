@@ -26,12 +26,20 @@ from shipped import (
     shipped_network,
     weights_file,
 )
-from tables import command_line, digest, mean_and_error, parsed, write_json
+from tables import (
+    command_line,
+    digest,
+    mean_and_error,
+    parsed,
+    stored_arrays,
+    write_json,
+)
 
 import diffusion_utilities as du  # found two folders up
 
 VERSION = 1  # raise it when the code draws other pictures with the same settings
-N, SEED = 64, 4
+N = 64
+SEED = 4
 EPOCHS = (0, 4, 12, 24, 31)
 LOSS_STEPS = tuple(range(25, 500, 50))  # evenly over all t, as training draws them
 SAMPLERS = {"DDPM": ddpm, "DDIM": ddim, "multistep": multistep}
@@ -99,8 +107,7 @@ def stored_sheet(path: Path, sheet: Sheet) -> dict[str, np.ndarray]:
     """
     wanted = drawn_with(sheet)
     if path.exists():
-        with np.load(path) as file:
-            content = dict(file)
+        content = stored_arrays(path)
         if str(content["drawn_with"]) == wanted:
             return content
     model = shipped_network(sheet.weights)

@@ -18,7 +18,10 @@ from tables import machine
 
 import diffusion_utilities as du  # found two folders up
 
-BATCH, RATE, MIN_SNR, P_DROP = 50, 2e-3, 5.0, 0.1
+BATCH = 50
+RATE = 2e-3
+MIN_SNR = 5.0
+P_DROP = 0.1
 SCHEDULE = du.NoiseSchedule.linear()
 SHAPE = (32, 3, 16, 16)
 

@@ -41,7 +41,9 @@ SCHEDULE = du.NoiseSchedule.linear()
 SEEDS = (4, 5, 6)
 STEPS = (20, 10, 5)
 GUIDANCE = (1, 2, 4)
-SAMPLES, CAPTIONS, CAPTION_STEPS = 1000, 300, 20
+SAMPLES = 1000
+CAPTIONS = 300
+CAPTION_STEPS = 20
 UNKNOWN_WORD = "heliotrope"  # a colour that no caption of the grammar has
 WEIGHTS = du.WEIGHTS / "sprite_unet_trained.pth"
 

@@ -111,6 +111,7 @@ WRONG = [
     ("1.3", "my_guess = 0.0", "commonest value"),
     ("1.3", "my_guess = 0.5", "squared error of 0.*middle of the range"),
     ("1.3", "my_guess = 29", "outside the range"),
+    ("1.3", "my_guess = 0.35", "best lies lower"),
     (
         "1.4",
         step("(1 - next_amount) * guess + next_amount * x"),

@@ -28,6 +28,28 @@ def my_guided_step(unet, scheduler, latents, k, words, w):
     return {answer}
 """
 
+EULER = """
+def my_euler_loop(model, scheduler, x, n):
+    scheduler.set_timesteps(n)
+    x = {first}
+    for k in scheduler.timesteps:
+        {inside}
+        seen = {seen}
+        noise = model(seen, {time})
+        x = scheduler.step(noise, k, {start}){result}
+    return x
+"""
+
+EULER_TOO_EARLY = """
+def my_euler_loop(model, scheduler, x, n):
+    x = x * scheduler.init_noise_sigma
+    scheduler.set_timesteps(n)
+    for k in scheduler.timesteps:
+        noise = model(scheduler.scale_model_input(x, k), (k + 1) / 500)
+        x = scheduler.step(noise, k, x).prev_sample
+    return x
+"""
+
 OURS = "torch.cat((torch.ones(1), scheduler.alphas_cumprod))[t]"
 
 
@@ -47,6 +69,19 @@ def loop(
     answer="x",
 ):
     return LOOP.format(told=told, ks=ks, time=time, line=line, answer=answer)
+
+
+def euler(
+    first="x * scheduler.init_noise_sigma",
+    inside="pass",
+    seen="scheduler.scale_model_input(x, k)",
+    time="(k + 1) / 500",
+    start="x",
+    result=".prev_sample",
+):
+    return EULER.format(
+        first=first, inside=inside, seen=seen, time=time, start=start, result=result
+    )
 
 
 def velocity(answer):
@@ -131,38 +166,55 @@ WRONG = [
         r"moves a sprite by 0\.0[01]\d .*another of the six by nothing\.",
     ),
     ("15.3", 'my_guess = "clip_sample"', "expected one of the six names"),
-    ("15.4", velocity("(x - sigma * noise) / (1 - sigma) - noise"), "sign is wrong"),
-    ("15.4", velocity("(x - sigma * noise) / (1 - sigma)"), "that is the picture"),
-    ("15.4", velocity("noise - x"), "x is not the picture"),
-    ("15.4", velocity("noise - (x - sigma * noise)"), "is the division missing"),
     (
         "15.4",
+        euler(first="x"),
+        r"with Euler, trailing, in 10 steps: .*first noise has std 1",
+    ),
+    ("15.4", euler(seen="x"), "the network saw x as it is"),
+    ("15.4", euler(first="x", seen="x"), "exercise 15.2's loop"),
+    ("15.4", euler(start="seen"), "went on from the scaled x"),
+    ("15.4", EULER_TOO_EARLY, r"leading, in 7 steps: .*read before `set_timesteps`"),
+    (
+        "15.4",
+        euler(first="x", inside="x = x * scheduler.init_noise_sigma"),
+        "the \\*first\\* noise",
+    ),
+    ("15.4", euler(first="x / scheduler.init_noise_sigma"), "do not divide"),
+    ("15.4", euler(time="k / 500"), "our t is k . 1"),
+    ("15.4", euler(result=""), "Your code stopped"),
+    ("15.5", velocity("(x - sigma * noise) / (1 - sigma) - noise"), "sign is wrong"),
+    ("15.5", velocity("(x - sigma * noise) / (1 - sigma)"), "that is the picture"),
+    ("15.5", velocity("noise - x"), "x is not the picture"),
+    ("15.5", velocity("noise - (x - sigma * noise)"), "is the division missing"),
+    (
+        "15.5",
         velocity("noise - (x - (1 - sigma) * noise) / sigma"),
         "shares are exchanged",
     ),
-    ("15.4", velocity("noise - (x - sigma * noise) / sigma"), "division by sigma"),
+    ("15.5", velocity("noise - (x - sigma * noise) / sigma"), "division by sigma"),
     (
-        "15.4",
+        "15.5",
         velocity("noise - (x - sigma**0.5 * noise) / (1 - sigma) ** 0.5"),
         "there are no roots",
     ),
     (
-        "15.5",
+        "15.6",
         guided("wished + w * (wished - plain)"),
         r"at k = 980 with w = 7\.5: .*the weight 1 \+ w",
     ),
-    ("15.5", guided(halves="wished, plain"), "halves are exchanged"),
-    ("15.5", guided("plain"), "ignores the wish"),
-    ("15.5", guided("wished"), "without guidance"),
-    ("15.5", guided("w * (wished - plain)"), "without a caption is missing"),
-    ("15.5", guided(answer="noise"), "has not taken its step"),
-    ("15.5", guided(answer="scheduler.step(noise, k, latents)"), "prev_sample"),
+    ("15.6", guided(halves="wished, plain"), "halves are exchanged"),
+    ("15.6", guided("plain"), "ignores the wish"),
+    ("15.6", guided("wished"), "without guidance"),
+    ("15.6", guided("w * (wished - plain)"), "without a caption is missing"),
+    ("15.6", guided(answer="noise"), "has not taken its step"),
+    ("15.6", guided(answer="scheduler.step(noise, k, latents)"), "prev_sample"),
     (
-        "15.5",
+        "15.6",
         guided(answer="scheduler.step(noise, k, latents).pred_original_sample"),
         "implied clean picture",
     ),
-    ("15.5", guided(doubled="latents"), "1 latents came with 2 captions"),
+    ("15.6", guided(doubled="latents"), "1 latents came with 2 captions"),
 ]
 
 
@@ -180,7 +232,9 @@ RIGHT = [
     ),
     ("15.3", "my_guess = ' Clipping'"),
     ("15.3", "my_guess = np.array('clipping')"),
-    ("15.4", velocity("(noise - x) / (1 - sigma)")),
-    ("15.5", guided("(1 - w) * plain + w * wished")),
-    ("15.5", guided(doubled="torch.cat((latents, latents))")),
+    ("15.4", euler(seen="scheduler.scale_model_input(sample=x, timestep=k)")),
+    ("15.4", euler(first="x * float(scheduler.init_noise_sigma)")),
+    ("15.5", velocity("(noise - x) / (1 - sigma)")),
+    ("15.6", guided("(1 - w) * plain + w * wished")),
+    ("15.6", guided(doubled="torch.cat((latents, latents))")),
 ]
