@@ -297,7 +297,7 @@ def by_diffusers(model: torch.nn.Module, kind: type) -> torch.Tensor:
 def lesson_16() -> Image.Image:
     """Tiles of Angband on grass, and two rows of new ones as a network drew them."""
     with np.load(RESULTS / "own_collections.npz") as file:
-        tiles = (file["angband, real"][:8], file["angband, fine-tuned"][:16])
+        tiles = (file["angband, real"][:8], file["angband, scratch"][:16])
     tiles = np.concatenate(tiles)
     alpha = tiles[..., 3:] / 255
     on_grass = tiles[..., :3] * alpha + np.array(GRASS) * (1 - alpha)
