@@ -295,29 +295,14 @@ def by_diffusers(model: torch.nn.Module, kind: type) -> torch.Tensor:
 
 
 def lesson_16() -> Image.Image:
-    """Heroes with pairs of colours that training lacks, on the grass of a game."""
-    sprites = du.load_sprites("compositional")
-    heroes = []
-    for image, row in zip(sprites.images, sprites.factors):
-        if row["class"] == "hero":
-            heroes.append(image)
-    board = Image.new("RGB", (8 * 18, 2 * 18), GRASS)
-    for i, hero in enumerate(heroes[:16]):
-        row, column = divmod(i, 8)
-        board.paste(on_grass(hero), (column * 18, row * 18))
-    size = (board.width * 3, board.height * 3)
-    return board.resize(size, Image.Resampling.NEAREST)
-
-
-def on_grass(hero: np.ndarray) -> Image.Image:
-    """A sprite (16, 16, 3) with a border of a pixel, grass instead of its background.
-
-    The grass spreads from the corner, so white inside the sprite stays.
-    """
-    border = ((1, 1), (1, 1), (0, 0))
-    tile = Image.fromarray(np.pad(hero, border, constant_values=255))
-    ImageDraw.floodfill(tile, (0, 0), GRASS)
-    return tile
+    """Tiles of Angband on grass, and two rows of new ones as a network drew them."""
+    with np.load(RESULTS / "own_collections.npz") as file:
+        tiles = (file["angband, real"][:8], file["angband, scratch"][:16])
+    tiles = np.concatenate(tiles)
+    alpha = tiles[..., 3:] / 255
+    on_grass = tiles[..., :3] * alpha + np.array(GRASS) * (1 - alpha)
+    rows = ("game", "new", "new")
+    return du.show_images(on_grass.astype(np.uint8), columns=8, zoom=3, rows=rows)
 
 
 def lesson_17() -> Image.Image:

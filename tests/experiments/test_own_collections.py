@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import diffusion_utilities as du
+
 
 @pytest.fixture
 def collections(program, monkeypatch, tmp_path):
@@ -134,3 +136,30 @@ def test_no_time_to_train_is_refused(
     with pytest.raises(SystemExit):
         run(collections, monkeypatch, tmp_path, "--minutes", minutes)
     assert f"--minutes {float(minutes)}" in capsys.readouterr().err
+
+
+def test_the_stored_rows_are_of_these_settings(program):
+    module = program("own_collections")
+    text = (du.WEIGHTS / "own_collections.json").read_text(encoding="utf8")
+    content = json.loads(text)
+    assert content["settings"] == {
+        "version": module.VERSION,
+        "minutes": module.MINUTES,
+        "samples": module.SAMPLES,
+        "start": module.tables.sha256(module.own.SHIPPED),
+    }
+    for name, source in content["collections"].items():
+        assert source["licence"] == module.COLLECTIONS[name].licence
+
+
+def test_the_lesson_has_all_that_it_shows():
+    text = (du.WEIGHTS / "own_collections.json").read_text(encoding="utf8")
+    rows = json.loads(text)["rows"]
+    pictures = np.load(du.WEIGHTS / "results" / "own_collections.npz")
+    for kind in ("fine-tuned", "scratch"):
+        row = rows[f"angband, {kind}"]
+        drawn = pictures[f"angband, {kind}"]
+        assert len(drawn) == row["drawn"]
+        assert len(set(row["best"]) | set(row["copied"])) <= len(drawn)
+        assert not set(row["best"]) & set(row["copied"])
+    assert len(rows["angband, rate 0"]["looks"]) > 1

@@ -42,6 +42,28 @@ def my_ground(picture):
 BORDER = "ground[[0, -1]], ground[:, [0, -1]] = white[[0, -1]], white[:, [0, -1]]"
 
 
+CATCH_UP = """
+def my_catch_up(a, b):
+    for place, (one, other) in enumerate(zip(a, b)):
+        if {caught_up}:
+            return {answer}
+"""
+
+CHOICE = """
+def my_choice(strangeness, is_copy, count):
+    new = np.flatnonzero(~is_copy)
+    return {answer}
+"""
+
+
+def catch_up(caught_up="other[3] <= one[3]", answer="other[0]"):
+    return CATCH_UP.format(caught_up=caught_up, answer=answer)
+
+
+def choice(answer):
+    return CHOICE.format(answer=answer)
+
+
 def distance(rms=RMS, copies=NINE):
     return DISTANCE.format(rms=rms, copies=copies)
 
@@ -54,13 +76,9 @@ def split(names="dict.fromkeys(artists)"):
     return SPLIT.format(names=names)
 
 
-def share(answer):
-    return f"def my_share(batch, rank, processes):\n    return {answer}"
-
-
 WRONG = [
     (
-        "16.1",
+        "16.2",
         distance(copies="[b]"),
         (
             r"your distance is 0\.\d+, expected 0: this is the distance without any "
@@ -68,24 +86,24 @@ WRONG = [
         ),
     ),
     (
-        "16.1",
+        "16.2",
         distance("np.sqrt(np.square((a - b) / 255).mean())"),
         "whole numbers of 8 bits",
     ),
-    ("16.1", distance("np.square(a / 255 - b / 255).mean()"), "is the root missing"),
+    ("16.2", distance("np.square(a / 255 - b / 255).mean()"), "is the root missing"),
     (
-        "16.1",
+        "16.2",
         distance("np.sqrt(np.square(a.astype(float) - b).mean())"),
         "scale 0 to 255",
     ),
     (
-        "16.1",
+        "16.2",
         distance(copies="[np.roll(b, s, axis=i) for s in (-1, 0, 1) for i in (0, 1)]"),
         "are the diagonal moves missing",
     ),
     # what leaves on one side is lost instead of coming back on the other
     (
-        "16.1",
+        "16.2",
         """
         def my_distance(a, b):
             padded = np.pad(b, ((1, 1), (1, 1), (0, 0)), constant_values=255)
@@ -99,7 +117,7 @@ WRONG = [
         "fill up with white",
     ),
     (
-        "16.2",
+        "16.3",
         """
         def my_split(artists):
             return np.arange(len(artists)) < len(artists) / 5
@@ -107,22 +125,22 @@ WRONG = [
         "you split by picture",
     ),
     (
-        "16.2",
+        "16.3",
         split("np.unique(artists)"),
         "for the artists ed, .* by the alphabet",
     ),
     (
-        "16.2",
+        "16.3",
         split().replace(">= 0.2", "> 0.2"),
         "one artist too many",
     ),
     (
-        "16.2",
+        "16.3",
         split().replace("return held", "return ~held"),
         "True for training",
     ),
     (
-        "16.2",
+        "16.3",
         """
         def my_split(artists):
             names = list(dict.fromkeys(artists))
@@ -130,20 +148,9 @@ WRONG = [
         """,
         "a fifth of the artists",
     ),
-    ("16.3", 'my_guess = ["fine-tuned", "shipped", "scratch"]', "The last is right"),
-    (
-        "16.3",
-        'my_guess = ("scratch", "fine-tuned", "shipped")',
-        "The highest loss belongs to another",
-    ),
-    ("16.3", 'my_guess = ["fine-tuned"]', "expected a list of the three words"),
-    ("16.4", "my_guess = 90", "Less than that"),
-    ("16.4", "my_guess = 1", "More than that"),
-    ("16.4", "my_guess = 0.2", "Is that a share of 1"),
-    ("16.4", "my_guess = 120", "0 to 100"),
     # "make white transparent": holes in the eyes
     (
-        "16.5",
+        "16.1",
         """
         def my_ground(picture):
             return (picture == 255).all(2)
@@ -154,27 +161,27 @@ WRONG = [
         ),
     ),
     (
-        "16.5",
+        "16.1",
         ground(rounds=1),
         "grown by one pixel only",
     ),
     (
-        "16.5",
+        "16.1",
         ground("ground[0, 0] = white[0, 0]"),
         "start from one corner",
     ),
     (
-        "16.5",
+        "16.1",
         ground().replace("return ground", "return ~ground"),
         "mask of what stays",
     ),
     (
-        "16.5",
+        "16.1",
         ground().replace(".all(2)", ".any(2)"),
         "`any` in place of `all`",
     ),
     (
-        "16.5",
+        "16.1",
         """
         def my_ground(picture):
             white = (picture == 255).all(2)
@@ -189,46 +196,71 @@ WRONG = [
         "leaks through a corner",
     ),
     (
-        "16.5",
+        "16.1",
         ground().replace("picture == 255", "picture >= 250"),
         "a pixel of 254 belongs",
     ),
-    ("16.6", share("batch[rank::processes]"), "the shares are uneven"),
+    ("16.4", catch_up(answer="place"), "the number of the look"),
+    ("16.4", catch_up(answer="other[1]"), "these are the steps"),
+    ("16.4", catch_up(answer="other[0] / 60"), "in minutes"),
+    ("16.4", catch_up(answer="one[0]"), "clock of the first training"),
+    ("16.4", catch_up("other[3] < one[3]"), "equal counts, too"),
     (
-        "16.6",
+        "16.4",
+        catch_up("place and other[2] <= one[2]"),
+        "expected 181: do you compare training losses",
+    ),
+    ("16.4", catch_up("other[3] <= a[-1][3]"), "Compare look by look"),
+    (
+        "16.4",
         """
-        def my_share(batch, rank, processes):
-            size = len(batch) // processes
-            return batch[rank * size:(rank + 1) * size]
+        def my_catch_up(a, b):
+            for one, other in reversed(list(zip(a, b))):
+                if other[3] > one[3]:
+                    return seconds
+                seconds = other[0]
         """,
-        "in blocks",
+        "the last time that it happens",
     ),
+    # the first entry of a training loss is None
+    ("16.4", catch_up("other[2] <= one[2]"), "Your code stopped with TypeError"),
+    ("16.5", choice("new[np.argsort(strangeness)][:count]"), "Your code stopped"),
+    ("16.5", choice("np.argsort(strangeness[new])[:count]"), "without. the copies"),
+    ("16.5", choice("np.argsort(strangeness)[:count]"), "they are familiar"),
     (
-        "16.6",
-        share("batch[len(batch) % processes:][rank::processes]"),
-        "what is left out is the end",
+        "16.5",
+        choice("[i for i in np.argsort(strangeness)[:count] if not is_copy[i]]"),
+        "too few are left",
     ),
-    ("16.6", share("batch"), "the whole batch"),
+    ("16.5", choice("new[np.argsort(-strangeness[new])][:count]"), "the strangest"),
+    ("16.5", choice("np.sort(strangeness[new])[:count]"), "values of strangeness"),
+    (
+        "16.5",
+        choice("np.sort(new[np.argsort(strangeness[new])][:count])"),
+        "another order",
+    ),
+    ("16.5", choice("new[np.argsort(strangeness[new])]"), "expected `count`"),
 ]
 
 
 RIGHT = [
     (
-        "16.1",
+        "16.2",
         distance("torch.from_numpy(a / 255 - b / 255).float().square().mean().sqrt()"),
     ),
-    ("16.3", 'my_guess = ("Shipped", "Fine-tuned", "Scratch")'),
-    ("16.3", 'my_guess = np.array(["shipped", "fine-tuned", "scratch"])'),
-    ("16.4", "my_guess = np.float64(20)"),
-    ("16.4", "my_guess = torch.tensor(20)"),
-    ("16.5", ground()),
-    # a share of no rows is never asked for
+    ("16.1", ground()),
+    ("16.4", catch_up()),
     (
-        "16.6",
+        "16.4",
         """
-        def my_share(batch, rank, processes):
-            rounds = range(len(batch) // processes)
-            return torch.stack([batch[i * processes + rank] for i in rounds])
+        def my_catch_up(a, b):
+            lower = np.array([other[3] <= one[3] for one, other in zip(a, b)])
+            return np.array([other[0] for other in b])[lower][0]
         """,
+    ),
+    ("16.5", choice("torch.tensor(new[strangeness[new].argsort()[:count]])")),
+    (
+        "16.5",
+        choice("np.where(is_copy, np.inf, strangeness).argsort()[:count].tolist()"),
     ),
 ]
