@@ -207,18 +207,20 @@ def understood(collection: own.Collection, source: Source) -> dict:
 
 
 def write_blind_sheets(name: str, kind: str, content: dict, options) -> None:
-    """Numbered sheets: the best 32, 32 drawn at random, and 64 held-out real tiles.
+    """Numbered sheets: the best 32, 32 drawn at random, up to 64 held-out real tiles.
 
     key.json has the numbers of each.
     """
     arrays = tables.stored_arrays(samples_file(name, options))
     drawn = arrays[f"{name}, {kind}"]
     best = content["rows"][f"{name}, {kind}"]["best"][:32]
-    rng = np.random.default_rng(0)
+    held_out = arrays[f"{name}, held out"]
+    count = min(64, len(held_out))
+    rng = np.random.default_rng([*f"{name}, {kind}".encode()])  # no two sheets alike
     parts = {
         "best": drawn[best],
         "any": drawn[rng.choice(len(drawn), 32, replace=False)],
-        "real": arrays[f"{name}, held out"][:64],
+        "real": held_out[rng.choice(len(held_out), count, replace=False)],
     }
     every = np.concatenate([*parts.values()])
     kinds = np.repeat([*parts], [len(part) for part in parts.values()])
