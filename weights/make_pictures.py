@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "experiments"))
@@ -208,6 +208,11 @@ def lesson_12() -> Image.Image:
         across = np.linspace(1504, 0, len(path))
         for down in 300 - np.stack(path, 1) / 5.6 * 600:  # one row for each path
             pen.line(list(zip(across, down)), fill=colour, width=4, joint="curve")
+    font = ImageFont.load_default(34)
+    labels = (("data", 20, "white"), ("noise", 1390, "white"))
+    ways = (("ODE", 640, "white"), ("SDE", 760, "#59d9ff"))
+    for word, left, colour in labels + ways:
+        pen.text((left, 14), word, fill=colour, font=font)
     return picture.resize((752, 300), Image.LANCZOS)
 
 
