@@ -1436,9 +1436,9 @@ def _three_channels(channels) -> list:
 
 
 def _check_words(c: Tensor, n_words: int) -> None:
-    """The numbers of words in captions must be in the vocabulary.
+    """The word numbers in captions must be in the vocabulary.
 
-    Like times, they are not looked at on a GPU, nor while the network is traced.
+    Like times, they are not checked on a GPU, nor while the network is traced.
     """
     is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     if is_traced or c.device.type != "cpu":
@@ -1688,7 +1688,7 @@ def _has_own_loss(model: nn.Module) -> bool:
 
 
 def _check_same_schedule(model: Callable, schedule: NoiseSchedule) -> None:
-    """A network that knows a schedule's alpha-bar, as `SpriteUnet`, must get that one.
+    """A network that knows a schedule's alpha-bar, as `SpriteUnet` does, must get it.
 
     Rounded numbers will do: a network may be of half precision.
     """
@@ -2580,7 +2580,7 @@ def guided(model: Callable, weight: float, avoid: Tensor | None = None) -> Calla
 
     avoid: a context (1, n_cfeat) to go away from, instead of from none.
 
-    Raises ValueError for another weight than 0 to 100. The model that it returns raises
+    Raises ValueError for a weight outside 0 to 100. The model that it returns raises
     ValueError when it gets no context, or one that is not as long as `avoid`.
 
     Source: [CFG] eq. 6, with weight = 1 + w.
@@ -3176,10 +3176,10 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _npy_header(path: Path, file: io.BufferedReader) -> tuple[tuple, np.dtype]:
-    """The (shape, dtype) in a .npy file's header, where the file is then read up to.
+    """The (shape, dtype) in a .npy file's header; leaves the file just after it.
 
     They are checked before the array is read, because NumPy trusts them: a side of -1
-    can end Python itself.
+    can crash Python itself.
     """
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,

@@ -2,7 +2,7 @@
 
 It reads a sheet or a folder of sprites, trains the course's strong network with them
 for ten minutes (`--minutes`), and draws. Training starts from the course's weights
-where they help, and else anew. The folder `--out` then holds
+where they help, otherwise anew. The folder `--out` then holds
 - understood.png: what was read, written before the training;
 - progress.png and weights.pth: samples and weights, written again as training goes on;
 - sheet.png: the best 64 sprites, with alpha, and each of them in sprites/;
