@@ -2680,8 +2680,8 @@ def draw(
 
 MAX_BYTES = 512 * 2**20  # of a file, and of what it holds when it is unpacked
 MAX_PIXELS = 16_000_000  # of a picture
-# Formats with a signature come first; TGA has none.
 PLAIN = "biuf"  # the kinds of numbers that an array may hold, in NumPy's letters
+# Formats with a signature come first; TGA has none.
 PICTURE_FORMATS = ("PNG", "GIF", "BMP", "JPEG", "WEBP", "TGA")
 NUMBERS = (
     torch.float16,
@@ -3137,10 +3137,7 @@ def load_array(path: str | os.PathLike, name: str | None = None) -> np.ndarray:
     kind = "a NumPy array file of plain numbers"
     with _reading(path, kind, "copy it again, or write it with np.save"):
         array = _read_npy(path) if name is None else _read_npz(path, name)
-        if array.dtype.kind not in PLAIN:
-            raise UnusableFile(
-                f"{path} holds {str(array.dtype)[:80]}; expected plain numbers"
-            )
+        _check_plain(path, array.dtype)
         native = array.dtype.newbyteorder("=")
         array = np.array(array, dtype=native, order="C")
     if not np.isfinite(array).all():
@@ -3148,6 +3145,12 @@ def load_array(path: str | os.PathLike, name: str | None = None) -> np.ndarray:
             f"{path} holds numbers that are not finite (NaN or infinity); make it again"
         )
     return array
+
+
+def _check_plain(path: Path, dtype: np.dtype) -> None:
+    """Raise UnusableFile unless an array of this type holds plain numbers."""
+    if dtype.kind not in PLAIN:
+        raise UnusableFile(f"{path} holds {str(dtype)[:80]}; expected plain numbers")
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -3190,8 +3193,7 @@ def _npy_header(path: Path, file: io.BufferedReader) -> tuple[tuple, np.dtype]:
     if version not in readers:
         raise ValueError(f"version {version} of the format is unknown")
     shape, _, dtype = readers[version](file)
-    if dtype.kind not in PLAIN:
-        raise UnusableFile(f"{path} holds {str(dtype)[:80]}; expected plain numbers")
+    _check_plain(path, dtype)
     if any(side < 0 for side in shape):
         raise UnusableFile(
             f"{path} is damaged: its shape is {shape}; expected sides of 0 or more. "
