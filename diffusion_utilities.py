@@ -342,6 +342,14 @@ def _whole(name: str, value, least: int = 1) -> int:
     return int(value)
 
 
+def _multiple(name: str, value, of: int, why: str) -> int:
+    """The value as an int; it must be `of` times a whole number, 1 or more."""
+    number = _whole(name, value, least=of)
+    if number % of:
+        raise ValueError(f"{name}={number}; expected a multiple of {of}, because {why}")
+    return number
+
+
 def _check_number(name: str, value, low: float = 0, high: float = 1) -> None:
     """The value must be a number from `low` to `high`."""
     is_number = isinstance(value, (int, float, np.number))
@@ -905,12 +913,7 @@ class ContextUnet(nn.Module):
         super().__init__()
         in_channels = _whole("in_channels", in_channels)
         n_cfeat = _whole("n_cfeat", n_cfeat)
-        n_feat = _whole("n_feat", n_feat, least=8)
-        if n_feat % 8:
-            raise ValueError(
-                f"n_feat={n_feat}; expected a multiple of 8, because the group norms "
-                "have 8 groups"
-            )
+        n_feat = _multiple("n_feat", n_feat, 8, "the group norms have 8 groups")
         if not _is_whole(height) or height % 4 or not 8 <= height <= 64:
             raise ValueError(
                 f"height={height}; expected one number, as the pictures are square: a "
@@ -1232,12 +1235,8 @@ class SpriteUnet(nn.Module):
         palette = _checked_palette(palette)
         full, half, quarter = _three_channels(channels)
         width = _whole("width", width)
-        reader_width = _whole("reader_width", reader_width, least=4)
-        if reader_width % 4:
-            raise ValueError(
-                f"reader_width={reader_width}; expected a multiple of 4, because "
-                "attention has 4 heads"
-            )
+        heads = "attention has 4 heads"
+        reader_width = _multiple("reader_width", reader_width, 4, heads)
         n_words = _whole("n_words", n_words)
         self.n_cfeat = _whole("n_cfeat", n_cfeat)
         self.max_words = _whole("max_words", max_words)
@@ -1654,9 +1653,15 @@ def _check_weighting(
 
 
 def _check_predicted(
-    predicted, x: Tensor, what: str = "the model returned", wanted="the noise in x"
+    predicted,
+    x: Tensor,
+    what: str = "the model returned",
+    wanted: str = "the noise in x",
 ) -> None:
-    """Raise ValueError unless a model's answer has the shape of its pictures."""
+    """Raise ValueError unless a model's answer has the shape of its pictures.
+
+    what, wanted: how the message begins, and what it expects.
+    """
     shape = getattr(predicted, "shape", None)
     if shape != x.shape:
         given = _shown(predicted) if shape is None else f"shape {tuple(shape)}"
