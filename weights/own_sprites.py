@@ -474,6 +474,8 @@ MEMORY = 0.99  # of the average of the weights
 LOOKS = 10
 PATIENCE = 3  # looks without a lower loss, far from the lowest
 OUTER_LAYERS = ("stem", "out", "columns", "reader")
+TRAINING_DOUBT = 0.002
+FREQUENCIES = du.straight_frequencies(SCHEDULE, even=0.25)  # of the steps
 
 
 @dataclass(frozen=True)
@@ -582,7 +584,7 @@ def steps_of(network, collection: Collection, optimiser, average, generator):
         average=average,
         generator=generator,
         p_drop=None if own is None else 0.15,
-        frequencies=du.straight_frequencies(SCHEDULE, even=0.25),
+        frequencies=FREQUENCIES,
     )
 
 
@@ -597,12 +599,11 @@ def held_out_loss(
     network.doubt = TRAINING_DOUBT
     x = to_numbers(tiles).repeat(repeats, 1, 1, 1)
     generator = Generator().manual_seed(1)
-    frequencies = du.straight_frequencies(SCHEDULE, even=0.25)
     losses = []
     with du.evaluating(network):
         for some in x.split(128):
             loss = du.diffusion_loss(
-                network, some, SCHEDULE, generator=generator, frequencies=frequencies
+                network, some, SCHEDULE, generator=generator, frequencies=FREQUENCIES
             )
             losses.append(float(loss) * len(some))
     return sum(losses) / len(x)
@@ -611,7 +612,6 @@ def held_out_loss(
 # ---- Drawing -------------------------------------------------------------------------
 
 DRAWING_STEPS = 30
-TRAINING_DOUBT = 0.002
 DOUBTS = (0.02, 0.05, 0.1, 0.3, 1.0)  # of the network when it draws
 
 
