@@ -262,19 +262,12 @@ def test_training_starts_from_the_course_where_it_helps(own, style):
     assert is_course == (style == "the course's")
 
 
-def test_contrast_decides_between_a_blot_and_a_drawing(own):
-    """Equally far from the data, a flat part is stranger than one with contrast."""
-    rng = np.random.default_rng(0)
-    drawing = rng.integers(0, 2, (1, 16, 16, 1)) * np.full((1, 16, 16, 4), 255)
-    drawing[..., 3] = 255
-    blot = np.full_like(drawing, 40)
-    blot[..., 3] = 255
-    data = np.concatenate([drawing, blot]).astype(np.uint8)
-    noisy = data.astype(int)
-    noisy[..., :3] += rng.integers(0, 2, noisy[..., :3].shape) * 20
-    noisy = noisy.clip(0, 255).astype(np.uint8)
-    drawn, flat = own.strangeness(noisy, data)
-    assert flat > 2 * drawn
+def test_training_starts_from_the_course_where_nothing_is_held_out(own):
+    collection = collection_of(own, random_sprites(8))
+    assert not collection.held.any()
+    weight = own.first_network(collection).down2.state_dict()
+    course = own.new_network(collection).down2.state_dict()
+    assert all(weight[name].equal(value) for name, value in course.items())
 
 
 # ---- Training ------------------------------------------------------------------------
@@ -387,6 +380,45 @@ def test_specks_are_removed_and_nothing_else(own):
     assert (own.without_specks(speckled) == tile).all()
     tile[0, 13, 1] = tile[0, 14, 2] = (1, 2, 3, 255)  # two that touch at a corner
     assert (own.without_specks(tile) == tile).all()
+
+
+def test_contrast_decides_between_a_blot_and_a_drawing(own):
+    """Equally far from the data, a flat part is stranger than one with contrast."""
+    rng = np.random.default_rng(0)
+    drawing = rng.integers(0, 2, (1, 16, 16, 1)) * np.full((1, 16, 16, 4), 255)
+    drawing[..., 3] = 255
+    blot = np.full_like(drawing, 40)
+    blot[..., 3] = 255
+    data = np.concatenate([drawing, blot]).astype(np.uint8)
+    noisy = data.astype(int)
+    noisy[..., :3] += rng.integers(0, 2, noisy[..., :3].shape) * 20
+    noisy = noisy.clip(0, 255).astype(np.uint8)
+    drawn, flat = own.strangeness(noisy, data)
+    assert flat > 2 * drawn
+
+
+def test_only_drawn_parts_are_strange_in_any_corner(own):
+    """So what is cut off around a drawing does not change its strangeness."""
+    nothing = np.full((1, 16, 16, 4), CLEAR, np.uint8)
+    drawing = np.random.default_rng(0).integers(0, 256, (6, 6, 4), np.uint8)
+    above = nothing.copy()
+    above[0, :6, :6] = drawing
+    below = nothing.copy()
+    below[0, 10:, 10:] = drawing
+    for tile, cut in ((above, np.s_[:, :12, :12]), (below, np.s_[:, 4:, 4:])):
+        strange = own.strangeness(tile, nothing)
+        assert strange > 0.9
+        assert strange == pytest.approx(own.strangeness(tile[cut], nothing[cut]))
+    assert own.strangeness(nothing, above) == 0
+
+
+def test_contrast_is_the_distance_of_pixels_to_their_mean(own):
+    parts = torch.tensor([[0.2, 0.4, 0.6, 1.0]]).repeat(2, 36)
+    parts[1, : 12 * 4] = 1  # a third of the pixels is white
+    plain, with_white = own.contrast(parts)
+    assert plain == pytest.approx(0, abs=1e-6)
+    variance = (0.8**2 + 0.6**2 + 0.4**2) / 4 * (1 / 3) * (2 / 3)
+    assert with_white == pytest.approx(variance**0.5, rel=1e-5)
 
 
 def test_noise_is_stranger_than_held_out_tiles(own):
