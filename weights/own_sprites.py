@@ -421,12 +421,12 @@ def first_network(collection: Collection) -> du.SpriteUnet:
     Lesson 16.
     """
     course = new_network(collection)
-    fresh = new_network(collection, None)
     known = held_out_loss(course, collection)
-    unknown = held_out_loss(fresh, collection)
     if known is None:
         print("training starts from the course's network")
         return course
+    fresh = new_network(collection, None)
+    unknown = held_out_loss(fresh, collection)
     losses = f"its loss is {known:.2f}, that of random weights {unknown:.2f}"
     if known < unknown / 3:
         print(f"training starts from the course's network: {losses}")
@@ -936,6 +936,7 @@ def run(options: argparse.Namespace) -> None:
     """The whole of it: read, show, train, draw, choose and write."""
     out = options.out
     check(options)
+    torch.manual_seed(options.seed)  # for weights that start anew
     collection = read(options)
     print(described(collection))
     report = earlier_report(out, collection)
