@@ -172,6 +172,14 @@ def loop_mistakes(fresh, x, n):
         )
 
 
+def check_not_a_step(mine):
+    """Refuse what a scheduler's `step` returns."""
+    if isinstance(mine, SimpleNamespace) or hasattr(mine, "prev_sample"):
+        raise Wrong(
+            "your function returned all that `step` returns; x is its `prev_sample`."
+        )
+
+
 def fresh_ddim():
     return DDIMScheduler(**RIGHT)
 
@@ -188,11 +196,7 @@ def loop(attempt):
     x = normal(2, 3, 16, 16, seed=1)
     for name, fresh, n in (("DDIM", fresh_ddim, 10), ("2M", fresh_2m, 7)):
         mine = tried(attempt, toy, fresh(), x, n)
-        if isinstance(mine, SimpleNamespace) or hasattr(mine, "prev_sample"):
-            raise Wrong(
-                "your function returned all that `step` returns; "
-                "x is its `prev_sample`."
-            )
+        check_not_a_step(mine)
         right = walked(fresh(), x, n)
         compare(
             mine,
@@ -350,11 +354,7 @@ def euler_loop(attempt):
     for spacing, n in (("trailing", 10), ("leading", 7)):
         fresh = functools.partial(fresh_euler, spacing)
         mine = tried(attempt, toy, fresh(), x, n)
-        if isinstance(mine, SimpleNamespace) or hasattr(mine, "prev_sample"):
-            raise Wrong(
-                "your function returned all that `step` returns; "
-                "x is its `prev_sample`."
-            )
+        check_not_a_step(mine)
         compare(
             mine,
             euler_walked(fresh(), x, n),
