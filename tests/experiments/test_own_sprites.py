@@ -216,6 +216,17 @@ def collection_of(own, tiles, labels=None):
     )
 
 
+def opaque(pictures):
+    """Pictures (N, H, W, 3) with an alpha of 255 everywhere."""
+    return np.concatenate([pictures, np.full_like(pictures[..., :1], 255)], 3)
+
+
+def starts_from_the_course(own, collection):
+    weights = own.first_network(collection).down2.state_dict()
+    course = own.new_network(collection).down2.state_dict()
+    return all(weights[name].equal(value) for name, value in course.items())
+
+
 @pytest.mark.parametrize("size", [(9, 14), (16, 16), (24, 32)])
 def test_sides_are_padded_for_the_network_and_cut_again(own, size):
     height, width = size
@@ -230,8 +241,7 @@ def test_sides_are_padded_for_the_network_and_cut_again(own, size):
 
 def test_the_network_of_new_colours_knows_what_the_course_s_knew(own):
     """On the course's own sprites it has nearly the loss of the shipped network."""
-    sprites = du.load_sprites("test").images[:64]
-    tiles = np.concatenate([sprites, np.full_like(sprites[..., :1], 255)], 3)
+    tiles = opaque(du.load_sprites("test").images[:64])
     collection = collection_of(own, tiles)
     x = own.to_numbers(tiles)
     t = torch.full((64,), 0.4)
@@ -252,22 +262,16 @@ def test_the_network_of_new_colours_knows_what_the_course_s_knew(own):
 def test_training_starts_from_the_course_where_it_helps(own, style):
     tiles = random_sprites(40)
     if style == "the course's":
-        sprites = du.load_sprites("test").images[:40]
-        tiles = np.concatenate([sprites, np.full_like(sprites[..., :1], 255)], 3)
+        tiles = opaque(du.load_sprites("test").images[:40])
     collection = collection_of(own, tiles)
     assert collection.held.any()
-    weight = own.first_network(collection).down2.state_dict()
-    course = own.new_network(collection).down2.state_dict()
-    is_course = all(weight[name].equal(value) for name, value in course.items())
-    assert is_course == (style == "the course's")
+    assert starts_from_the_course(own, collection) == (style == "the course's")
 
 
 def test_training_starts_from_the_course_where_nothing_is_held_out(own):
     collection = collection_of(own, random_sprites(8))
     assert not collection.held.any()
-    weight = own.first_network(collection).down2.state_dict()
-    course = own.new_network(collection).down2.state_dict()
-    assert all(weight[name].equal(value) for name, value in course.items())
+    assert starts_from_the_course(own, collection)
 
 
 # ---- Training ------------------------------------------------------------------------
@@ -436,7 +440,7 @@ def test_noise_is_stranger_than_held_out_tiles(own):
 def du_sprites(n):
     """The course's own sprites, with a transparent background."""
     pictures = du.load_sprites("train").images[:n]
-    tiles = np.concatenate([pictures, np.full_like(pictures[..., :1], 255)], 3)
+    tiles = opaque(pictures)
     tiles[du.joined_to_the_edge((pictures == 255).all(3))] = CLEAR
     return tiles
 
