@@ -177,36 +177,28 @@ def lesson_11() -> Image.Image:
     return Image.fromarray((mixed * bright * 255).astype(np.uint8))
 
 
+BELL_WEIGHTS = np.array((0.5, 0.2, 0.3))
+BELL_MEANS = np.array((-1.2, 0.1, 1.1))
+
+
 def lesson_12() -> Image.Image:
     """The density of three bells at every step, and paths back from the noise.
 
     White paths follow the probability-flow ODE, blue ones the reverse SDE.
     """
-    weights = np.array((0.5, 0.2, 0.3))
-    means = np.array((-1.2, 0.1, 1.1))
-    ab = SCHEDULE.ab.numpy()
-    beta = SCHEDULE.b.numpy()
-    variance = ab * 0.15**2 + 1 - ab
+    ab = SCHEDULE.ab.numpy()[:, None]
     x = np.linspace(2.8, -2.8, 300)[:, None, None]
-    apart = x - ab[:, None] ** 0.5 * means
-    density = np.exp(-(apart**2) / (2 * variance[:, None])) @ weights  # (300, 501)
+    apart = x - ab**0.5 * BELL_MEANS
+    density = np.exp(-(apart**2) / (2 * bell_variance(ab))) @ BELL_WEIGHTS  # (300, 501)
     colour_map = matplotlib.colormaps["magma"]
     colours = colour_map(0.85 * density / density.max(0), bytes=True)[..., :3]
     picture = Image.fromarray(colours).resize((1504, 600), Image.BICUBIC)
     pen = ImageDraw.Draw(picture)
     generator = np.random.default_rng(4)
     for shaking, count, colour in ((0, 9, "white"), (1, 3, "#59d9ff")):
-        x = np.linspace(-1.9, 1.9, count)
-        path = [x]
-        for t in range(SCHEDULE.T, 0, -1):
-            apart = ab[t] ** 0.5 * means - x[:, None]
-            share = weights * np.exp(-(apart**2) / (2 * variance[t]))
-            score = (share * apart).sum(1) / share.sum(1) / variance[t]
-            dice = (shaking * beta[t]) ** 0.5 * generator.standard_normal(count)
-            x = x + beta[t] / 2 * (x + (1 + shaking) * score) + dice
-            path.append(x)
-        across = np.linspace(1504, 0, len(path))
-        for down in 300 - np.stack(path, 1) / 5.6 * 600:  # one row for each path
+        paths = bell_paths(count, shaking, generator)
+        across = np.linspace(1504, 0, SCHEDULE.T + 1)
+        for down in 300 - paths / 5.6 * 600:
             pen.line(list(zip(across, down)), fill=colour, width=4, joint="curve")
     font = ImageFont.load_default(34)
     labels = (("data", 20, "white"), ("noise", 1390, "white"))
@@ -214,6 +206,33 @@ def lesson_12() -> Image.Image:
     for word, left, colour in labels + ways:
         pen.text((left, 14), word, fill=colour, font=font)
     return picture.resize((752, 300), Image.LANCZOS)
+
+
+def bell_paths(
+    count: int, shaking: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Paths from the noise at step T back to the bells at 0: (count, T + 1).
+
+    shaking: 0 for the probability-flow ODE, 1 for the reverse SDE.
+    """
+    ab = SCHEDULE.ab.numpy()
+    beta = SCHEDULE.b.numpy()
+    x = np.linspace(-1.9, 1.9, count)
+    path = [x]
+    for t in range(SCHEDULE.T, 0, -1):
+        variance = bell_variance(ab[t])
+        apart = ab[t] ** 0.5 * BELL_MEANS - x[:, None]
+        share = BELL_WEIGHTS * np.exp(-(apart**2) / (2 * variance))
+        score = (share * apart).sum(1) / share.sum(1) / variance
+        dice = (shaking * beta[t]) ** 0.5 * generator.standard_normal(count)
+        x = x + beta[t] / 2 * (x + (1 + shaking) * score) + dice
+        path.append(x)
+    return np.stack(path, 1)
+
+
+def bell_variance(ab):
+    """The variance of each bell at a step with that alpha-bar."""
+    return ab * 0.15**2 + 1 - ab
 
 
 def lesson_13() -> Image.Image:
@@ -301,9 +320,10 @@ def by_diffusers(model: torch.nn.Module, kind: type) -> torch.Tensor:
 
 def lesson_16() -> Image.Image:
     """Tiles of Angband on grass, and two rows of new ones as a network drew them."""
-    with np.load(RESULTS / "own_collections.npz") as file:
-        tiles = (file["angband, real"][:8], file["angband, scratch"][:16])
-    tiles = np.concatenate(tiles)
+    path = RESULTS / "own_collections.npz"
+    real = du.load_array(path, "angband, real")[:8]
+    drawn = du.load_array(path, "angband, scratch")[:16]
+    tiles = np.concatenate((real, drawn))
     alpha = tiles[..., 3:] / 255
     on_grass = tiles[..., :3] * alpha + np.array(GRASS) * (1 - alpha)
     rows = ("game", "new", "new")
