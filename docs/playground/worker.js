@@ -1,8 +1,9 @@
 // Draws sprites beside the page, so that the page never waits: the network runs here.
 //
 // In: {id, network, words, seed, n, steps, sampler, eta, guidance}. A new message ends
-// the walk of the one before. Out: {id, loading} when a network is asked for the first
-// time, {id, t, x, picture} after each step, or {id, error}.
+// the walk of the one before. Out: {ready, settings} at the start; {id, loading} when a
+// network is asked for the first time; {id, t, x, picture, loaded} after each step,
+// where loaded names the files that came since; or {id, error}.
 
 import * as ort from "./ort.wasm.min.mjs";
 import { Noise, SAMPLERS, encode, guided, straightSteps, walk } from "./sampler.js";
