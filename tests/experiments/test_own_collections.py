@@ -71,7 +71,9 @@ def test_rows_are_made_once(collections, monkeypatch, tmp_path):
     row = content["rows"]["free, scratch"]
     assert row["drawn"] == row["copies"] == 40  # drawn are training tiles
     assert row["best"] == []
-    assert "drawn" not in content["rows"]["free, rate 0"]
+    control = content["rows"]["free, rate 0"]
+    assert "drawn" not in control
+    assert control["minutes"] == collections.CONTROL_MINUTES < row["minutes"]
 
 
 def test_pictures_are_stored_here_only_where_the_licence_is_free(

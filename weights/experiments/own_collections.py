@@ -33,6 +33,7 @@ import diffusion_utilities as du  # tables.py makes it importable
 
 VERSION = 1  # raise it when the meaning of this code changes
 MINUTES = 10
+CONTROL_MINUTES = 0.05  # with a rate of 0 nothing changes, however long it takes
 SAMPLES = 256
 SHOWN = 128  # tiles of a collection that are stored beside its samples
 
@@ -119,14 +120,9 @@ def curve(kind: str, collection: own.Collection, minutes: float):
     network = own.new_network(collection, start)
     first = own.held_out_loss(network, collection)
     rows = [[0.0, 0, None, first]]
-    if kind == "rate 0":  # nothing else changes: the network has no running statistics
-        minutes = 0.05
+    rate = 0.0 if kind == "rate 0" else own.RATE
     looks = own.train(
-        network,
-        collection,
-        minutes * 60,
-        rate=0.0 if kind == "rate 0" else own.RATE,
-        clock=time.process_time,
+        network, collection, minutes * 60, rate=rate, clock=time.process_time
     )
     for look in looks:
         rows.append([round(look.seconds, 1), look.step, look.training, look.held_out])
@@ -155,8 +151,9 @@ def outcome(tiles: np.ndarray, collection: own.Collection) -> dict:
 
 def row(name: str, kind: str, collection: own.Collection, options) -> dict:
     """Train, draw, and measure; the drawn tiles are stored, too."""
-    network, looks = curve(kind, collection, options.minutes)
-    answer = {"minutes": options.minutes, "looks": looks}
+    minutes = CONTROL_MINUTES if kind == "rate 0" else options.minutes
+    network, looks = curve(kind, collection, minutes)
+    answer = {"minutes": minutes, "looks": looks}
     if kind != "rate 0":
         doubt = own.best_doubt(network, collection)
         answer["doubt"] = doubt
@@ -248,7 +245,9 @@ def command_line():
     parser = tables.command_line(
         __doc__, du.WEIGHTS / "own_collections.json", workers=False
     )
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="of each row")
+    parser.add_argument(
+        "--minutes", type=float, default=MINUTES, help="of each row but the controls"
+    )
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument(
         "--data",
