@@ -118,6 +118,7 @@ def curve(kind: str, collection: own.Collection, minutes: float):
     torch.manual_seed(0)
     start = None if kind == "scratch" else own.SHIPPED
     network = own.new_network(collection, start)
+    best = network
     first = own.held_out_loss(network, collection)
     rows = [[0.0, 0, None, first]]
     rate = 0.0 if kind == "rate 0" else own.RATE
