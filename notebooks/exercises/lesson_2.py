@@ -1,7 +1,5 @@
 """The judges of lesson 2's exercises (they spoil them)."""
 
-import math
-
 import torch
 
 from diffusion_utilities import NoiseSchedule, perturb_input, posterior
@@ -99,7 +97,7 @@ def jump_picture_mistakes(ab, ones):
 
 @exercise(
     "2.2",
-    "Set `noise` to zero and look at x_500: what is left is the leak of section 6.",
+    "Set `noise` to zero and look at x_500: what is left is the leak of section 4.",
 )
 def jump(attempt):
     schedule = NoiseSchedule.linear()
@@ -142,63 +140,6 @@ def jump(attempt):
 
 
 # ---- 2.3 -----------------------------------------------------------------------------
-
-
-def cosine_mistakes(T, right):
-    """What the usual mistakes return for T steps, s = 0.008 and largest = 0.999."""
-    share = torch.arange(T + 1, dtype=torch.float64) / T
-
-    def betas(angle, power=2, largest=0.999):
-        ab = torch.cos(angle * math.pi / 2) ** power
-        after_the_first = 1 - ab[1:] / ab[:-1]
-        return torch.cat((torch.zeros(1), after_the_first.clamp(max=largest)))
-
-    shifted = (share + 0.008) / 1.008
-    yield "is the cosine squared?", betas(shifted, power=1)
-    yield "the angle is a share of pi / 2, not of pi.", betas(2 * shifted)
-    yield "the offset s is missing from the angle.", betas(share)
-    yield (
-        "s is added and not divided out again: the angle is (t/T + s) / (1 + s).",
-        betas(share + 0.008),
-    )
-    yield "the last one is not kept below 0.999 (`clamp`).", betas(shifted, largest=2)
-    yield (
-        "that is alpha-bar; the betas are 1 - alpha-bar_t / alpha-bar_{t-1}.",
-        torch.cos(shifted * math.pi / 2) ** 2,
-    )
-    yield "b[0] is missing: a 0 stands in front, so that the index is t.", right[1:]
-
-
-@exercise(
-    "2.3",
-    "Plot it beside the linear one on a logarithmic scale: where do they differ most?",
-)
-def cosine_betas(attempt):
-    usual = NoiseSchedule.cosine(200).b
-    mine = tried(attempt, 200)
-    mistakes = cosine_mistakes(200, usual)
-    compare(mine, usual, mistakes, where="for T = 200", tolerance=5e-5)
-    mine = tried(attempt, 50, s=0.05)
-    right = NoiseSchedule.cosine(50, 0.05).b
-    compare(
-        mine,
-        right,
-        {"is s taken from the argument?": NoiseSchedule.cosine(50).b},
-        where="for T = 50 and s = 0.05",
-        tolerance=5e-5,
-    )
-    mine = tried(attempt, 200, largest=0.5)
-    right = NoiseSchedule.cosine(200, max_beta=0.5).b
-    compare(
-        mine,
-        right,
-        {"is `largest` taken from the argument?": usual},
-        where="for T = 200 and largest = 0.5",
-        tolerance=5e-5,
-    )
-
-
-# ---- 2.4 -----------------------------------------------------------------------------
 
 
 def by_formula(b, a, ab, ab_before):
@@ -269,7 +210,7 @@ OF_EACH = {
 }
 
 
-@exercise("2.4", "Sum c_0 and c_t at t = 250: why is it not 1?")
+@exercise("2.3", "Sum c_0 and c_t at t = 250: why is it not 1?")
 def posterior_numbers(attempt):
     schedule = NoiseSchedule.linear()
     for t in (50, 500, 2, 1):
@@ -296,7 +237,7 @@ def posterior_numbers(attempt):
             )
 
 
-# ---- 2.5 -----------------------------------------------------------------------------
+# ---- 2.4 -----------------------------------------------------------------------------
 
 
 def velocity_mistakes(x_t, v, ab):
@@ -337,7 +278,7 @@ def velocity_mistakes(x_t, v, ab):
 
 
 @exercise(
-    "2.5",
+    "2.4",
     "Give it t = 500 and then t = 1: what does a velocity network predict at each end?",
 )
 def from_velocity(attempt):
