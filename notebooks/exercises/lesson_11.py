@@ -71,56 +71,6 @@ def bayes_on_tables(attempt):
 # ---- 11.2 ----------------------------------------------------------------------------
 
 
-def kl_of(q, p):
-    """KL(q || p) in bits for each row."""
-    return (torch.xlogy(q, q) - torch.xlogy(q, p)).sum(1) / math.log(2)
-
-
-def kl_mistakes(q, p):
-    right = kl_of(q, p)
-    yield "this is in nats: use log2, or divide by ln 2.", right * math.log(2)
-    yield "q and p are swapped: the average is over q.", kl_of(p, q)
-    yield "the sign is wrong: it is log q - log p.", -right
-    yield (
-        "this is the cross-entropy, without q log q.",
-        -(q * p.log2()).sum(1),
-    )
-    yield "this is an average over the row; it should be a sum.", right / q.shape[1]
-    yield "this is one number for all rows: sum over the last axis only.", right.sum()
-    yield (
-        "the log ratio is not weighted: each entry counts q times.",
-        (q.clamp(min=1e-300) / p).log2().sum(1),
-    )
-    yield (
-        "the log ratio is weighted with p; it should be q.",
-        (p * (q.clamp(min=1e-300) / p).log2()).sum(1),
-    )
-
-
-@exercise(
-    "11.2", "Can it be infinite? Let p be 0 where q is not, and say what it means."
-)
-def kl_of_tables(attempt):
-    q = table(4, 6, seed=1)
-    p = table(4, 6, seed=2)
-    mine = tried(attempt, q, p)
-    compare(mine, kl_of(q, p), kl_mistakes(q, p), tolerance=1e-6)
-    with_zeros = q.clone()
-    with_zeros[:, :2] = 0
-    with_zeros /= with_zeros.sum(1, keepdim=True)
-    mine = as_numbers(tried(attempt, with_zeros, p))
-    if not mine.isfinite().all():
-        raise Wrong(
-            "Right, except where q is 0: 0 times a logarithm of 0 is not a number. "
-            "Clamp q inside the logarithm."
-        )
-    where = "where q has zeros"
-    compare(mine, kl_of(with_zeros, p), where=where, tolerance=1e-6)
-
-
-# ---- 11.3 ----------------------------------------------------------------------------
-
-
 def walked(start, tables):
     p = start
     for one in tables:
@@ -146,7 +96,7 @@ def likelihood_mistakes(start, back):
     yield "is `start` used? This begins with equal shares.", walked(even, back[:0:-1])
 
 
-@exercise("11.3", "Do its eight numbers sum to 1? They must: each step keeps the sum.")
+@exercise("11.2", "Do its eight numbers sum to 1? They must: each step keeps the sum.")
 def likelihood_of_tables(attempt):
     start = table(1, 6, seed=3)[0]
     for T in (4, 2):
@@ -169,7 +119,7 @@ def likelihood_of_tables(attempt):
         )
 
 
-# ---- 11.4 ----------------------------------------------------------------------------
+# ---- 11.3 ----------------------------------------------------------------------------
 
 ENTROPY = 2.75
 
@@ -183,7 +133,7 @@ OTHER_NUMBERS = {
 
 
 @exercise(
-    "11.4", "So with exact steps the bound is no bound any more: it is the truth."
+    "11.3", "So with exact steps the bound is no bound any more: it is the truth."
 )
 def bound_of_exact_steps(guess):
     guess = guessed(guess, "a number of bits", between=(0, 100))
@@ -199,7 +149,7 @@ def bound_of_exact_steps(guess):
     raise Wrong("Without a gap, the bound is the average of -log2 p(x_0). Of which p?")
 
 
-# ---- 11.5 ----------------------------------------------------------------------------
+# ---- 11.4 ----------------------------------------------------------------------------
 
 
 def weight_mistakes(target, snr):
@@ -230,7 +180,7 @@ def weight_mistakes(target, snr):
     yield "this counts the target's error as if it were the noise's.", ones
 
 
-@exercise("11.5", "Which target's loss ignores the clean end most? Look at large SNRs.")
+@exercise("11.4", "Which target's loss ignores the clean end most? Look at large SNRs.")
 def weight_on_the_noise(attempt):
     snr = torch.tensor([100, 4, 1, 0.25, 0.01], dtype=torch.float64)
     right = {"noise": torch.ones_like(snr), "picture": 1 / snr, "velocity": 1 + 1 / snr}
