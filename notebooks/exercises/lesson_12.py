@@ -6,7 +6,7 @@ import math
 import torch
 
 from diffusion_utilities import NoiseSchedule, sample_ddim
-from exercises import Wrong, as_numbers, compare, exercise, guessed, normal, tried
+from exercises import Wrong, compare, exercise, guessed, normal, tried
 
 SCHEDULE = NoiseSchedule.linear()
 drawn = functools.partial(normal, dtype=torch.float64)
@@ -285,105 +285,3 @@ def where_guidance_goes(guess):
         f"{apart[bell]:.2f} away. Guidance with w = 8 subtracts seven times what the "
         "network says without the class; which way does that push?"
     )
-
-
-# ---- 12.5 ----------------------------------------------------------------------------
-
-
-def closeness_logs(x_t, X, variance, factor):
-    """The logarithms of the weights, less the largest of them."""
-    logs = -(x_t - factor * X).square().sum(1) / (2 * variance)
-    return logs - logs.max()
-
-
-def variance_mistakes(a, s):
-    """Sentences, and the wrong variance that each stands for."""
-    right = a * s**2 + 1 - a
-    yield (
-        "s is not used: the noised bell has the variance "
-        "alpha-bar s^2 + 1 - alpha-bar.",
-        1 - a,
-    )
-    yield (
-        "the cloud shrinks with the picture: s^2 is multiplied by alpha-bar.",
-        s**2 + 1 - a,
-    )
-    yield "is s squared? It is a standard deviation.", a * s + 1 - a
-    yield (
-        "alpha-bar is a variance's factor already: s^2 takes alpha-bar, not its root.",
-        a**0.5 * s**2 + 1 - a,
-    )
-    yield (
-        "you divide by the standard deviation; a bell's exponent has the variance.",
-        right**0.5,
-    )
-    yield "is the 2 under the square missing?", right / 2
-    yield (
-        "this is the weight of a noise of variance s^2 alone, "
-        "without the noise of step t.",
-        max(a * s**2, 1e-12),
-    )
-
-
-def closeness_mistakes(x_t, X, a, s):
-    right = a * s**2 + 1 - a
-    reversed_sign = (x_t - a**0.5 * X).square().sum(1) / (2 * right)
-    yield (
-        "the sign: the further a sprite is from x_t, the less likely.",
-        reversed_sign - reversed_sign.max(),
-    )
-    for sentence, variance in variance_mistakes(a, s):
-        yield sentence, closeness_logs(x_t, X, variance, a**0.5)
-    yield (
-        "is the root missing? "
-        "The noised bells stand at the root of alpha-bar times the sprites.",
-        closeness_logs(x_t, X, right, a),
-    )
-    yield (
-        "the sprites are not shrunk: "
-        "the noised bells stand at the root of alpha-bar times the sprites.",
-        closeness_logs(x_t, X, right, 1),
-    )
-
-
-def check_for_weights(mine, right, x_t, X, a, s):
-    """The weights themselves, normalised or not, are not what is asked for."""
-    if torch.allclose(mine, right.softmax(0), atol=1e-6):
-        raise Wrong(
-            "these are the weights themselves; the task asks for their logarithms, "
-            "so leave the softmax out."
-        )
-    logs = -(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))
-    for weights in (logs.exp(), right.exp()):
-        if torch.allclose(mine, weights, rtol=1e-4, atol=0):
-            raise Wrong(
-                "these are the weights themselves; the task asks for their logarithms."
-            )
-
-
-@exercise(
-    "12.5",
-    "Draw a few sprites with s = 0.1 in `finite`, "
-    "and with the answers that the solution gives: are they still copies?",
-)
-def closeness(attempt):
-    X = drawn(8, 768, seed=1).clamp(-1, 1)
-    noise = drawn(768, seed=2)
-    clean = X[3] + 0.4 * (X[5] - X[3])
-    for t, s in ((200, 0.1), (50, 0.3), (400, 0.0)):
-        a = float(SCHEDULE.ab[t])
-        x_t = a**0.5 * clean + (1 - a) ** 0.5 * noise
-        right = closeness_logs(x_t, X, a * s**2 + 1 - a, a**0.5)
-        mine = as_numbers(tried(attempt, x_t, X, a, s))
-        if mine.shape != right.shape:
-            shapes = f"{tuple(mine.shape)}, expected {tuple(right.shape)}"
-            raise Wrong(
-                f"your result has shape {shapes}: one number for each row of X."
-            )
-        check_for_weights(mine, right, x_t, X, a, s)
-        compare(
-            mine - mine.max(),
-            right,
-            closeness_mistakes(x_t, X, a, s),
-            where=f"at alpha-bar = {a:.2f}, s = {s}, less the largest of the eight",
-        )

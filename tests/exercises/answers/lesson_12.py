@@ -37,10 +37,6 @@ def step(answer, ode="B / 2 * (x + score)"):
     return STEP.format(answer=answer, ode=ode)
 
 
-def closeness(answer):
-    return f"def my_closeness(x_t, X, a, s):\n    return {answer}"
-
-
 WRONG = [
     ("12.1", score(answer="(x - r @ means) / std**2"), "the sign: the arrows point"),
     ("12.1", score(answer="(r @ means - x) / std"), "divide by the standard deviation"),
@@ -88,49 +84,6 @@ WRONG = [
     ),
     ("12.4", "my_guess = 3", "Bell 3 is the nearest of the three to the other class"),
     ("12.4", "my_guess = 1", "Bell 1 is not the furthest"),
-    (
-        "12.5",
-        closeness("-(x_t - a**0.5 * X).square().sum(1) / (2 * (1 - a))"),
-        "s is not used",
-    ),
-    (
-        "12.5",
-        closeness("-(x_t - a * X).square().sum(1) / (2 * (a * s**2 + 1 - a))"),
-        "is the root missing",
-    ),
-    (
-        "12.5",
-        closeness("-(x_t - a**0.5 * X).square().sum(1) / (2 * (s**2 + 1 - a))"),
-        "the cloud shrinks",
-    ),
-    (
-        "12.5",
-        closeness(
-            "-(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a) ** 0.5)"
-        ),
-        "you divide by the standard deviation",
-    ),
-    (
-        "12.5",
-        closeness("(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))"),
-        "the sign",
-    ),
-    (
-        "12.5",
-        """
-        def my_closeness(x_t, X, a, s):
-            logs = -(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))
-            return logs.softmax(0)
-        """,
-        "the weights themselves",
-    ),
-    (
-        "12.5",
-        closeness(
-            "(-(x_t - a**0.5 * X).square().sum(1) / (2 * (a * s**2 + 1 - a))).exp()"
-        ),
-        "these are the weights themselves; the task asks for their logarithms",
-    ),
 ]
 
 
@@ -161,10 +114,4 @@ RIGHT = [
     ),
     ("12.4", "my_guess = torch.tensor(2)"),
     ("12.4", "my_guess = 2.0"),
-    (
-        "12.5",
-        closeness(
-            "-(x_t - a**0.5 * X).float().square().sum(1) / (2 * (a * s**2 + 1 - a))"
-        ),
-    ),
 ]
