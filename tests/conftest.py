@@ -15,10 +15,11 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 OFFLINE = TESTS / "offline"
 
-# The helper; the exercises; the modules that experiments share
+# The helper; the exercises; the modules that programs share
 sys.path[:0] = [
     str(ROOT),
     str(ROOT / "notebooks"),
+    str(ROOT / "weights"),
     str(ROOT / "weights" / "experiments"),
 ]
 

@@ -46,9 +46,9 @@ def stub_training(module, monkeypatch):
         return None, [[0.0, 0, None, 1.0], [9.0, 3, 0.5, 0.6]]
 
     monkeypatch.setattr(module, "curve", curve)
-    monkeypatch.setattr(module.own, "best_doubt", lambda *_: 0.1)
+    monkeypatch.setattr(module, "best_doubt", lambda *_: 0.1)
     monkeypatch.setattr(
-        module.own, "draw", lambda _, collection, n, doubt: collection.train[:n]
+        module, "draw", lambda _, collection, n, doubt: collection.train[:n]
     )
     return made
 
@@ -148,7 +148,7 @@ def test_the_stored_rows_are_of_these_settings(program):
         "version": module.VERSION,
         "minutes": module.MINUTES,
         "samples": module.SAMPLES,
-        "start": module.tables.sha256(module.own.SHIPPED),
+        "start": module.tables.sha256(module.SHIPPED),
     }
     for name, source in content["collections"].items():
         assert source["licence"] == module.COLLECTIONS[name].licence

@@ -27,7 +27,13 @@ import tables
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import own_sprites as own
+from own.choosing import choose, still_noise, without_specks
+from own.collection import Collection, fingerprint, understand
+from own.drawing import best_doubt, draw
+from own.network import SHIPPED, new_network
+from own.relatives import related
+from own.sheets import on_checkerboard, save_picture
+from own.training import RATE, held_out_loss, train
 
 import diffusion_utilities as du  # tables.py makes it importable
 
@@ -43,7 +49,7 @@ class Source:
     """A collection: a Debian package, and the file or folder in it.
 
     is_free: whether its licence asks for nothing, so that pictures can be stored here.
-    options: of `own_sprites.understand`.
+    options: of `understand`.
     """
 
     package: str
@@ -110,21 +116,19 @@ def fetch(source: Source, folder: Path) -> Path:
 # ---- The rows ------------------------------------------------------------------------
 
 
-def curve(kind: str, collection: own.Collection, minutes: float):
+def curve(kind: str, collection: Collection, minutes: float):
     """(the best network of a training, [[seconds, steps, training, held-out loss]]).
 
     The best has the lowest held-out loss of all looks, as in own_sprites.py.
     """
     torch.manual_seed(0)
-    start = None if kind == "scratch" else own.SHIPPED
-    network = own.new_network(collection, start)
+    start = None if kind == "scratch" else SHIPPED
+    network = new_network(collection, start)
     best = network
-    first = own.held_out_loss(network, collection)
+    first = held_out_loss(network, collection)
     rows = [[0.0, 0, None, first]]
-    rate = 0.0 if kind == "rate 0" else own.RATE
-    looks = own.train(
-        network, collection, minutes * 60, rate=rate, clock=time.process_time
-    )
+    rate = 0.0 if kind == "rate 0" else RATE
+    looks = train(network, collection, minutes * 60, rate=rate, clock=time.process_time)
     for look in looks:
         rows.append([round(look.seconds, 1), look.step, look.training, look.held_out])
         print(kind, rows[-1], flush=True)
@@ -133,11 +137,11 @@ def curve(kind: str, collection: own.Collection, minutes: float):
     return best, rows
 
 
-def outcome(tiles: np.ndarray, collection: own.Collection) -> dict:
+def outcome(tiles: np.ndarray, collection: Collection) -> dict:
     """What became of drawn tiles (N, H, W, 4)."""
-    choice = own.choose(tiles, collection)
-    times = own.still_noise(choice.strangeness, collection)
-    kin = own.related(collection.held_out, collection.train)
+    choice = choose(tiles, collection)
+    times = still_noise(choice.strangeness, collection)
+    kin = related(collection.held_out, collection.train)
     return {
         "drawn": len(tiles),
         "copies": len(choice.copies),
@@ -150,16 +154,16 @@ def outcome(tiles: np.ndarray, collection: own.Collection) -> dict:
     }
 
 
-def row(name: str, kind: str, collection: own.Collection, options) -> dict:
+def row(name: str, kind: str, collection: Collection, options) -> dict:
     """Train, draw, and measure; the drawn tiles are stored, too."""
     minutes = CONTROL_MINUTES if kind == "rate 0" else options.minutes
     network, looks = curve(kind, collection, minutes)
     answer = {"minutes": minutes, "looks": looks}
     if kind != "rate 0":
-        doubt = own.best_doubt(network, collection)
+        doubt = best_doubt(network, collection)
         answer["doubt"] = doubt
-        tiles = own.draw(network, collection, options.samples, doubt=doubt)
-        tiles = own.without_specks(tiles)
+        tiles = draw(network, collection, options.samples, doubt=doubt)
+        tiles = without_specks(tiles)
         answer |= outcome(tiles, collection)
         store(name, kind, tiles, collection, options)
     return answer
@@ -172,7 +176,7 @@ def samples_file(name: str, options) -> Path:
     return options.data / f"{name}.npz"
 
 
-def store(name: str, kind: str, tiles, collection: own.Collection, options) -> None:
+def store(name: str, kind: str, tiles, collection: Collection, options) -> None:
     """Add drawn tiles, and some of the collection's, to an .npz file."""
     path = samples_file(name, options)
     places = np.random.default_rng(0).permutation(len(collection.train))[:SHOWN]
@@ -186,12 +190,12 @@ def store(name: str, kind: str, tiles, collection: own.Collection, options) -> N
     )
 
 
-def understood(collection: own.Collection, source: Source) -> dict:
+def understood(collection: Collection, source: Source) -> dict:
     """What was understood of a collection."""
     n, height, width = collection.tiles.shape[:3]
     return {
         **asdict(source),
-        "sha256": own.fingerprint(collection),
+        "sha256": fingerprint(collection),
         "sprites": n,
         "width": width,
         "height": height,
@@ -225,13 +229,13 @@ def write_blind_sheets(name: str, kind: str, content: dict, options) -> None:
     order = rng.permutation(len(every))
     folder = options.blind / f"{name}, {kind}"
     for first in range(0, len(order), 32):
-        shown = own.on_checkerboard(every[order[first : first + 32]])
+        shown = on_checkerboard(every[order[first : first + 32]])
         rows = [f"{n + 1}-{n + 8}" for n in range(first, first + len(shown), 8)]
         sheet = du.show_images(shown, columns=8, zoom=96 // shown.shape[1], rows=rows)
-        own.save_picture(sheet, folder / f"sheet_{first // 32 + 1}.png")
-    reference = own.on_checkerboard(arrays[f"{name}, real"])
+        save_picture(sheet, folder / f"sheet_{first // 32 + 1}.png")
+    reference = on_checkerboard(arrays[f"{name}, real"])
     sheet = du.show_images(reference, columns=16, zoom=3)
-    own.save_picture(sheet, folder / "reference.png")
+    save_picture(sheet, folder / "reference.png")
     key = {}
     for part in parts:
         numbers = np.flatnonzero(kinds[order] == part) + 1
@@ -272,7 +276,7 @@ def main() -> None:
         "version": VERSION,
         "minutes": options.minutes,
         "samples": options.samples,
-        "start": tables.sha256(own.SHIPPED),
+        "start": tables.sha256(SHIPPED),
     }
     content = tables.so_far(options.out, settings, parser, collections={}, rows={})
     names = [options.only] if options.only else [*COLLECTIONS]
@@ -280,7 +284,7 @@ def main() -> None:
     for name in names:
         source = COLLECTIONS[name]
         path = fetch(source, options.data)
-        collection = own.understand(path, **source.options)
+        collection = understand(path, **source.options)
         found = understood(collection, source)
         tables.add_row(content["collections"], name, found, COLLECTIONS)
         for kind in options.kinds:
