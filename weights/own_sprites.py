@@ -6,10 +6,14 @@ where they help, otherwise anew. The folder `--out` then holds
 - understood.png: what was read, written before the training;
 - progress.png and weights.pth: samples and weights, written again as training goes on;
 - sheet.png: the best 64 sprites, with alpha, and each of them in sprites/;
+- sheet_indexed.png: the same with a palette, and palette.gpl: its colours, for GIMP;
+- sheet.json: where each sprite is in sheet.png, as TexturePacker and Aseprite say it;
 - copies.png: what was drawn, and left out because it repeats one of yours;
 - report.json: what was read, the losses, and the scores of each sprite.
 The same command goes on training from there; Ctrl-C stops the training early, and
-draws. `--tile`, `--margin`, `--spacing` and `--background` say how a sheet is cut.
+draws. `--tile`, `--margin`, `--spacing` and `--background` say how a sheet is cut; or
+an atlas does, a JSON file, beside the sheet with its name (mine.png, mine.json) or by
+`--atlas`. `--palette` limits the colours to those of a file.
 
 The functions are in the folder own. What is here is the command, and its folder.
 """
@@ -26,6 +30,7 @@ from PIL import ImageColor
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for the folder own
+from own.atlas import as_atlas, read_atlas
 from own.choosing import (
     BEST,
     NOISE,
@@ -39,21 +44,25 @@ from own.collection import Collection, described, fingerprint, understand
 from own.colours import find_palette  # noqa: F401  (for lesson 16)
 from own.drawing import DRAWING_STEPS, best_doubt, draw
 from own.network import SCHEDULE, new_network
+from own.palettes import gimp_palette, read_palette
 from own.relatives import related  # noqa: F401  (for lesson 16)
 from own.sheets import (
+    as_indexed,
     as_sheet,
     contact_sheet,
     copies_sheet,
     on_checkerboard,
     save_picture,
+    save_text,
 )
 from own.training import Look, first_network, held_out_loss, train
 from tables import check_writable, stored, write_json
 
 import diffusion_utilities as du
 
-PICTURES = ("understood.png", "progress.png", "sheet.png", "copies.png")
-WRITTEN = (*PICTURES, "weights.pth", "sprites")  # and report.json, first of all
+SHEETS = ("sheet.png", "sheet_indexed.png", "sheet.json", "palette.gpl")
+PICTURES = ("understood.png", "progress.png", "copies.png")
+WRITTEN = (*SHEETS, *PICTURES, "weights.pth", "sprites")  # report.json comes first
 
 # ---- Writing -------------------------------------------------------------------------
 
@@ -61,14 +70,19 @@ WRITTEN = (*PICTURES, "weights.pth", "sprites")  # and report.json, first of all
 def write_sprites(
     out: Path, tiles: np.ndarray, choice: Choice, collection: Collection
 ) -> None:
-    """Write sheet.png, sprites/ and copies.png."""
+    """Write the sheet with what belongs to it, sprites/ and copies.png."""
     best = tiles[choice.order]
     save_picture(copies_sheet(tiles, choice, collection), out / "copies.png")
     for place, tile in enumerate(best):
         save_picture(as_sheet(tile[None], 1), out / "sprites" / f"{place:02d}.png")
     for place in range(len(best), BEST):
         (out / "sprites" / f"{place:02d}.png").unlink(missing_ok=True)
-    save_picture(as_sheet(best), out / "sheet.png")
+    sheet = as_sheet(best)
+    height, width = best.shape[1:3]
+    save_picture(sheet, out / "sheet.png")
+    save_picture(as_indexed(sheet, collection.palette), out / "sheet_indexed.png")
+    save_text(gimp_palette(collection.palette), out / "palette.gpl")
+    write_json(out / "sheet.json", as_atlas(len(best), (width, height)))
 
 
 # ---- The program ---------------------------------------------------------------------
@@ -103,9 +117,22 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("path", type=Path, help="a folder of sprites, or a sheet")
     parser.add_argument("--out", type=Path, default=Path("own_sprites"))
     parser.add_argument("--minutes", type=float, default=10, help="of training")
-    parser.add_argument("--tile", type=size, default=16, help="16, or 16x24")
-    parser.add_argument("--margin", type=int, default=0)
-    parser.add_argument("--spacing", type=int, default=0)
+    parser.add_argument(
+        "--tile", type=size, help="16 (the default), or 16x24; or what the atlas says"
+    )
+    parser.add_argument("--margin", type=int, default=0, help="pixels around a sheet")
+    parser.add_argument("--spacing", type=int, default=0, help="pixels between tiles")
+    parser.add_argument(
+        "--atlas",
+        type=Path,
+        help="a JSON file of TexturePacker or Aseprite that says where the tiles are "
+        "(default: the one beside the sheet, if nothing else says so)",
+    )
+    parser.add_argument(
+        "--palette",
+        type=Path,
+        help="a .gpl or .hex file: sprites are drawn in its colours only",
+    )
     parser.add_argument(
         "--background",
         type=colour,
@@ -187,6 +214,7 @@ def check_folder(out: Path) -> None:
 
 def read(options: argparse.Namespace) -> Collection:
     """The collection that the options name. Raises ValueError for another `--ask`."""
+    palette = None if options.palette is None else read_palette(options.palette)
     collection = understand(
         options.path,
         options.tile,
@@ -194,12 +222,29 @@ def read(options: argparse.Namespace) -> Collection:
         spacing=options.spacing,
         background=options.background,
         only_transparent=options.only_transparent,
+        atlas=options.atlas or atlas_beside(options),
+        palette=palette,
     )
     if options.ask is not None and options.ask not in collection.classes:
         raise ValueError(
             f"--ask {options.ask}; expected one of the folders {collection.classes}"
         )
     return collection
+
+
+def atlas_beside(options: argparse.Namespace) -> Path | None:
+    """The atlas with the name of the sheet, if no option says how the sheet is cut."""
+    atlas = options.path.with_suffix(".json")
+    is_cut = options.tile or options.margin or options.spacing
+    if is_cut or not options.path.is_file() or not atlas.is_file():
+        return None
+    try:
+        read_atlas(atlas)
+    except ValueError as error:
+        print(f"not used: {error}")
+        return None
+    print(f"{atlas} says where the tiles are; --tile 16 cuts the sheet without it")
+    return atlas
 
 
 def earlier_report(out: Path, collection: Collection) -> dict:
@@ -233,7 +278,7 @@ def earlier_report(out: Path, collection: Collection) -> dict:
     report = stored(file, new)
     if report.get("sprites", {}).get("sha256") != own:
         raise ValueError(
-            f"{out} was made from other sprites, or from other folders of them; give "
+            f"{out} was made from other sprites, folders of them or colours; give "
             "another --out, or remove it"
         )
     return report

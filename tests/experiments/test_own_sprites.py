@@ -7,8 +7,11 @@ import json
 
 import numpy as np
 import pytest
+from own.atlas import as_atlas
+from own.palettes import read_palette
 from own_pictures import as_sheet, random_sprites, save
 from PIL import Image
+from tables import write_json
 
 
 @pytest.fixture
@@ -32,7 +35,10 @@ def quick(own, monkeypatch):
 
 
 SHORT = ("--tile", 8, "--minutes", 0.01, "--samples", 12, "--steps", 2)
-FILES = {"understood.png", "progress.png", "weights.pth", "sheet.png", "copies.png"}
+FILES = {
+    *("understood.png", "progress.png", "weights.pth", "report.json", "copies.png"),
+    *("sheet.png", "sheet_indexed.png", "sheet.json", "palette.gpl", "sprites"),
+}
 
 
 @pytest.mark.slow
@@ -40,7 +46,7 @@ def test_the_program_writes_everything_and_goes_on(quick, sheet, tmp_path, capsy
     out = tmp_path / "out"
     run(quick, sheet, "--out", out, *SHORT)
     names = {file.name for file in out.iterdir()}
-    assert names == FILES | {"report.json", "sprites"}
+    assert names == FILES
     report = json.loads((out / "report.json").read_text(encoding="utf8"))
     chosen = report["samples"]["chosen"]
     assert len(list((out / "sprites").iterdir())) == chosen
@@ -51,6 +57,11 @@ def test_the_program_writes_everything_and_goes_on(quick, sheet, tmp_path, capsy
         with Image.open(out / "sprites" / f"{place:02d}.png") as picture:
             y, x = place // 8 * 8, place % 8 * 8
             assert (sheet_pixels[y : y + 8, x : x + 8] == np.asarray(picture)).all()
+    with Image.open(out / "sheet_indexed.png") as picture:
+        assert picture.mode == "P"
+        assert (sheet_pixels == np.asarray(picture.convert("RGBA"))).all()
+    atlas = json.loads((out / "sheet.json").read_text(encoding="utf8"))
+    assert {*atlas["frames"]} == {file.name for file in (out / "sprites").iterdir()}
     assert "is this what you meant?" in capsys.readouterr().out
     run(quick, sheet, "--out", out, *SHORT)
     again = json.loads((out / "report.json").read_text(encoding="utf8"))
@@ -70,6 +81,41 @@ def test_nothing_new_is_an_empty_sheet(own, sheet, tmp_path):
     own.write_sprites(tmp_path, collection.tiles, none, collection)
     with Image.open(tmp_path / "copies.png") as picture:
         assert not np.asarray(picture).any()
+
+
+@pytest.mark.slow
+def test_sprites_are_drawn_in_the_palettes_colours(quick, sheet, tmp_path, capsys):
+    mine = tmp_path / "mine.hex"
+    mine.write_text("102030\nf0e0d0\n80c040\n", encoding="utf8")
+    out = tmp_path / "out"
+    run(quick, sheet, "--out", out, *SHORT, "--palette", mine)
+    with Image.open(out / "sheet.png") as picture:
+        pixels = np.asarray(picture).reshape(-1, 4)
+    drawn = set(map(tuple, pixels[pixels[:, 3] > 0].tolist()))
+    assert drawn <= {(16, 32, 48, 255), (240, 224, 208, 255), (128, 192, 64, 255)}
+    wanted = read_palette(mine).tolist()
+    assert sorted(read_palette(out / "palette.gpl").tolist()) == sorted(wanted)
+    with pytest.raises(SystemExit):
+        run(quick, sheet, "--out", out, *SHORT)
+    assert "folders of them or colours; give another --out" in capsys.readouterr().err
+
+
+def test_an_atlas_beside_the_sheet_is_used(own, sheet, tmp_path, capsys):
+    atlas = tmp_path / "mine.json"
+    write_json(atlas, as_atlas(20, (8, 8)))  # the sheet has forty tiles
+
+    def read(*words):
+        options = own.command_line().parse_args([str(word) for word in words])
+        return len(own.read(options).tiles)
+
+    assert read(sheet) == 20
+    assert f"{atlas} says where the tiles are" in capsys.readouterr().out
+    assert read(sheet, "--tile", 8) == 40
+    assert read(sheet, "--tile", 8, "--atlas", atlas) == 20
+    atlas.write_text('{"frames": 3}', encoding="utf8")
+    with pytest.raises(ValueError, match="is 64x40 pixels"):
+        read(sheet)  # cut into 16x16, as without it
+    assert f"not used: {atlas} has no frames" in capsys.readouterr().out
 
 
 def test_noise_is_called_noise(own, tmp_path, capsys):
@@ -165,6 +211,10 @@ def test_a_folder_inside_that_of_the_sprites_is_refused(own, sheet, tmp_path, ca
         (("--samples", "0"), "--samples 0"),
         (("--tile", "7"), "expected sides"),
         (("--tile", "8", "--ask", "dragons"), "--ask dragons"),
+        (("--tile", "8", "--palette", "no.gpl"), "no.gpl does not exist"),
+        (("--tile", "8", "--palette", "no.pal"), "ends in .gpl or .hex"),
+        (("--tile", "8", "--atlas", "no.json"), "no.json does not exist"),
+        (("--atlas", "no.json", "--spacing", "1"), "without margin and spacing"),
     ],
 )
 def test_bad_options_are_named(own, sheet, tmp_path, capsys, words, said):

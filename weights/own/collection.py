@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import diffusion_utilities as du
-from own.colours import find_palette, in_colours
+from own.atlas import load_frames
+from own.colours import find_palette, in_colours, limited
 from own.relatives import families
 
 SIDES = range(8, 33)  # of a tile, in pixels
@@ -59,30 +60,30 @@ class Collection:
 
 def understand(
     path: str | Path,
-    tile: int | tuple[int, int] = 16,
+    tile: int | tuple[int, int] | None = None,
     *,
-    margin: int = 0,
-    spacing: int = 0,
-    background="auto",
     only_transparent: bool = False,
+    palette: np.ndarray | None = None,
+    **cut,
 ) -> Collection:
     """Read a sheet or a folder of sprites.
 
-    tile, margin, spacing, background: as in `du.load_tiles`.
+    tile, cut: how; the arguments of `read_tiles`.
     only_transparent: leave out tiles without a transparent pixel, such as floors.
+    palette: (K, 3) uint8, the colours that tiles may have; see `limited`.
 
     Sides may have 8 to 32 pixels. Exact copies are left out, relatives stay on one side
     of the split, and a label is the name of the folder that a tile lies in.
 
-    Raises errors as `du.load_tiles` does, and ValueError for sides out of range, and
-    for fewer than two different sprites.
+    Raises errors as `read_tiles` does, and ValueError for sides out of range, and for
+    fewer than two different sprites.
 
     Lesson 16.
     """
-    tiles, files = du.load_tiles(
-        path, tile, margin=margin, spacing=spacing, background=background
-    )
+    tiles, files = read_tiles(path, tile, **cut)
     check_sides(tiles)
+    if palette is not None:
+        tiles = limited(tiles, palette)
     kept = worth_keeping(tiles, only_transparent)
     if len(kept) < 2:
         raise ValueError(
@@ -90,8 +91,8 @@ def understand(
             "better a hundred"
         )
     files = [files[place] for place in kept]
-    palette = find_palette(tiles[kept])
-    tiles = in_colours(tiles[kept], palette)
+    colours = find_palette(tiles[kept])
+    tiles = in_colours(tiles[kept], colours)
     family = families(tiles)
     return Collection(
         tiles=tiles,
@@ -99,8 +100,38 @@ def understand(
         labels=labels_of(path, files),
         family=family,
         held=split(family),
-        palette=palette,
+        palette=colours,
     )
+
+
+def read_tiles(
+    path: str | Path,
+    tile: int | tuple[int, int] | None = None,
+    *,
+    margin: int = 0,
+    spacing: int = 0,
+    background="auto",
+    atlas: str | Path | None = None,
+) -> tuple[np.ndarray, list[Path]]:
+    """The tiles of a sheet or a folder: (N, H, W, 4), N paths.
+
+    tile: None for 16, or for what the atlas says.
+    margin, spacing, background: as in `du.load_tiles`.
+    atlas: a file that says where the tiles of a sheet are; see `load_frames`.
+
+    Raises errors as these two do.
+    """
+    if atlas is None:
+        tile = 16 if tile is None else tile
+        return du.load_tiles(
+            path, tile, margin=margin, spacing=spacing, background=background
+        )
+    if margin or spacing or Path(path).is_dir():
+        raise ValueError(
+            f"{atlas} says where the tiles of a sheet are; expected a sheet, without "
+            "margin and spacing"
+        )
+    return load_frames(path, atlas, tile, background=background)
 
 
 def check_sides(tiles: np.ndarray) -> None:
@@ -132,9 +163,7 @@ def first_of_equal(tiles: np.ndarray) -> np.ndarray:
 
 
 def labels_of(path: str | Path, files: list[Path]) -> list[str]:
-    """The name of the folder of each file; "" for files in `path` itself."""
-    if not Path(path).is_dir():
-        return [""] * len(files)
+    """The name of the folder of each file or frame; "" for those in `path` itself."""
     folders = [file.relative_to(path).parent.as_posix() for file in files]
     return ["" if folder == "." else folder for folder in folders]
 

@@ -68,6 +68,19 @@ def in_colours(pictures: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return palette[nearest][places.reshape(-1)].reshape(pictures.shape)
 
 
+def limited(tiles: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Tiles (N, H, W, 4) in the nearest of the colours (K, 3), opaque or transparent.
+
+    What is more than half transparent becomes transparent.
+    """
+    opaque = tiles.copy()
+    opaque[..., 3] = 255
+    palette = np.pad(colours, ((0, 0), (0, 1)), constant_values=255)
+    nearest = in_colours(opaque, palette)
+    nearest[tiles[..., 3] < 128] = TRANSPARENT
+    return nearest
+
+
 def with_transparency(palette: np.ndarray) -> np.ndarray:
     """The palette (K, 4), and the transparent colour if it is missing."""
     if (palette[:, 3] == 0).any():

@@ -1,5 +1,6 @@
 """Sheets: tiles side by side, for a game or to look at."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,34 @@ def as_sheet(tiles: np.ndarray, columns: int = 8) -> Image.Image:
     Lesson 16.
     """
     n, height, width = tiles.shape[:3]
-    rows = max(1, -(-n // columns))
+    rows = max(1, math.ceil(n / columns))
     every = np.zeros((rows * columns, height, width, 4), np.uint8)
     every[:n] = np.where(tiles[..., 3:] > 0, tiles, 0)
     grid = every.reshape(rows, columns, height, width, 4).swapaxes(1, 2)
     return Image.fromarray(grid.reshape(rows * height, columns * width, 4))
+
+
+def as_indexed(picture: Image.Image, palette: np.ndarray) -> Image.Image:
+    """The same picture (RGBA) with a palette, as indexed PNGs have one.
+
+    palette: (K, 4) uint8. Colour 0 of the picture is transparent; the drawn colours of
+        the palette follow in their order.
+
+    Raises ValueError for more than 256 colours, and for a picture with other ones.
+    """
+    transparent = np.zeros((1, 4), np.uint8)
+    colours = np.concatenate([transparent, palette[palette[:, 3] > 0]])
+    if len(colours) > 256:
+        raise ValueError(f"{len(colours)} colours; an indexed PNG has at most 256")
+    pixels = np.asarray(picture)
+    same = (pixels[:, :, None] == colours).all(3)
+    if not same.any(2).all():
+        raise ValueError("the picture has colours that are not in the palette")
+    indices = same.argmax(2).astype(np.uint8)
+    indexed = Image.frombytes("P", picture.size, indices.tobytes())
+    indexed.putpalette(colours[:, :3].tobytes())
+    indexed.info["transparency"] = colours[:, 3].tobytes()
+    return indexed
 
 
 def on_checkerboard(tiles: np.ndarray) -> np.ndarray:
@@ -39,8 +63,9 @@ def on_checkerboard(tiles: np.ndarray) -> np.ndarray:
 def contact_sheet(collection: Collection, most: int = 400) -> Image.Image:
     """What was understood, on a checkerboard: held-out tiles stand last."""
     order = np.argsort(collection.held, kind="stable")
-    shown = order[np.linspace(0, len(order) - 1, min(most, len(order))).astype(int)]
-    tiles = on_checkerboard(collection.tiles[shown])
+    count = min(most, len(order))
+    places = np.linspace(0, len(order) - 1, count).astype(int)
+    tiles = on_checkerboard(collection.tiles[order[places]])
     zoom = max(1, 48 // tiles.shape[1])
     return du.show_images(tiles, columns=20, zoom=zoom)
 
@@ -59,3 +84,9 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     with du.written_whole(path) as temporary, open(temporary, "wb") as file:
         picture.save(file, format="PNG")
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write a text file, whole or not at all."""
+    with du.written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf8")
