@@ -115,13 +115,16 @@ def test_tiles_are_limited_to_colours():
     ]
 
 
-def test_a_collection_has_only_the_palettes_colours(tmp_path):
+@pytest.mark.parametrize("count", [20, 100])
+def test_a_collection_has_only_the_palettes_colours(count, tmp_path):
     path = save(tmp_path / "a.png", sheet_of(random_sprites(30, colours=90), 6))
-    colours = np.random.default_rng(1).integers(0, 256, (100, 3)).astype(np.uint8)
+    colours = np.random.default_rng(1).integers(0, 256, (count, 3)).astype(np.uint8)
     found = understand(path, palette=colours)
-    drawn = found.palette[found.palette[:, 3] > 0]
-    assert set(map(tuple, drawn[:, :3].tolist())) <= set(map(tuple, colours.tolist()))
-    assert (drawn[:, 3] == 255).all()
+    palette = found.palette[found.palette[:, 3] > 0]
+    assert (palette[:, 3] == 255).all()
+    if count == 20:
+        assert (palette[:, :3] == colours).all()  # all of them, in their order
+    assert set(map(tuple, palette[:, :3].tolist())) <= set(map(tuple, colours.tolist()))
     plain = understand(path)
     assert ((plain.tiles[..., 3] == 0) == (found.tiles[..., 3] == 0)).all()
 

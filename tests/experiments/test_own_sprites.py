@@ -93,8 +93,10 @@ def test_sprites_are_drawn_in_the_palettes_colours(quick, sheet, tmp_path, capsy
         pixels = np.asarray(picture).reshape(-1, 4)
     drawn = set(map(tuple, pixels[pixels[:, 3] > 0].tolist()))
     assert drawn <= {(16, 32, 48, 255), (240, 224, 208, 255), (128, 192, 64, 255)}
-    wanted = read_palette(mine).tolist()
-    assert sorted(read_palette(out / "palette.gpl").tolist()) == sorted(wanted)
+    assert (read_palette(out / "palette.gpl") == read_palette(mine)).all()
+    with Image.open(out / "sheet_indexed.png") as picture:
+        colours = picture.getpalette()[:12]
+    assert colours == [0, 0, 0, *read_palette(mine).flatten()]
     with pytest.raises(SystemExit):
         run(quick, sheet, "--out", out, *SHORT)
     assert "folders of them or colours; give another --out" in capsys.readouterr().err

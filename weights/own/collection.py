@@ -12,7 +12,7 @@ from torch import Tensor
 
 import diffusion_utilities as du
 from own.atlas import load_frames
-from own.colours import find_palette, in_colours, limited
+from own.colours import in_colours, limited, palette_of
 from own.relatives import families
 
 SIDES = range(8, 33)  # of a tile, in pixels
@@ -91,8 +91,9 @@ def understand(
             "better a hundred"
         )
     files = [files[place] for place in kept]
-    colours = find_palette(tiles[kept])
-    tiles = in_colours(tiles[kept], colours)
+    tiles = tiles[kept]
+    colours = palette_of(tiles, palette)
+    tiles = in_colours(tiles, colours)
     family = families(tiles)
     return Collection(
         tiles=tiles,

@@ -68,6 +68,19 @@ def in_colours(pictures: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return palette[nearest][places.reshape(-1)].reshape(pictures.shape)
 
 
+def palette_of(tiles: np.ndarray, colours: np.ndarray | None) -> np.ndarray:
+    """The palette (K, 4) of tiles (N, H, W, 4) that are limited to colours (L, 3).
+
+    It has all the colours in their order; the transparent one comes last, if tiles need
+    it. Without colours, or with more than MOST_COLOURS, `find_palette` finds it.
+    """
+    if colours is None or len(colours) > MOST_COLOURS:
+        return find_palette(tiles)
+    palette = np.pad(colours, ((0, 0), (0, 1)), constant_values=255)
+    is_clear = tiles[..., 3] == 0
+    return with_transparency(palette) if is_clear.any() else palette
+
+
 def limited(tiles: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """Tiles (N, H, W, 4) in the nearest of the colours (K, 3), opaque or transparent.
 
