@@ -34,33 +34,40 @@ def draw(
     Lesson 16.
     """
     height, width = collection.tiles.shape[1:3]
+    sides = network_sides(height, width)
     model = network
     context = None
     if ask is not None:
-        if ask not in collection.classes:
-            raise ValueError(
-                f"ask={ask!r}; expected one of the folders {collection.classes}"
-            )
-        place = collection.classes.index(ask)
-        context = torch.eye(len(collection.classes))[[place]]
         model = du.guided(network, 2.0)
+        context = asked(ask, collection.classes)
+    sampled_steps = du.straight_steps(SCHEDULE, steps)
     generator = Generator().manual_seed(seed)
     network.doubt = doubt
     drawn = []
     for first in range(0, n, 64):
         size = min(64, n - first)
+        rows = None if context is None else context.expand(size, -1)
         x, _ = du.sample_ddpm(
             model,
             SCHEDULE,
-            shape=(size, 4, *network_sides(height, width)),
-            context=None if context is None else context.expand(size, -1),
-            steps=du.straight_steps(SCHEDULE, steps),
+            shape=(size, 4, *sides),
+            context=rows,
+            steps=sampled_steps,
             generator=generator,
             variance="beta_tilde",
             keep=0,
         )
         drawn.append(to_tiles(x)[:, :height, :width])
     return in_colours(np.concatenate(drawn), collection.palette)
+
+
+def asked(label: str, classes: list[str]) -> torch.Tensor:
+    """The context (1, classes) of a label. Raises ValueError for another one."""
+    if label not in classes:
+        raise ValueError(f"ask={label!r}; expected one of the folders {classes}")
+    context = torch.zeros(1, len(classes))
+    context[0, classes.index(label)] = 1
+    return context
 
 
 def best_doubt(

@@ -43,14 +43,16 @@ def new_network(collection: Collection, start: Path | None = SHIPPED) -> du.Spri
 def take_over(network: du.SpriteUnet, old: dict[str, Tensor]) -> None:
     """Put the course's weights into a network for other colours, in place."""
     state = network.state_dict()
-    nearest = torch.cdist(network.palette[:, :3], old["palette"].float()).argmin(1)
-    shared = torch.bincount(nearest, minlength=len(old["palette"]))[nearest]
+    old = {name: value.float() for name, value in old.items()}
+    nearest = torch.cdist(network.palette[:, :3], old["palette"]).argmin(1)
+    counts = torch.bincount(nearest, minlength=len(old["palette"]))
+    shared = counts[nearest]
     for name, value in state.items():
         if name != "palette" and name in old and old[name].shape == value.shape:
-            state[name] = old[name].float()
-    state["stem.weight"][:, :3] = old["stem.weight"].float()
+            state[name] = old[name]
+    state["stem.weight"][:, :3] = old["stem.weight"]
     state["stem.weight"][:, 3:] = 0
-    state["out.weight"] = old["out.weight"].float()[nearest]
+    state["out.weight"] = old["out.weight"][nearest]
     # colours that share a score share its probability; of white, the course's
     # background, transparent takes nearly all
     share = -shared.float().log()
@@ -59,7 +61,7 @@ def take_over(network: du.SpriteUnet, old: dict[str, Tensor]) -> None:
         white = nearest == nearest[is_clear][0]
         share = torch.where(white & ~is_clear, share - 4, share)
         share = torch.where(is_clear, torch.zeros(()), share)
-    state["out.bias"] = old["out.bias"].float()[nearest] + share
+    state["out.bias"] = old["out.bias"][nearest] + share
     network.load_state_dict(state)
 
 
@@ -77,8 +79,9 @@ def to_numbers(tiles: np.ndarray) -> Tensor:
 
 def to_tiles(x: Tensor) -> np.ndarray:
     """(N, 4, H, W) from -1 to 1 as (N, H, W, 4) uint8."""
-    bytes_ = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return np.ascontiguousarray(bytes_.permute(0, 2, 3, 1).cpu().numpy())
+    numbers = (x.clamp(-1, 1) + 1) * 127.5
+    tiles = numbers.round().to(torch.uint8).permute(0, 2, 3, 1)
+    return np.ascontiguousarray(tiles.cpu().numpy())
 
 
 def network_sides(height: int, width: int) -> tuple[int, int]:

@@ -53,7 +53,8 @@ def as_indexed(picture: Image.Image, palette: np.ndarray) -> Image.Image:
 def on_checkerboard(tiles: np.ndarray) -> np.ndarray:
     """Tiles (N, H, W, 4) on two greys, as drawing programs show what is transparent."""
     height, width = tiles.shape[1:3]
-    squares = (np.arange(height)[:, None] // 4 + np.arange(width) // 4) % 2
+    y, x = np.indices((height, width)) // 4
+    squares = (y + x) % 2
     ground = np.where(squares, 206, 236)[..., None]
     alpha = tiles[..., 3:] / 255
     mixed = tiles[..., :3] * alpha + ground * (1 - alpha)
@@ -75,7 +76,8 @@ def copies_sheet(
 ) -> Image.Image:
     """Each copy above the tile of yours that it repeats, at most 32 of them."""
     shown = choice.copies[:32]
-    pairs = np.stack([tiles[shown], collection.tiles[choice.nearest[shown]]], 1)
+    originals = collection.tiles[choice.nearest[shown]]
+    pairs = np.stack([tiles[shown], originals], 1)
     height, width = tiles.shape[1:3]
     return as_sheet(pairs.reshape(-1, height * 2, width, 4), 16)
 
