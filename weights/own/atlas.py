@@ -180,9 +180,10 @@ def sorted_out(entries, pixels: np.ndarray, tile) -> tuple[list[Frame], dict]:
 
 def told(fault: str, names: list[str]) -> str:
     """One line for all frames with the same fault."""
+    first = repr(names[0][:60])
     if len(names) == 1:
-        return f"the frame {names[0]!r}: {fault}"
-    return f"{len(names)} frames, such as {names[0]!r}: {fault}"
+        return f"the frame {first}: {fault}"
+    return f"{len(names)} frames, such as {first}: {fault}"
 
 
 def harmless(name: str) -> str:
