@@ -119,7 +119,7 @@ function receive({ data }) {
   }
   if (data.id !== request.id) return;
   if (data.loading) {
-    part("status").textContent = card.checked ? "preparing the graphics card" : LOADING;
+    showLoading();
     const { seed, n } = request; // meanwhile, the noise that it will begin with
     if (!still.matches) paint(part("now"), new Noise(seed).draw(n * 3 * SIDE * SIDE));
     return;
@@ -133,6 +133,11 @@ function receive({ data }) {
   walkSlider.max = request.steps;
   if (done || !still.matches) show(frames.length - 1);
   if (done) finish(data.loaded);
+}
+
+function showLoading() {
+  playground.setAttribute("aria-busy", "true");
+  part("status").textContent = card.checked ? "preparing the graphics card" : LOADING;
 }
 
 /** loaded: the files that the worker has loaded for it. */
@@ -150,7 +155,8 @@ function finish(loaded) {
 function fail(message) {
   if (card.checked) {
     console.warn(message);
-    part("card-failed").textContent = "It did not work, so it is off again.";
+    part("card-failed").textContent =
+      "The graphics card did not work, so it is off again.";
     useCard(false);
     return;
   }
@@ -271,6 +277,7 @@ function useCard(wanted) {
 /** Draw with a new worker. */
 function start(onCard) {
   card.checked = onCard;
+  showLoading();
   worker?.terminate();
   const name = onCard ? "card" : "processor";
   worker = new Worker(new URL("worker.js", import.meta.url), { type: "module", name });
