@@ -3,6 +3,7 @@
 Each difference that matters is printed: `pytest -m browser -s tests/site`.
 """
 
+import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -262,6 +263,19 @@ def test_the_page_with_both_networks_is_below_25_megabytes(new_page):
     print(f"{weight / 1e6:.1f} MB with both networks")
     assert 20e6 < weight < 25e6
     assert not any("jspi" in url for url in sizes)
+
+
+def test_the_page_says_how_much_it_loads(book):
+    """In MB: the network, and what runs it on the processor and on the card."""
+    text = (book / "index.html").read_text(encoding="utf8")
+    playground = text.partition('id="playground"')[2].partition("</section>")[0]
+    said = [int(number) for number in re.findall(r"(\d+) MB", playground)]
+    processor = ("ort.wasm.*", "*-threaded.mjs", "*-threaded.wasm")
+    sizes = []
+    for patterns in (["strong.onnx"], processor, ["*jspi*"]):
+        files = [file for name in patterns for file in (book / "playground").glob(name)]
+        sizes.append(sum(file.stat().st_size for file in files) / 1e6)
+    assert np.allclose(said, sizes, atol=0.5)
 
 
 def test_every_knob_changes_the_sprites_and_the_address(new_page):
