@@ -26,6 +26,7 @@ async function networkNamed(name) {
     return await networks[name];
   } catch (error) {
     delete networks[name]; // perhaps it loads next time
+    if (onCard) throw error; // the page goes on without the card
     throw new Error("the network did not load. Is there a connection?", { cause: error });
   }
 }
