@@ -21,6 +21,7 @@ BRANCH = pages.setting("branch")
 
 pages.copy_pages(REPOSITORY, BRANCH)
 export.export()
+pages.write_playground()
 
 project = "Diffusion models from scratch"
 author = "The authors of this course"

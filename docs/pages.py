@@ -24,12 +24,20 @@ LINKED = r'\]\(([^)#\s]+)[)#]|src="([^"]+)"'
 # [![..](..)](https://colab..), in the README's map where the course has an address
 BADGE = r"<br>\[!\[Open in Colab\].*?\.ipynb\)"
 FOLDERS = ("notebooks", "data", "weights")
-# Of onnxruntime-web, what runs a network by WebAssembly
-RUNTIME = (
-    "ort.wasm.min.mjs",
-    "ort-wasm-simd-threaded.mjs",
-    "ort-wasm-simd-threaded.wasm",
-)
+PACKAGES = DOCS / "node_modules"
+# Of onnxruntime-web, what runs a network: by WebAssembly, and by WebGPU
+RUNTIMES = {
+    "processor": (
+        "ort.wasm.min.mjs",
+        "ort-wasm-simd-threaded.mjs",
+        "ort-wasm-simd-threaded.wasm",
+    ),
+    "card": (
+        "ort.jspi.min.mjs",
+        "ort-wasm-simd-threaded.jspi.mjs",
+        "ort-wasm-simd-threaded.jspi.wasm",
+    ),
+}
 
 
 def setting(name: str) -> str:
@@ -119,15 +127,32 @@ def _copy_linked(folder: str, text: str) -> None:
         shutil.copy(linked, target)
 
 
+def write_playground() -> None:
+    """Write playground.html with the megabytes that the reader's browser will load."""
+    files = {name: runtime_files(name) for name in RUNTIMES}
+    files["network"] = [DOCS / "_playground" / "strong.onnx"]
+    megabytes = {}
+    for name, paths in files.items():
+        megabytes[name] = round(sum(path.stat().st_size for path in paths) / 1e6)
+    text = (DOCS / "playground.html").read_text(encoding="utf8")
+    target = DOCS / "_included" / "playground.html"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(text.format(**megabytes), encoding="utf8")
+
+
+def runtime_files(name: str) -> list[Path]:
+    return [PACKAGES / "onnxruntime-web" / "dist" / file for file in RUNTIMES[name]]
+
+
 def finish(app, exception) -> None:
     """Put in place what Sphinx does not copy: scripts, the network, the notebooks."""
     if exception or app.builder.name != "html":
         return
     out = Path(app.outdir)
-    modules = DOCS / "node_modules"
-    _copy_all([modules / "mathjax" / "es5" / "tex-svg.js"], out / "_static" / "mathjax")
-    runtime = modules / "onnxruntime-web" / "dist"
-    _copy_all([runtime / name for name in RUNTIME], out / "playground")
+    mathjax = PACKAGES / "mathjax" / "es5" / "tex-svg.js"
+    _copy_all([mathjax], out / "_static" / "mathjax")
+    for name in RUNTIMES:
+        _copy_all(runtime_files(name), out / "playground")
     for folder in ("playground", "_playground"):  # our scripts; what export.py wrote
         _copy_all((DOCS / folder).iterdir(), out / "playground")
     _copy_all([DOCS / "offline-worker.js"], out)

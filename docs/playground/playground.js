@@ -9,17 +9,17 @@ const part = (id) => document.getElementById(id);
 const playground = part("playground");
 const form = playground.querySelector("form");
 const walkSlider = part("walk");
+const card = part("card"); // the switch
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const SIDE = 16; // pixels of a sprite
-const LOADING = "loading the network: 4 MB, and the first time 14 MB to run it";
+const LOADING = part("status").textContent;
 const FIRST = "a hero with pink hair in a blue robe";
 
 let settings; // what export.py wrote
 let frames = []; // the walk so far: {t, x, picture}
 let request = { id: 0 }; // what is being drawn
 let started; // when
-
-const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+let worker; // draws; see start()
 
 // ---- Knobs and the address -----------------------------------------------------------
 
@@ -110,21 +110,22 @@ function drawSoon(milliseconds) {
 
 function receive({ data }) {
   if (data.ready) {
-    settings = data.settings;
-    readAddress();
+    if (!settings) {
+      settings = data.settings;
+      readAddress();
+    }
     draw();
     return;
   }
   if (data.id !== request.id) return;
   if (data.loading) {
-    part("status").textContent = LOADING;
+    showLoading();
     const { seed, n } = request; // meanwhile, the noise that it will begin with
     if (!still.matches) paint(part("now"), new Noise(seed).draw(n * 3 * SIDE * SIDE));
     return;
   }
   if (data.error) {
-    playground.setAttribute("aria-busy", "false");
-    part("status").textContent = `It could not draw: ${data.error}`;
+    fail(`It could not draw: ${data.error}`);
     return;
   }
   frames.push(data);
@@ -134,14 +135,33 @@ function receive({ data }) {
   if (done) finish(data.loaded);
 }
 
+function showLoading() {
+  playground.setAttribute("aria-busy", "true");
+  part("status").textContent = card.checked ? "preparing the graphics card" : LOADING;
+}
+
 /** loaded: the files that the worker has loaded for it. */
 function finish(loaded) {
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   playground.setAttribute("aria-busy", "false");
   playground.dataset.drawn = request.id;
   const count = `${request.n} sprites in ${request.steps} steps`;
-  part("status").textContent = `${count}, ${seconds} s`;
+  const where = card.checked ? " on the graphics card" : "";
+  part("status").textContent = `${count}, ${seconds} s${where}`;
   window.keepForOffline?.(loaded);
+}
+
+/** On the graphics card, try without it; otherwise say what is wrong. */
+function fail(message) {
+  if (card.checked) {
+    console.warn(message);
+    part("card-failed").textContent =
+      "The graphics card did not work, so it is off again.";
+    useCard(false);
+    return;
+  }
+  playground.setAttribute("aria-busy", "false");
+  part("status").textContent = message;
 }
 
 /** Show one step of the walk in both pictures. */
@@ -223,9 +243,52 @@ addEventListener("popstate", () => {
   draw();
 });
 
-worker.onmessage = receive;
-worker.onerror = (event) => {
-  part("status").textContent = `The network did not load: ${event.message}`;
-};
 // For tests: all that was drawn
 window.playground = { frames: () => frames, knobs };
+
+// ---- With the graphics card, or without it -------------------------------------------
+
+const memory = openMemory();
+
+/** What the browser remembers of its reader; nothing, where it may not. */
+function openMemory() {
+  try {
+    return localStorage;
+  } catch {
+    return {};
+  }
+}
+
+/** Whether this browser can draw on a graphics card. */
+async function findCard() {
+  if (!("Suspending" in WebAssembly)) return false; // our build of the runtime needs it
+  const adapter = await navigator.gpu?.requestAdapter();
+  // A fallback is the processor again, and slower than WebAssembly
+  return Boolean(adapter && !adapter.info.isFallbackAdapter);
+}
+
+/** Use the graphics card, or do not, now and on the next visit. */
+function useCard(wanted) {
+  if (wanted) memory.playgroundCard = "on";
+  else delete memory.playgroundCard;
+  start(wanted);
+}
+
+/** Draw with a new worker. */
+function start(onCard) {
+  card.checked = onCard;
+  showLoading();
+  worker?.terminate();
+  const name = onCard ? "card" : "processor";
+  worker = new Worker(new URL("worker.js", import.meta.url), { type: "module", name });
+  worker.onmessage = receive;
+  worker.onerror = ({ message }) => fail(`The network did not load: ${message}`);
+}
+
+card.addEventListener("change", () => {
+  part("card-failed").textContent = "";
+  useCard(card.checked);
+});
+const found = findCard().catch(() => false);
+start(memory.playgroundCard === "on" && (await found));
+card.closest("p").hidden = !(await found);

@@ -1,13 +1,16 @@
 // Draws sprites beside the page, so that the page never waits: the network runs here.
 //
+// The page names it "card" where the reader wants the graphics card.
+//
 // In: {id, network, words, seed, n, steps, sampler, eta, guidance}. A new message ends
 // the walk of the one before. Out: {ready, settings} at the start; {id, loading} when a
 // network is asked for the first time; {id, t, x, picture, loaded} after each step,
 // where loaded names the files that came since; or {id, error}.
 
-import * as ort from "./ort.wasm.min.mjs";
 import { Noise, SAMPLERS, encode, guided, straightSteps, walk } from "./sampler.js";
 
+const onCard = self.name === "card";
+const ort = await import(onCard ? "./ort.jspi.min.mjs" : "./ort.wasm.min.mjs");
 const settings = await (await fetch("settings.json")).json();
 // Threads need the headers that offline.js brings: from the second visit on
 const cores = navigator.hardwareConcurrency || 1;
@@ -18,15 +21,35 @@ let latest = 0;
 /** A network by its name, loaded when it is first asked for. */
 async function networkNamed(name) {
   const { file } = settings.networks[name];
-  // more than "basic" takes half a second, and makes nothing faster
-  const options = { graphOptimizationLevel: "basic" };
-  networks[name] ??= ort.InferenceSession.create(file, options);
+  networks[name] ??= onCard ? trustedOnCard(file) : opened(file, "wasm");
   try {
     return await networks[name];
   } catch (error) {
     delete networks[name]; // perhaps it loads next time
+    if (onCard) throw error; // the page goes on without the card
     throw new Error("the network did not load. Is there a connection?", { cause: error });
   }
+}
+
+/** provider: "wasm" or "webgpu". */
+function opened(file, provider) {
+  // more than "basic" takes half a second, and makes nothing faster
+  const options = { graphOptimizationLevel: "basic", executionProviders: [provider] };
+  return ort.InferenceSession.create(file, options);
+}
+
+/** A network on the graphics card, once its answer was that of WebAssembly. */
+async function trustedOnCard(file) {
+  const x = new Noise(0).draw(3 * 16 * 16);
+  const rows = [encode("", settings.vocabulary, settings.max_words)];
+  const session = await opened(file, "webgpu");
+  const found = await noiseIn(session, x, settings.ab.length - 1, rows);
+  const plain = await opened(file, "wasm");
+  const expected = await noiseIn(plain, x, settings.ab.length - 1, rows);
+  await plain.release();
+  const same = found.every((value, i) => Math.abs(value - expected[i]) < 0.01);
+  if (!same) throw new Error("the graphics card computes something else");
+  return session;
 }
 
 /** The noise in n pictures x at step t: as many for each row of words. */

@@ -21,6 +21,9 @@ sys.path.append(str(ROOT / "tests" / "lessons"))
 from browser import FLAGS, chromium  # noqa: E402
 
 WAIT = 180_000  # ms, on a slow and busy machine
+# The playground takes no processor for a graphics card, unless it is told so
+PRETEND = """Object.defineProperty(GPUAdapterInfo.prototype, "isFallbackAdapter",
+  { get: () => false });"""
 INSTALL = "pip install -r docs/requirements.txt && npm ci --prefix docs"
 
 
@@ -82,14 +85,36 @@ def address(book):
 
 
 @pytest.fixture(scope="session")
-def browser():
+def launch():
+    """Starts a Chromium: launch(args=[...])."""
     path = chromium()
     if not path:
         missing("chromium", "apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
+        yield functools.partial(playwright.chromium.launch, executable_path=path)
+
+
+@pytest.fixture(scope="session")
+def browser(launch):
+    browser = launch(args=FLAGS)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def page_with_webgpu(launch, address):
+    """A page in a Chromium with WebGPU, computed by the processor: right, but slow."""
+    others = [flag for flag in FLAGS if flag != "--disable-gpu"]
+    webgpu = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]
+    browser = launch(args=[*others, *webgpu])
+    page = browser.new_page()
+    page.set_default_timeout(4 * WAIT)
+    page.add_init_script(PRETEND)
+    page.goto(f"{address}/run.html")
+    if not page.evaluate("navigator.gpu.requestAdapter().then(Boolean)"):
+        missing("WebGPU in chromium", "a build of it with SwiftShader")
+    yield page
+    browser.close()
 
 
 @pytest.fixture

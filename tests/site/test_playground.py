@@ -3,6 +3,7 @@
 Each difference that matters is printed: `pytest -m browser -s tests/site`.
 """
 
+import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -261,6 +262,20 @@ def test_the_page_with_both_networks_is_below_25_megabytes(new_page):
     weight = sum(sizes.values())
     print(f"{weight / 1e6:.1f} MB with both networks")
     assert 20e6 < weight < 25e6
+    assert not any("jspi" in url for url in sizes)
+
+
+def test_the_page_says_how_much_it_loads(book):
+    """In MB: the network, and what runs it on the processor and on the card."""
+    text = (book / "index.html").read_text(encoding="utf8")
+    playground = text.partition('id="playground"')[2].partition("</section>")[0]
+    said = [int(number) for number in re.findall(r"(\d+) MB", playground)]
+    processor = ("ort.wasm.*", "*-threaded.mjs", "*-threaded.wasm")
+    sizes = []
+    for patterns in (["strong.onnx"], processor, ["*jspi*"]):
+        files = [file for name in patterns for file in (book / "playground").glob(name)]
+        sizes.append(sum(file.stat().st_size for file in files) / 1e6)
+    assert np.allclose(said, sizes, atol=0.5)
 
 
 def test_every_knob_changes_the_sprites_and_the_address(new_page):
@@ -487,6 +502,162 @@ def test_a_failed_drawing_is_no_longer_busy(new_page):
     page.click("#another")
     assert "no memory" in page.text_content("#status")
     assert page.get_attribute("#playground", "aria-busy") == "false"
+
+
+# ---- The graphics card ---------------------------------------------------------------
+
+CARD = """Object.defineProperty(Navigator.prototype, "gpu", { get: () => ({
+  requestAdapter: async () => ({ info: { isFallbackAdapter: false } }) }) });"""
+# In place of the runtime for it: WebAssembly, and then what a card does to the answer
+IMITATION = """
+import * as ort from "./ort.wasm.min.mjs";
+export const { Tensor, env } = ort;
+let calls = 0;
+export const InferenceSession = { async create(file, { executionProviders }) {
+  const [provider] = executionProviders;
+  const options = { executionProviders: ["wasm"] };
+  const session = await ort.InferenceSession.create(file, options);
+  if (provider === "wasm") return session;
+  return { async run(inputs) {
+    calls += 1;
+    const { noise } = await session.run(inputs);
+    RUN;
+    return { noise };
+  } };
+} };
+"""
+
+
+def with_card(new_page, run: str = "", adapter: str = CARD, **options):
+    """The playground where there seems to be a graphics card, once it has drawn.
+
+    page.loaded: the files that it asked for.
+    """
+    page = new_page("run.html", service_workers="block", **options)
+    page.loaded = []
+    page.on("request", lambda request: page.loaded.append(request.url.split("/")[-1]))
+    page.add_init_script(adapter)
+    runtime = IMITATION.replace("RUN", run)
+    answer = {"body": runtime, "content_type": "text/javascript"}
+    page.route("**/ort.jspi.min.mjs", lambda route: route.fulfill(**answer))
+    knobs = urlencode({"words": "a hero", **SMALL})
+    page.goto(page.url.replace("run.html", f"index.html?{knobs}"))
+    drawn(page, 1)
+    return page
+
+
+def the_switch(page):
+    return page.get_by_role("switch", name="Use the graphics card")
+
+
+def is_loaded(page, runtime: str) -> bool:
+    return f"ort.{runtime}.min.mjs" in page.loaded
+
+
+def test_the_card_draws_once_the_reader_wants_it(new_page):
+    """By keyboard; the browser remembers it, and a link does not say it."""
+    page = with_card(new_page)
+    without = sprites(page)
+    the_switch(page).wait_for()
+    assert not the_switch(page).is_checked()
+    assert not is_loaded(page, "jspi")
+    page.focus("#sampler")  # eta is for DDIM only
+    page.keyboard.press("Tab")
+    redrawn(page, lambda: page.keyboard.press("Space"))
+    assert the_switch(page).is_checked()
+    assert is_loaded(page, "jspi")
+    assert page.text_content("#status").endswith("on the graphics card")
+    assert np.abs(sprites(page) - without).max() < 1e-4
+    assert set(address_of(page)) == {"words", "eta", *KNOBS}
+
+    page.reload()
+    drawn(page, 1)
+    assert page.text_content("#status").endswith("on the graphics card")
+    redrawn(page, lambda: the_switch(page).click())
+    assert page.text_content("#status").endswith(" s")
+    page.reload()
+    drawn(page, 1)
+    assert not the_switch(page).is_checked()
+    assert page.text_content("#status").endswith(" s")
+    assert not page.errors
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "noise.data[5] += 0.1",
+        "noise.data[5] = NaN",
+        "if (calls === 3) throw new Error('the device was lost')",
+    ],
+    ids=["wrong", "no number", "lost"],
+)
+def test_a_card_that_fails_is_left(new_page, run):
+    page = with_card(new_page, run)
+    leaves_the_card(page)
+
+
+def test_without_its_runtime_the_card_is_left(new_page):
+    page = with_card(new_page)
+    page.unroute_all()
+    page.route("**/ort.jspi.min.mjs", lambda route: route.abort())
+    leaves_the_card(page)
+
+
+def leaves_the_card(page) -> None:
+    """Switched on, it soon is off again, and the sprites are drawn all the same."""
+    without = sprites(page)
+    the_switch(page).click()
+    page.wait_for_function("document.querySelector('#card-failed').textContent")
+    assert not the_switch(page).is_checked()
+    page.wait_for_selector("#playground[aria-busy=false]")
+    assert np.array_equal(sprites(page), without)
+    assert page.text_content("#status").endswith(" s")
+    assert page.evaluate("localStorage.playgroundCard") is None  # nor on the next visit
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        "",
+        CARD.replace("async () =>", "async () => null && "),
+        CARD.replace("async () =>", "async () => nonsense && "),
+        CARD.replace("false", "true"),
+        f"{CARD} delete WebAssembly.Suspending",
+    ],
+    ids=["no WebGPU", "no adapter", "an error", "the processor", "no suspending"],
+)
+def test_without_a_card_there_is_no_switch(new_page, adapter):
+    """Not even for a reader who has used one before."""
+    page = with_card(new_page, adapter=f"localStorage.playgroundCard = 'on'; {adapter}")
+    page.wait_for_timeout(500)
+    assert the_switch(page).count() == 0
+    assert not is_loaded(page, "jspi")
+    assert is_loaded(page, "wasm")
+    assert not page.errors
+
+
+def test_webgpu_draws_what_webassembly_draws(page_with_webgpu, address):
+    """From the same noise; and all that it has loaded is kept for offline."""
+    page = page_with_webgpu
+    knobs = {"words": "a ghost", "network": "student", "steps": 2, "guidance": 1}
+    page.goto(f"{address}/index.html?{urlencode(knobs)}")
+    drawn(page, 1)
+    expected = sprites(page)
+    times = [page.text_content("#status")]
+    redrawn(page, lambda: the_switch(page).click())
+    times.append(page.text_content("#status"))
+    assert times[-1].endswith("on the graphics card")
+    worst = np.abs(sprites(page) - expected).max()
+    print(f"WebGPU: largest difference {worst:.1e}; {'; '.join(times)}")
+    assert worst < 0.01
+    files = ["ort.jspi.min.mjs", "threaded.jspi.mjs", "threaded.jspi.wasm"]
+    page.wait_for_function(
+        """async (files) => {
+          const kept = await (await caches.open("book")).keys();
+          return files.every((file) => kept.some(({ url }) => url.endsWith(file)));
+        }""",
+        arg=files,
+    )
 
 
 def test_it_asks_no_other_host(new_page):
