@@ -25,7 +25,7 @@ pages.write_playground()
 
 project = "Diffusion models from scratch"
 author = "The authors of this course"
-language = "en_GB"
+language = "en"  # the search of Sphinx 9 fails with "en_GB"
 extensions = ["myst_nb", "sphinx.ext.mathjax"]
 exclude_patterns = ["_*", "jupyter_execute", "node_modules", "lesson_map.md"]
 

@@ -19,6 +19,8 @@ DOCUMENTS = (
     "weights/README.md",
     "weights/experiments/LOG.md",
 )
+DIARIES = ("CHANGELOG.md", "weights/experiments/LOG.md")
+UNSEARCHED = "---\nnosearch: true\n---\n"  # a page that the search does not find
 # Where a page links or shows a file: [..](file), ![..](file), src="file"
 LINKED = r'\]\(([^)#\s]+)[)#]|src="([^"]+)"'
 # [![..](..)](https://colab..), in the README's map where the course has an address
@@ -64,7 +66,8 @@ def copy_pages(repository: str, branch: str) -> None:
     for folder in FOLDERS:
         shutil.rmtree(DOCS / folder, ignore_errors=True)
     for name in DOCUMENTS:
-        _copy_page(name, (ROOT / name).read_text(encoding="utf8"))
+        text = (ROOT / name).read_text(encoding="utf8")
+        _copy_page(name, UNSEARCHED + text if name in DIARIES else text)
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         address = colab_address(repository, branch, path.name)
         _copy_lesson(path, address or "../run.md")

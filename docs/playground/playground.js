@@ -145,7 +145,8 @@ function finish(loaded) {
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   playground.setAttribute("aria-busy", "false");
   playground.dataset.drawn = request.id;
-  const count = `${request.n} sprites in ${request.steps} steps`;
+  const steps = request.steps === 1 ? "1 step" : `${request.steps} steps`;
+  const count = `${request.n} sprites in ${steps}`;
   const where = card.checked ? " on the graphics card" : "";
   part("status").textContent = `${count}, ${seconds} s${where}`;
   window.keepForOffline?.(loaded);
