@@ -478,11 +478,12 @@ def test_real_sprites_have_the_best_stored_scores():
 
 def test_the_stored_pictures_are_those_of_the_lesson(shipped):
     sheet = du.WEIGHTS / "results" / "flow.npz"
-    names = {f"{way}, {calls}" for way in shipped.PICTURED for calls in shipped.CALLS}
-    for calls in shipped.CALLS:
+    names = set()
+    for calls in (shipped.CALLS[0], shipped.CALLS[-1]):
+        names |= {f"{way}, {calls}" for way in shipped.PICTURED}
         names.add(f"strong DDPM: DDIM, {calls}")
         names.add(f"strong flow: flow, Euler, {calls}")
         names.add(f"strong flow, logit-normal: flow, Euler, {calls}")
     with np.load(sheet) as pictures:
         assert set(pictures) == names
-    assert sheet.stat().st_size <= 160 * 1024
+    assert sheet.stat().st_size <= 120 * 1024

@@ -289,7 +289,8 @@ def score(pictures: np.ndarray) -> dict:
 
 
 def row(run: Run, budget: float, samples: int) -> tuple[dict, dict[str, np.ndarray]]:
-    """The scores of one run, and the first SHOWN pictures of the ways in PICTURED.
+    """The scores of one run, and the first SHOWN pictures of the ways in PICTURED,
+    in few and in many calls.
 
     budget: pictures for a small network, seconds for a strong one.
     Runs in a process of its own, on one core. Seconds are those of the processor, so
@@ -317,7 +318,7 @@ def row(run: Run, budget: float, samples: int) -> tuple[dict, dict[str, np.ndarr
                 x = draw(way, model, x_T, calls, 200 + run.seed, context)
             pictures = du.to_pictures(x)
             scores[name] = score(pictures)
-            if way in PICTURED:
+            if way in PICTURED and calls in (CALLS[0], CALLS[-1]):
                 shown[name] = pictures[:SHOWN]
     return {"run": asdict(run), "seconds": seconds, "scores": scores}, shown
 
