@@ -1,21 +1,21 @@
 """New sprites in the style of yours: `python weights/own_sprites.py FOLDER_OR_SHEET`.
 
-It reads a sheet or a folder of sprites, trains the course's strong network with them
+It reads a sheet or a folder of sprites, trains the course's strong network on them
 for ten minutes (`--minutes`), and draws. Training starts from the course's weights
 where they help, otherwise anew. The folder `--out` then holds
 - understood.png: what was read, written before the training;
 - progress.png and weights.pth: samples and weights, written again as training goes on;
 - sheet.png: the best 64 sprites, with alpha, and each of them in sprites/;
 - sheet_indexed.png: the same with a palette, and palette.gpl: its colours, for GIMP;
-- sheet.json: where each sprite is in sheet.png, as TexturePacker and Aseprite say it;
+- sheet.json: where each sprite is in sheet.png, as TexturePacker or Aseprite writes it;
 - copies.png: what was drawn, and left out because it repeats one of yours;
 - report.json: what was read, the losses, and the scores of each sprite.
-The same command goes on training from there; Ctrl-C stops the training early, and
-draws. `--tile`, `--margin`, `--spacing` and `--background` say how a sheet is cut; or
-an atlas does, a JSON file, beside the sheet with its name (mine.png, mine.json) or by
-`--atlas`. `--palette` limits the colours to those of a file.
+The same command, given again, continues the training; Ctrl-C ends it early and draws.
+`--tile`, `--margin`, `--spacing` and `--background` say how a sheet is cut. So does an
+atlas, a JSON file: one beside the sheet with its name (mine.png, mine.json), or the one
+that `--atlas` gives. `--palette` limits the colours to those of a file.
 
-The functions are in the folder own. What is here is the command, and its folder.
+The functions are in the folder own. This file holds the command, and writes its folder.
 """
 
 import argparse
@@ -90,8 +90,11 @@ def write_sprites(
 
 def size(text: str) -> int | tuple[int, int]:
     """16 or 16x24, for argparse."""
-    numbers = [int(number) for number in text.lower().split("x")]
-    if len(numbers) > 2:
+    try:
+        numbers = [int(number) for number in text.lower().split("x")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2):
         raise argparse.ArgumentTypeError(f"{text}: expected 16 or 16x24")
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
@@ -118,15 +121,15 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("own_sprites"))
     parser.add_argument("--minutes", type=float, default=10, help="of training")
     parser.add_argument(
-        "--tile", type=size, help="16 (the default), or 16x24; or what the atlas says"
+        "--tile", type=size, help="16 or 16x24 pixels (default: 16, or as in the atlas)"
     )
     parser.add_argument("--margin", type=int, default=0, help="pixels around a sheet")
     parser.add_argument("--spacing", type=int, default=0, help="pixels between tiles")
     parser.add_argument(
         "--atlas",
         type=Path,
-        help="a JSON file of TexturePacker or Aseprite that says where the tiles are "
-        "(default: the one beside the sheet, if nothing else says so)",
+        help="a JSON file from TexturePacker or Aseprite that says where the tiles are "
+        "(default: the one beside the sheet, unless an option says how it is cut)",
     )
     parser.add_argument(
         "--palette",
@@ -144,10 +147,10 @@ def command_line() -> argparse.ArgumentParser:
         action="store_true",
         help="leave out tiles without a transparent pixel, such as floors",
     )
-    parser.add_argument("--ask", help="draw for this subfolder's name")
+    parser.add_argument("--ask", help="the subfolder whose kind of sprite is drawn")
     parser.add_argument("--samples", type=int, default=256, help="to choose from")
     parser.add_argument(
-        "--steps", type=int, default=DRAWING_STEPS, help="to draw a sprite in"
+        "--steps", type=int, default=DRAWING_STEPS, help="in which a sprite is drawn"
     )
     parser.add_argument("--seed", type=int, default=0)
     return parser
@@ -227,7 +230,8 @@ def read(options: argparse.Namespace) -> Collection:
     )
     if options.ask is not None and options.ask not in collection.classes:
         raise ValueError(
-            f"--ask {options.ask}; expected one of the folders {collection.classes}"
+            f"--ask {options.ask}; expected one of the folders {collection.classes}; "
+            "for sprites of any kind, leave it out"
         )
     return collection
 
@@ -279,7 +283,7 @@ def earlier_report(out: Path, collection: Collection) -> dict:
     if report.get("sprites", {}).get("sha256") != own:
         raise ValueError(
             f"{out} was made from other sprites, folders of them or colours; give "
-            "another --out, or remove it"
+            "another --out, or remove this one"
         )
     return report
 
@@ -371,7 +375,7 @@ def tell(report: dict, out: Path) -> None:
     """What the user should know at the end."""
     samples = report["samples"]
     print(
-        f"{samples['drawn']} drawn, {samples['copies']} left out as copies, the best "
+        f"{samples['drawn']} drawn, {samples['copies']} left out as copies; the best "
         f"{samples['chosen']} are in {out / 'sheet.png'}"
     )
     times = samples["times_as_strange_as_yours"]

@@ -283,7 +283,9 @@ function start(onCard) {
   const name = onCard ? "card" : "processor";
   worker = new Worker(new URL("worker.js", import.meta.url), { type: "module", name });
   worker.onmessage = receive;
-  worker.onerror = ({ message }) => fail(`The network did not load: ${message}`);
+  // A worker that does not load gives no reason
+  worker.onerror = ({ message = "is there a connection?" }) =>
+    fail(`The network did not load: ${message}`);
 }
 
 card.addEventListener("change", () => {

@@ -48,7 +48,7 @@ async function trustedOnCard(file) {
   const expected = await noiseIn(plain, x, settings.ab.length - 1, rows);
   await plain.release();
   const same = found.every((value, i) => Math.abs(value - expected[i]) < 0.01);
-  if (!same) throw new Error("the graphics card computes something else");
+  if (!same) throw new Error("the graphics card's answer is not WebAssembly's");
   return session;
 }
 

@@ -204,6 +204,7 @@ def test_a_folder_inside_that_of_the_sprites_is_refused(own, sheet, tmp_path, ca
     "words, said",
     [
         (("--tile", "16x16x16"), "expected 16 or 16x24"),
+        (("--tile", "small"), "small: expected 16 or 16x24"),
         (("--background", "nonsense"), "expected auto, none, a colour"),
         (("--minutes", "-1"), "--minutes -1.0"),
         (("--minutes", "nan"), "--minutes nan"),

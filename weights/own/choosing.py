@@ -58,7 +58,7 @@ def choose(tiles: np.ndarray, collection: Collection, most: int = BEST) -> Choic
 
 
 def without_specks(tiles: np.ndarray) -> np.ndarray:
-    """Tiles (N, H, W, 4) without drawn pixels that have no drawn one around them.
+    """Tiles (N, H, W, 4) without specks: drawn pixels that have no drawn neighbour.
 
     Lesson 16.
     """
@@ -109,7 +109,7 @@ def contrast(parts: Tensor) -> Tensor:
 
 
 def still_noise(scores: np.ndarray, collection: Collection) -> float | None:
-    """How many times as strange as held-out tiles drawn ones are, on average.
+    """The mean strangeness of drawn tiles, as a multiple of that of held-out ones.
 
     scores: the strangeness of drawn tiles. None where nothing is held out. Above NOISE,
     samples are still noise.

@@ -87,8 +87,8 @@ def understand(
     kept = worth_keeping(tiles, only_transparent)
     if len(kept) < 2:
         raise ValueError(
-            f"{path} holds {len(kept)} different sprites; expected two or more, and "
-            "better a hundred"
+            f"{path} holds {len(kept)} different sprites; expected at least two, "
+            "preferably a hundred"
         )
     files = [files[place] for place in kept]
     tiles = tiles[kept]

@@ -20,7 +20,7 @@ WARM_UP = 20  # steps
 BATCH = 64
 MEMORY = 0.99  # of the average of the weights
 LOOKS = 10
-PATIENCE = 3  # looks without a lower loss, far from the lowest
+PATIENCE = 3  # looks in a row with a loss a tenth above the lowest
 OUTER_LAYERS = ("stem", "out", "columns", "reader")
 TRAINING_DOUBT = 0.002
 FREQUENCIES = du.straight_frequencies(SCHEDULE, even=0.25)  # of the steps
@@ -114,7 +114,7 @@ def train(
         loss = float(np.mean(recent))
         yield Look(step, spent, loss, held_out, best, average.module.eval())
         if has_turned(history):
-            print("the held-out loss rises: more training would only copy")
+            print("training ends: the held-out loss rises, so more would only copy")
             return
 
 
