@@ -452,13 +452,9 @@ def test_other_settings_are_refused(flow, monkeypatch, tmp_path, capsys):
 
 
 def test_what_is_stored_is_what_the_program_would_run(shipped):
-    """The small runs are all there; the strong ones may still be missing."""
     stored = json.loads((du.WEIGHTS / "flow.json").read_text(encoding="utf8"))
     planned = {name: asdict(run) for name, run in shipped.RUNS.items()}
-    for name, row in stored["runs"].items():
-        assert row["run"] == planned[name]
-    small = {name for name, run in planned.items() if run["network"] == "small"}
-    assert small <= set(stored["runs"])
+    assert {name: row["run"] for name, row in stored["runs"].items()} == planned
     assert stored["settings"] == {
         "features": shipped.FEATURES,
         "pictures": shipped.PICTURES,
