@@ -2,7 +2,8 @@
 
 Trains the same network twice: for the noise of the course's schedule, and for the
 velocity of the straight path (lesson 13). Draws from each in 5 to 50 calls, and writes
-weights/flow.json and weights/results/flow.npz (the first pictures of seed 1).
+weights/flow.json and weights/results/flow.npz (the first pictures of seed 1, in 5 and
+in 50 calls).
 
 - Small: a ContextUnet of 32 features without labels, as many pictures for both, three
   seeds; four minutes of one core each.
@@ -206,7 +207,7 @@ def at_share(s: Tensor) -> Tensor:
 
 
 def loss_of(run: Run, model, x0: Tensor, c: Tensor | None, generator) -> Tensor:
-    """Only this depends on the target. x0: (B, 3, 16, 16). c: (B, 5) or None."""
+    """The loss of the run's target. x0: (B, 3, 16, 16). c: (B, 5) or None."""
     if run.target == "noise":
         return du.diffusion_loss(model, x0, SCHEDULE, c=c, generator=generator)
     s = drawn_shares(run.shares, len(x0), generator)
@@ -289,8 +290,9 @@ def score(pictures: np.ndarray) -> dict:
 
 
 def row(run: Run, budget: float, samples: int) -> tuple[dict, dict[str, np.ndarray]]:
-    """The scores of one run, and the first SHOWN pictures of the ways in PICTURED,
-    in few and in many calls.
+    """The scores of one run, and some of its pictures.
+
+    They are the first SHOWN of each way in PICTURED, in the fewest calls and the most.
 
     budget: pictures for a small network, seconds for a strong one.
     Runs in a process of its own, on one core. Seconds are those of the processor, so
