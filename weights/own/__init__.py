@@ -1,8 +1,8 @@
 """What `own_sprites.py` and `own_collections.py` share, and lesson 16 shows.
 
-A collection of sprites is read (`collection`, `colours`, `relatives`), a network learns
-from it (`network`, `training`) and draws (`drawing`), the best of what it drew are
-chosen (`choosing`) and put on sheets (`sheets`).
+A collection of sprites is read (`collection`, `atlas`, `palettes`, `colours`,
+`relatives`), a network learns from it (`network`, `training`) and draws (`drawing`),
+the best of what it drew are chosen (`choosing`) and put on sheets (`sheets`).
 """
 
 import sys
@@ -10,4 +10,4 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(WEIGHTS.parent))  # for diffusion_utilities.py
-sys.path.insert(0, str(WEIGHTS / "experiments"))  # for training.py
+sys.path.insert(0, str(WEIGHTS / "experiments"))  # for tables.py and training.py

@@ -125,7 +125,8 @@ def load_frames(
     left.
     """
     entries = read_atlas(atlas)
-    [pixels], _ = du.load_tiles(sheet, du.load_picture(sheet).size)
+    whole = du.load_picture(sheet).size
+    [pixels], _ = du.load_tiles(sheet, whole)  # the sheet as a single tile
     frames, faults = sorted_out(entries, pixels, tile)
     lines = [told(fault, names) for fault, names in faults.items()]
     if not frames:

@@ -89,6 +89,7 @@ class Looks:
 
 
 def related_looks(a: Looks, b: Looks) -> Tensor:
+    """Which of N and M looks are those of relatives as they stand: (N, M) bool."""
     area = torch.maximum(a.areas[:, None], b.areas)
     colours = torch.cdist(a.colours, b.colours) / (4 * area).sqrt()
     shades = torch.cdist(a.shades, b.shades) / area.sqrt()
