@@ -76,22 +76,26 @@ def palette_of(tiles: np.ndarray, colours: np.ndarray | None) -> np.ndarray:
     """
     if colours is None or len(colours) > MOST_COLOURS:
         return find_palette(tiles)
-    palette = np.pad(colours, ((0, 0), (0, 1)), constant_values=255)
+    palette = as_opaque(colours)
     is_clear = tiles[..., 3] == 0
     return with_transparency(palette) if is_clear.any() else palette
 
 
 def limited(tiles: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Tiles (N, H, W, 4) in the nearest of the colours (K, 3), opaque or transparent.
+    """Tiles (N, H, W, 4) in the nearest of the colours (L, 3), opaque or transparent.
 
     What is more than half transparent becomes transparent.
     """
     opaque = tiles.copy()
     opaque[..., 3] = 255
-    palette = np.pad(colours, ((0, 0), (0, 1)), constant_values=255)
-    nearest = in_colours(opaque, palette)
+    nearest = in_colours(opaque, as_opaque(colours))
     nearest[tiles[..., 3] < 128] = TRANSPARENT
     return nearest
+
+
+def as_opaque(colours: np.ndarray) -> np.ndarray:
+    """Colours (L, 3) as a palette (L, 4) with an alpha of 255."""
+    return np.pad(colours, ((0, 0), (0, 1)), constant_values=255)
 
 
 def with_transparency(palette: np.ndarray) -> np.ndarray:
