@@ -46,7 +46,6 @@ def take_over(network: du.SpriteUnet, old: dict[str, Tensor]) -> None:
     old = {name: value.float() for name, value in old.items()}
     nearest = torch.cdist(network.palette[:, :3], old["palette"]).argmin(1)
     counts = torch.bincount(nearest, minlength=len(old["palette"]))
-    shared = counts[nearest]
     for name, value in state.items():
         if name != "palette" and name in old and old[name].shape == value.shape:
             state[name] = old[name]
@@ -55,13 +54,13 @@ def take_over(network: du.SpriteUnet, old: dict[str, Tensor]) -> None:
     state["out.weight"] = old["out.weight"][nearest]
     # colours that share a score share its probability; of white, the course's
     # background, transparent takes nearly all
-    share = -shared.float().log()
+    log_share = -counts[nearest].float().log()
     is_clear = network.palette[:, 3] == -1
     if is_clear.any():
         white = nearest == nearest[is_clear][0]
-        share = torch.where(white & ~is_clear, share - 4, share)
-        share = torch.where(is_clear, torch.zeros(()), share)
-    state["out.bias"] = old["out.bias"][nearest] + share
+        log_share = torch.where(white & ~is_clear, log_share - 4, log_share)
+        log_share = torch.where(is_clear, torch.zeros(()), log_share)
+    state["out.bias"] = old["out.bias"][nearest] + log_share
     network.load_state_dict(state)
 
 
