@@ -62,7 +62,7 @@ import diffusion_utilities as du
 
 SHEETS = ("sheet.png", "sheet_indexed.png", "sheet.json", "palette.gpl")
 PICTURES = ("understood.png", "progress.png", "copies.png")
-WRITTEN = (*SHEETS, *PICTURES, "weights.pth", "sprites")  # report.json comes first
+WRITTEN = (*SHEETS, *PICTURES, "weights.pth", "sprites")  # all after report.json
 
 # ---- Writing -------------------------------------------------------------------------
 
@@ -252,7 +252,7 @@ def atlas_beside(options: argparse.Namespace) -> Path | None:
 
 
 def earlier_report(out: Path, collection: Collection) -> dict:
-    """The report of an earlier run in the same folder, or the beginning of one.
+    """The report of an earlier run in the same folder, or a new one.
 
     Raises ValueError if that run had other sprites or labels, and for a folder in which
     something else would be overwritten, such as the sheet that is read.
@@ -264,28 +264,30 @@ def earlier_report(out: Path, collection: Collection) -> dict:
             f"{out} holds {others[0]} and no report.json: it is not from this program, "
             "and would be overwritten; give another --out"
         )
-    own = fingerprint(collection)
-    n, height, width = collection.tiles.shape[:3]
-    new = {
-        "sprites": {
-            "sha256": own,
-            "n": n,
-            "width": width,
-            "height": height,
-            "colours": len(collection.palette),
-            "families": len(np.unique(collection.family)),
-            "held_out": int(collection.held.sum()),
-            "folders": collection.classes,
-        },
-        "runs": [],
-    }
+    new = new_report(collection)
     report = stored(file, new)
-    if report.get("sprites", {}).get("sha256") != own:
+    if report.get("sprites", {}).get("sha256") != new["sprites"]["sha256"]:
         raise ValueError(
             f"{out} was made from other sprites, folders of them or colours; give "
             "another --out, or remove this one"
         )
     return report
+
+
+def new_report(collection: Collection) -> dict:
+    """A report of what was read, before any run."""
+    n, height, width = collection.tiles.shape[:3]
+    sprites = {
+        "sha256": fingerprint(collection),
+        "n": n,
+        "width": width,
+        "height": height,
+        "colours": len(collection.palette),
+        "families": len(np.unique(collection.family)),
+        "held_out": int(collection.held.sum()),
+        "folders": collection.classes,
+    }
+    return {"sprites": sprites, "runs": []}
 
 
 def earlier_network(out: Path, collection: Collection, report: dict) -> du.SpriteUnet:
