@@ -30,7 +30,7 @@ from PIL import ImageColor
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for the folder own
-from own.atlas import as_atlas, read_atlas
+from own.atlas import as_atlas, read_atlas, sprite_name
 from own.choosing import (
     BEST,
     NOISE,
@@ -74,9 +74,9 @@ def write_sprites(
     best = tiles[choice.order]
     save_picture(copies_sheet(tiles, choice, collection), out / "copies.png")
     for place, tile in enumerate(best):
-        save_picture(as_sheet(tile[None], 1), out / "sprites" / f"{place:02d}.png")
+        save_picture(as_sheet(tile[None], 1), out / "sprites" / sprite_name(place))
     for place in range(len(best), BEST):
-        (out / "sprites" / f"{place:02d}.png").unlink(missing_ok=True)
+        (out / "sprites" / sprite_name(place)).unlink(missing_ok=True)
     sheet = as_sheet(best)
     height, width = best.shape[1:3]
     save_picture(sheet, out / "sheet.png")

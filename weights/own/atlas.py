@@ -193,6 +193,11 @@ def harmless(name: str) -> str:
     return "/".join(part for part in parts if part not in ("", ".", ".."))
 
 
+def sprite_name(place: int) -> str:
+    """The file in sprites/, and the frame in the atlas, of a sprite on the sheet."""
+    return f"{place:02d}.png"
+
+
 def as_atlas(n: int, size: tuple[int, int], columns: int = 8) -> dict:
     """The atlas of sheet.png with n tiles of a size (width, height): "JSON hash".
 
@@ -203,7 +208,7 @@ def as_atlas(n: int, size: tuple[int, int], columns: int = 8) -> dict:
     frames = {}
     for place in range(n):
         x, y = place % columns * width, place // columns * height
-        frames[f"{place:02d}.png"] = {
+        frames[sprite_name(place)] = {
             "frame": {"x": x, "y": y, "w": width, "h": height},
             "rotated": False,
             "trimmed": False,
