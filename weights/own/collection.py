@@ -136,6 +136,7 @@ def read_tiles(
 
 
 def check_sides(tiles: np.ndarray) -> None:
+    """Raise ValueError for tiles whose sides are not among SIDES."""
     height, width = tiles.shape[1:3]
     if height not in SIDES or width not in SIDES:
         raise ValueError(
@@ -189,10 +190,10 @@ def split(family: np.ndarray, share: float = 0.1, seed: int = 0) -> np.ndarray:
 def described(collection: Collection) -> str:
     """What was understood, in words."""
     n, height, width = collection.tiles.shape[:3]
-    families = len(np.unique(collection.family))
+    count = len(np.unique(collection.family))
     words = (
         f"{n} sprites of {width}x{height} pixels in {len(collection.palette)} colours; "
-        f"{families} families of relatives; {collection.held.sum()} held out"
+        f"{count} families of relatives; {collection.held.sum()} held out"
     )
     if collection.classes:
         words += f"; folders: {', '.join(collection.classes)}"

@@ -119,6 +119,7 @@ def train(
 
 
 def check_length(seconds: float, steps: float) -> None:
+    """Raise ValueError for a training without a step, or without an end."""
     if not 0 < min(seconds, steps) < math.inf:
         raise ValueError(
             f"seconds={seconds}, steps={steps}; expected numbers above 0, not both "
