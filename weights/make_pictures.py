@@ -1,6 +1,7 @@
 """Draw the pictures of README and model card: `python weights/make_pictures.py`.
 
-It takes a minute, and needs only the shipped weights and the stored results.
+It takes a minute and trains nothing: it needs what the course ships (weights, data,
+stored results, and the picture saved in lesson 2), and diffusers.
 """
 
 import base64
@@ -179,6 +180,7 @@ def lesson_11() -> Image.Image:
 
 BELL_WEIGHTS = np.array((0.5, 0.2, 0.3))
 BELL_MEANS = np.array((-1.2, 0.1, 1.1))
+SDE_BLUE = "#59d9ff"
 
 
 def lesson_12() -> Image.Image:
@@ -195,15 +197,19 @@ def lesson_12() -> Image.Image:
     picture = Image.fromarray(colours).resize((1504, 600), Image.BICUBIC)
     pen = ImageDraw.Draw(picture)
     generator = np.random.default_rng(4)
-    for shaking, count, colour in ((0, 9, "white"), (1, 3, "#59d9ff")):
+    for shaking, count, colour in ((0, 9, "white"), (1, 3, SDE_BLUE)):
         paths = bell_paths(count, shaking, generator)
         across = np.linspace(1504, 0, SCHEDULE.T + 1)
         for down in 300 - paths / 5.6 * 600:
             pen.line(list(zip(across, down)), fill=colour, width=4, joint="curve")
     font = ImageFont.load_default(34)
-    labels = (("data", 20, "white"), ("noise", 1390, "white"))
-    ways = (("ODE", 640, "white"), ("SDE", 760, "#59d9ff"))
-    for word, left, colour in labels + ways:
+    labels = (
+        ("data", 20, "white"),
+        ("ODE", 640, "white"),
+        ("SDE", 760, SDE_BLUE),
+        ("noise", 1390, "white"),
+    )
+    for word, left, colour in labels:
         pen.text((left, 14), word, fill=colour, font=font)
     return picture.resize((752, 300), Image.LANCZOS)
 
