@@ -1,7 +1,7 @@
 """What the program for a user's own sprites is made of: the folder weights/own.
 
-How files are read, what counts as a relative, how a network learns and draws, what is
-chosen, and sheets.
+What is understood of a collection, what counts as a relative, how a network learns and
+draws, what is chosen, and sheets. The files of other programs: test_own_files.py.
 """
 
 import numpy as np
@@ -35,6 +35,36 @@ from own_pictures import random_sprites, save
 import diffusion_utilities as du
 
 CLEAR = (255, 255, 255, 0)
+
+
+# ---- Collections ---------------------------------------------------------------------
+
+
+def collection_of(tiles, labels=None):
+    tiles = tiles.copy()
+    tiles[tiles[..., 3] == 0] = CLEAR
+    family = families(tiles)
+    return Collection(
+        tiles=tiles,
+        names=[""] * len(tiles),
+        labels=labels or [""] * len(tiles),
+        family=family,
+        held=split(family),
+        palette=find_palette(tiles),
+    )
+
+
+def opaque(pictures):
+    """Pictures (N, H, W, 3) with an alpha of 255 everywhere."""
+    return np.concatenate([pictures, np.full_like(pictures[..., :1], 255)], 3)
+
+
+def course_sprites(n):
+    """The course's own sprites, with a transparent background."""
+    pictures = du.load_sprites("train").images[:n]
+    tiles = opaque(pictures)
+    tiles[du.joined_to_the_edge((pictures == 255).all(3))] = CLEAR
+    return tiles
 
 
 # ---- What is understood --------------------------------------------------------------
@@ -225,25 +255,6 @@ def test_a_large_family_is_not_held_out():
 # ---- The network ---------------------------------------------------------------------
 
 
-def collection_of(tiles, labels=None):
-    tiles = tiles.copy()
-    tiles[tiles[..., 3] == 0] = CLEAR
-    family = families(tiles)
-    return Collection(
-        tiles=tiles,
-        names=[""] * len(tiles),
-        labels=labels or [""] * len(tiles),
-        family=family,
-        held=split(family),
-        palette=find_palette(tiles),
-    )
-
-
-def opaque(pictures):
-    """Pictures (N, H, W, 3) with an alpha of 255 everywhere."""
-    return np.concatenate([pictures, np.full_like(pictures[..., :1], 255)], 3)
-
-
 def starts_from_the_course(collection):
     weights = first_network(collection).down2.state_dict()
     course = new_network(collection).down2.state_dict()
@@ -279,6 +290,16 @@ def test_the_network_of_new_colours_knows_what_the_course_s_knew():
         fresh = new_network(collection, None).eval()
         nothing = (fresh(x_t, t) - noise)[:, :3].square().mean()
     assert ours < theirs + 0.1 * (nothing - theirs)
+
+
+def test_the_background_starts_transparent_not_white():
+    tiles = course_sprites(60)
+    collection = collection_of(tiles)
+    network = new_network(collection)
+    is_clear = network.palette[:, 3] == -1
+    white = (network.palette[:, :3] > 0.98).all(1) & ~is_clear
+    assert white.any()
+    assert network.out.bias[is_clear].item() > network.out.bias[white].max() + 3
 
 
 @pytest.mark.parametrize("style", ["the course's", "another"])
@@ -388,16 +409,6 @@ def test_detail():
     assert detail(board)[2] == 0
 
 
-def test_the_background_starts_transparent_not_white():
-    tiles = du_sprites(60)
-    collection = collection_of(tiles)
-    network = new_network(collection)
-    is_clear = network.palette[:, 3] == -1
-    white = (network.palette[:, :3] > 0.98).all(1) & ~is_clear
-    assert white.any()
-    assert network.out.bias[is_clear].item() > network.out.bias[white].max() + 3
-
-
 # ---- Choosing ------------------------------------------------------------------------
 
 
@@ -451,7 +462,7 @@ def test_contrast_is_the_distance_of_pixels_to_their_mean():
 
 
 def test_noise_is_stranger_than_held_out_tiles():
-    collection = collection_of(du_sprites(120))
+    collection = collection_of(course_sprites(120))
     rng = np.random.default_rng(0)
     places = rng.integers(0, len(collection.palette), (40, 16, 16))
     noise = strangeness(collection.palette[places], collection.train)
@@ -460,14 +471,6 @@ def test_noise_is_stranger_than_held_out_tiles():
     assert still_noise(noise, collection) > NOISE
     assert still_noise(real, collection) == pytest.approx(1)
     assert strangeness(collection.train, collection.train).max() < 0.01
-
-
-def du_sprites(n):
-    """The course's own sprites, with a transparent background."""
-    pictures = du.load_sprites("train").images[:n]
-    tiles = opaque(pictures)
-    tiles[du.joined_to_the_edge((pictures == 255).all(3))] = CLEAR
-    return tiles
 
 
 def test_copies_and_empty_tiles_are_not_chosen():
