@@ -25,7 +25,7 @@ def random_sprites(n, side=16, seed=0, colours=6):
     return tiles
 
 
-def as_sheet(tiles, columns, margin=0, spacing=0, ground=(0, 0, 0, 0)):
+def sheet_of(tiles, columns, margin=0, spacing=0, ground=(0, 0, 0, 0)):
     height, width = tiles.shape[1:3]
     rows = -(-len(tiles) // columns)
     sheet = np.zeros(

@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
-from own_pictures import OPAQUE, as_sheet, colours_in, draw_sheet, random_sprites, save
+from own_pictures import OPAQUE, colours_in, draw_sheet, random_sprites, save, sheet_of
 from PIL import Image
 
 import diffusion_utilities as du
@@ -62,7 +62,7 @@ TEAL = (71, 108, 108)
 def keyed_sheet(ground):
     tiles = random_sprites(12)
     tiles[tiles[..., 3] == 0] = (*ground, 255)
-    return as_sheet(tiles, 4)[..., :3], (tiles[..., :3] == ground).all(3)
+    return sheet_of(tiles, 4)[..., :3], (tiles[..., :3] == ground).all(3)
 
 
 @pytest.mark.parametrize("background", ["auto", TEAL])
@@ -125,7 +125,7 @@ def test_tiles_of_any_sides(tile, size, tmp_path):
 @pytest.mark.parametrize("margin, spacing", [(0, 1), (1, 1), (2, 3), (5, 0)])
 def test_margin_and_spacing(margin, spacing, tmp_path):
     tiles = random_sprites(20)
-    sheet = as_sheet(tiles, 5, margin, spacing, ground=(9, 9, 9, 255))
+    sheet = sheet_of(tiles, 5, margin, spacing, ground=(9, 9, 9, 255))
     path = save(tmp_path / "gaps.png", sheet)
     read = du.load_sprite_pictures(path, alpha=True, margin=margin, spacing=spacing)
     assert (read[..., 3] == tiles[..., 3]).all()
@@ -137,7 +137,7 @@ def test_gaps_that_do_not_show_in_the_size_are_hinted_at(tmp_path, capsys):
     """272 pixels are 17 tiles of 16, or 16 tiles with gaps of one."""
     sheet = np.full((272, 272, 4), (0, 0, 0, 255), np.uint8)
     tiles = random_sprites(256)
-    sheet[:271, :271] = as_sheet(tiles, 16, spacing=1, ground=(0, 0, 0, 255))
+    sheet[:271, :271] = sheet_of(tiles, 16, spacing=1, ground=(0, 0, 0, 255))
     path = save(tmp_path / "gaps.png", sheet)
     du.load_sprite_pictures(path)
     assert "try spacing=1" in capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_gaps_that_do_not_show_in_the_size_are_hinted_at(tmp_path, capsys):
 
 
 def test_a_sheet_without_gaps_gets_no_hint(tmp_path, capsys):
-    sheet = as_sheet(random_sprites(17 * 17), 17)
+    sheet = sheet_of(random_sprites(17 * 17), 17)
     du.load_sprite_pictures(save(tmp_path / "whole.png", sheet))
     assert not capsys.readouterr().out
 

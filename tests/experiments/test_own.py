@@ -29,8 +29,7 @@ from own.training import (
     held_out_loss,
     train,
 )
-from own_pictures import as_sheet as sheet_of
-from own_pictures import random_sprites, save
+from own_pictures import random_sprites, save, sheet_of
 
 import diffusion_utilities as du
 

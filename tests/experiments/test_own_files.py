@@ -9,8 +9,7 @@ from own.collection import understand
 from own.colours import limited
 from own.palettes import gimp_palette, read_palette
 from own.sheets import as_indexed, as_sheet, save_picture
-from own_pictures import as_sheet as sheet_of
-from own_pictures import random_sprites, save
+from own_pictures import random_sprites, save, sheet_of
 from PIL import GimpPaletteFile, Image
 
 CLEAR = (255, 255, 255, 0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from own.atlas import as_atlas
 from own.palettes import read_palette
-from own_pictures import as_sheet, random_sprites, save
+from own_pictures import random_sprites, save, sheet_of
 from PIL import Image
 from tables import write_json
 
@@ -21,7 +21,7 @@ def own(program):
 
 @pytest.fixture
 def sheet(tmp_path):
-    return save(tmp_path / "mine.png", as_sheet(random_sprites(40, 8), 8))
+    return save(tmp_path / "mine.png", sheet_of(random_sprites(40, 8), 8))
 
 
 def run(own, *words):
@@ -132,7 +132,7 @@ def test_other_sprites_need_another_folder(quick, sheet, tmp_path, capsys):
     out = tmp_path / "out"
     run(quick, sheet, "--out", out, *SHORT)
     before = {file: file.read_bytes() for file in out.glob("*.*")}
-    other = save(tmp_path / "other.png", as_sheet(random_sprites(40, 8, seed=2), 8))
+    other = save(tmp_path / "other.png", sheet_of(random_sprites(40, 8, seed=2), 8))
     with pytest.raises(SystemExit):
         run(quick, other, "--out", out, *SHORT)
     assert "was made from other sprites" in capsys.readouterr().err
@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_written_is_named(own, sheet, capsys):
 @pytest.mark.parametrize("name", ["sheet.png", "weights.pth", "sprites/00.png"])
 def test_files_of_another_origin_are_not_overwritten(own, name, tmp_path, capsys):
     tiles = random_sprites(40, 8)
-    mine = save(tmp_path / "sheet.png", as_sheet(tiles, 8))
+    mine = save(tmp_path / "sheet.png", sheet_of(tiles, 8))
     out = tmp_path / "out"
     theirs = out / name
     theirs.parent.mkdir(parents=True)
