@@ -144,7 +144,14 @@ def write_playground() -> None:
 
 
 def runtime_files(name: str) -> list[Path]:
-    return [PACKAGES / "onnxruntime-web" / "dist" / file for file in RUNTIMES[name]]
+    """The files of one of the RUNTIMES. Raises FileNotFoundError without packages."""
+    folder = PACKAGES / "onnxruntime-web" / "dist"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} does not exist; expected the book's JavaScript packages: run "
+            "npm ci --prefix docs --ignore-scripts"
+        )
+    return [folder / file for file in RUNTIMES[name]]
 
 
 def finish(app, exception) -> None:

@@ -1,6 +1,6 @@
 """The book, built as a reader gets it, and a server that a browser can ask for it.
 
-It needs docs/requirements.txt, and `npm ci --prefix docs`.
+It needs docs/requirements.txt, and `npm ci --prefix docs --ignore-scripts`.
 """
 
 import functools
@@ -24,7 +24,9 @@ WAIT = 180_000  # ms, on a slow and busy machine
 # The playground takes no processor for a graphics card, unless it is told so
 PRETEND = """Object.defineProperty(GPUAdapterInfo.prototype, "isFallbackAdapter",
   { get: () => false });"""
-INSTALL = "pip install -r docs/requirements.txt && npm ci --prefix docs"
+INSTALL = (
+    "pip install -r docs/requirements.txt && npm ci --prefix docs --ignore-scripts"
+)
 
 
 def missing(what: str, remedy: str) -> None:
