@@ -258,7 +258,7 @@ def command_line():
         "--data",
         type=Path,
         default=du.WEIGHTS / "runs" / "collections",
-        help="where the packages are unpacked",
+        help="for the unpacked packages, and for samples that the course may not hold",
     )
     parser.add_argument("--only", choices=COLLECTIONS, help="one collection")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
