@@ -48,7 +48,8 @@ def gimp_colours(lines: list[str]) -> Iterator[tuple[int, ...]]:
         if not words or words[0].startswith("#"):
             continue
         if re.match(r"[A-Za-z]+:", line):
-            channels = 4 if words == ["Channels:", "RGBA"] else channels
+            if words == ["Channels:", "RGBA"]:
+                channels = 4
             continue
         values = [
             int(word) for word in words[:channels] if re.fullmatch("[0-9]+", word)
