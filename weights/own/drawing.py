@@ -10,6 +10,8 @@ from own.colours import in_colours, premultiplied
 from own.network import SCHEDULE, network_sides, to_tiles
 
 DRAWING_STEPS = 30
+AT_ONCE = 64  # tiles that are drawn together
+GUIDANCE = 2.0  # where a label is asked for
 DOUBTS = (0.02, 0.05, 0.1, 0.3, 1.0)  # of the network when it draws
 
 
@@ -38,14 +40,14 @@ def draw(
     model = network
     context = None
     if ask is not None:
-        model = du.guided(network, 2.0)
+        model = du.guided(network, GUIDANCE)
         context = asked(ask, collection.classes)
     sampled_steps = du.straight_steps(SCHEDULE, steps)
     generator = Generator().manual_seed(seed)
     network.doubt = doubt
     drawn = []
-    for first in range(0, n, 64):
-        size = min(64, n - first)
+    for first in range(0, n, AT_ONCE):
+        size = min(AT_ONCE, n - first)
         rows = None if context is None else context.expand(size, -1)
         x, _ = du.sample_ddpm(
             model,

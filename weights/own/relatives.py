@@ -10,6 +10,7 @@ from own.colours import TRANSPARENT, premultiplied
 
 NEAR = 0.07  # RMS of the colours over the drawn pixels
 NEAR_SHADES = 0.35  # of the shades, in standard deviations
+AT_ONCE = 500  # tiles that are compared with all others, for the memory's sake
 
 
 def related(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -22,8 +23,8 @@ def related(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     theirs = Looks.of(b)
     rows = [np.zeros((0, len(b)), bool)]
-    for first in range(0, len(a), 500):
-        some = a[first : first + 500]
+    for first in range(0, len(a), AT_ONCE):
+        some = a[first : first + AT_ONCE]
         as_they_are = related_looks(Looks.of(some), theirs)
         mirrored = related_looks(Looks.of(some[:, :, ::-1]), theirs)
         rows.append((as_they_are | mirrored).numpy())
@@ -40,10 +41,11 @@ def families(tiles: np.ndarray) -> np.ndarray:
     pairs.fill_diagonal_(True)
     family = torch.arange(len(tiles))
     while True:  # each takes the smallest number among its relatives
-        smallest = [
-            torch.where(some, family, len(family)).amin(1) for some in pairs.split(500)
+        parts = [
+            torch.where(some, family, len(family)).amin(1)
+            for some in pairs.split(AT_ONCE)
         ]
-        smallest = torch.cat(smallest)
+        smallest = torch.cat(parts)
         if torch.equal(smallest, family):
             return family.numpy()
         family = smallest

@@ -23,6 +23,7 @@ LOOKS = 10
 PATIENCE = 3  # looks in a row with a loss a tenth above the lowest
 OUTER_LAYERS = ("stem", "out", "columns", "reader")
 TRAINING_DOUBT = 0.002
+P_DROP = 0.15  # how often a label is left out
 FREQUENCIES = du.straight_frequencies(SCHEDULE, even=0.25)  # of the steps
 
 
@@ -156,7 +157,7 @@ def steps_of(network, collection: Collection, optimiser, average, generator):
         optimiser=optimiser,
         average=average,
         generator=generator,
-        p_drop=None if own is None else 0.15,
+        p_drop=None if own is None else P_DROP,
         frequencies=FREQUENCIES,
     )
 
