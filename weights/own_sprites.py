@@ -229,9 +229,10 @@ def read(options: argparse.Namespace) -> Collection:
         palette=palette,
     )
     if options.ask is not None and options.ask not in collection.classes:
+        names = ", ".join(collection.classes) or "a subfolder, but there is none"
         raise ValueError(
-            f"--ask {options.ask}; expected one of the folders {collection.classes}; "
-            "for sprites of any kind, leave it out"
+            f"--ask {options.ask}; expected {names}; leave it out for sprites of any "
+            "kind"
         )
     return collection
 

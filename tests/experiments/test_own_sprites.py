@@ -213,7 +213,7 @@ def test_a_folder_inside_that_of_the_sprites_is_refused(own, sheet, tmp_path, ca
         (("--steps", "501"), "--steps 501"),
         (("--samples", "0"), "--samples 0"),
         (("--tile", "7"), "expected sides"),
-        (("--tile", "8", "--ask", "dragons"), "--ask dragons"),
+        (("--tile", "8", "--ask", "dragons"), "--ask dragons; expected a subfolder"),
         (("--tile", "8", "--palette", "no.gpl"), "no.gpl does not exist"),
         (("--tile", "8", "--palette", "no.pal"), "ends in .gpl or .hex"),
         (("--tile", "8", "--atlas", "no.json"), "no.json does not exist"),
